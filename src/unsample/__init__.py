@@ -1,0 +1,88 @@
+"""unsample: undo a diffusion model's sampling.
+
+    import unsample as us
+
+    model = us.load("tiny-imagenet-32")
+    images = us.load_images(["photo.jpg"], size=model.image_size)
+    trajectory = us.invert(model, images, steps=50, start=us.ForwardNoise(steps=2))
+    us.sample(model, trajectory.latent).images
+
+The layers, from the ground up: schedule, grid, prediction, transfer; denoiser, codec, model, trajectory; steppers, starts,
+walk; inversion, sampling. Beside them, diagnostics: functions of tensors that never see a model.
+"""
+
+from __future__ import annotations
+
+from .codec import Codec, PixelCodec
+from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
+from .errors import (
+    ArgumentError,
+    DivergenceError,
+    ImageError,
+    ModelError,
+    RunError,
+    UnknownNameError,
+    UnsampleError,
+)
+from .grid import Grid, Step
+from .inversion import Reconstruction, invert, reconstruct
+from .io import load_images
+from .model import ClassConditioner, Model
+from .models import load
+from .prediction import to_eps, to_x0
+from .rng import ItemNoise
+from .sampling import Samples, draw_noise, sample
+from .schedule import Level, Schedule
+from .starts import ForwardNoise, FromImage, Start
+from .steppers import DDIM, Moved, Stepper
+from .trajectory import Keep, Trajectory
+from .transfer import transfer
+from .walk import walk
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DDIM",
+    "ArgumentError",
+    "ClassConditioner",
+    "Codec",
+    "Counted",
+    "Denoiser",
+    "DivergenceError",
+    "ForwardNoise",
+    "FromImage",
+    "Grid",
+    "Guided",
+    "ImageError",
+    "ItemNoise",
+    "Keep",
+    "Level",
+    "Model",
+    "ModelError",
+    "Moved",
+    "Network",
+    "NetworkDenoiser",
+    "PixelCodec",
+    "Reconstruction",
+    "Recorded",
+    "Replayed",
+    "RunError",
+    "Samples",
+    "Schedule",
+    "Start",
+    "Step",
+    "Stepper",
+    "Trajectory",
+    "UnknownNameError",
+    "UnsampleError",
+    "draw_noise",
+    "invert",
+    "load",
+    "load_images",
+    "reconstruct",
+    "sample",
+    "to_eps",
+    "to_x0",
+    "transfer",
+    "walk",
+]

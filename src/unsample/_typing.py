@@ -1,0 +1,14 @@
+"""Tensor shapes, named once. Checked at run time in the tests (jaxtyping and beartype), free otherwise."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Images", "State"]
+
+Images = Float[Tensor, "batch channels height width"]
+"""Pictures in [-1, 1]."""
+
+State = Float[Tensor, "batch *state"]
+"""What a walk carries: pixels or latents of a codec, one row per item."""

@@ -1,0 +1,130 @@
+"""What a walk asks for eps: a function (x, level) -> eps.
+
+A lambda qualifies. Condition, guidance and dtype are bound beforehand, so a method never knows of them. Guidance, counting,
+recording and replaying are denoisers wrapped around denoisers. A denoiser may state its `cost`, the network evaluations
+of one call (1 if it does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .prediction import Prediction, to_eps
+from .schedule import Level
+
+__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "Recorded", "Replayed", "cost_of"]
+
+
+class Denoiser(Protocol):
+    """eps of state `x` asked at `level`; same shape, dtype and device as `x`."""
+
+    def __call__(self, x: Tensor, level: Level, /) -> Tensor:
+        """The noise prediction."""
+
+
+class Network(Protocol):
+    """A trained network: (x, t of shape (batch,), condition) -> its raw output, in x's dtype."""
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Any, /) -> Tensor:
+        """The raw prediction, same shape as `x`."""
+
+
+def cost_of(denoiser: Denoiser) -> int:
+    """Network evaluations of one call."""
+    return int(getattr(denoiser, "cost", 1))
+
+
+@dataclass(frozen=True)
+class NetworkDenoiser:
+    """A network with its condition bound and its prediction turned into eps."""
+
+    network: Network
+    prediction: Prediction
+    condition: Any = None
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """One network evaluation."""
+        t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
+        return to_eps(self.network(x, t, self.condition), x, level, self.prediction)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance: eps_u + w (eps_c - eps_u). w = 1 is conditional only (docs/theory.md, eq. 9).
+
+    >>> guided = Guided(lambda x, level: 3 * x, lambda x, level: x, guidance=2.0)
+    >>> float(guided(torch.tensor(1.0), None)), guided.cost
+    (5.0, 2)
+    """
+
+    conditional: Denoiser
+    unconditional: Denoiser
+    guidance: float
+
+    @property
+    def cost(self) -> int:
+        """Both branches are evaluated."""
+        return cost_of(self.conditional) + cost_of(self.unconditional)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Two evaluations."""
+        eps = self.unconditional(x, level)
+        return eps + self.guidance * (self.conditional(x, level) - eps)
+
+
+@dataclass
+class Counted:
+    """Counts network evaluations per item in `nfe`."""
+
+    denoiser: Denoiser
+    nfe: int = 0
+
+    @property
+    def cost(self) -> int:
+        """That of what it wraps."""
+        return cost_of(self.denoiser)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Ask, and count."""
+        self.nfe += self.cost
+        return self.denoiser(x, level)
+
+
+@dataclass
+class Recorded:
+    """Keeps every answer in `eps`, by the index of the level it was asked at (the last one, if asked again)."""
+
+    denoiser: Denoiser
+    eps: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> int:
+        """That of what it wraps."""
+        return cost_of(self.denoiser)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Ask, and keep."""
+        self.eps[level.index] = self.denoiser(x, level)
+        return self.eps[level.index]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Gives back recorded eps where it has one for the level asked at, and asks `otherwise` where it has none.
+
+    Recording a sampling and replaying its last k answers while inverting is the paper's swap experiment (E9). It presumes
+    a method that asks at the target level, as `DDIM()` does.
+    """
+
+    eps: Mapping[int, Tensor]
+    otherwise: Denoiser
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Recorded eps, or a fresh one."""
+        kept = self.eps.get(level.index)
+        return self.otherwise(x, level) if kept is None else kept

@@ -1,0 +1,66 @@
+"""Everything that can go wrong, as one tree.
+
+    UnsampleError
+    ├── ArgumentError (ValueError)    an argument of a function or option of the command line is out of range
+    │   └── UnknownNameError          a name that no registry knows: model, method, start, prediction type ...
+    ├── ImageError                    a picture is missing, unreadable, too small or of a kind we do not take
+    ├── ModelError                    a model is missing, damaged or not of a family we know
+    ├── RunError                      a run directory is damaged, or was made with other settings
+    └── DivergenceError               an inversion left the finite numbers
+
+Each message says what was expected, what was given, and what to do. The command line prints it as one line
+and leaves with exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArgumentError",
+    "DivergenceError",
+    "ImageError",
+    "ModelError",
+    "RunError",
+    "UnknownNameError",
+    "UnsampleError",
+]
+
+
+class UnsampleError(Exception):
+    """Root of every error that unsample raises on purpose."""
+
+
+class ArgumentError(UnsampleError, ValueError):
+    """An argument is out of range, of the wrong shape, or at odds with another."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name that no registry knows.
+
+    >>> print(UnknownNameError("method", "dimm", ["ddim"]))
+    unknown method 'dimm': expected one of ddim; did you mean 'ddim'?
+    """
+
+    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(str(given), names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {given!r}: expected one of {', '.join(names)}{hint}")
+
+
+class ImageError(UnsampleError):
+    """A picture is missing, unreadable, too small, or of a kind we do not take."""
+
+
+class ModelError(UnsampleError):
+    """A model is missing, damaged, or not of a family we know."""
+
+
+class RunError(UnsampleError):
+    """A run directory is damaged, in the way, or was made with other settings."""
+
+
+class DivergenceError(UnsampleError):
+    """An inversion or a sampling left the finite numbers."""

@@ -1,0 +1,179 @@
+"""From images to noise: `invert`, and there and back: `reconstruct`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._typing import Images
+from .denoiser import Counted
+from .errors import ArgumentError
+from .grid import Grid
+from .model import Condition, Model
+from .rng import ItemNoise
+from .sampling import OnStep, batches, broadcast_conditions, counter, sample
+from .starts import ForwardNoise, Start
+from .steppers import DDIM, Stepper
+from .trajectory import Keep, Keeper, Trajectory
+from .walk import walk
+
+__all__ = ["DEFAULT_START", "Reconstruction", "invert", "reconstruct"]
+
+DEFAULT_START = ForwardNoise(fraction=0.04)
+"""The paper's repair: forward diffusion in place of the first 4 % of the moves."""
+
+BEYOND_PIXELS = 20.0
+"""No image in [-1, 1] comes near this, even unclamped; bytes in 0..255 exceed it."""
+
+
+@torch.no_grad()
+def invert(
+    model: Model,
+    images: Images,
+    *,
+    steps: int = 50,
+    method: Stepper = DDIM(),
+    start: Start = DEFAULT_START,
+    condition: Condition | Sequence[Condition] = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
+    until: int | None = None,
+    batch_size: int | None = None,
+    keep: Keep = Keep(),
+    grid: Grid | None = None,
+    on_step: OnStep | None = None,
+) -> Trajectory:
+    """The latents of `images`: the start's state, walked up the grid (docs/theory.md, eq. 4 and 6).
+
+    Args:
+        model: What `unsample.load` returns, or your own `Model`.
+        images: Pixels in [-1, 1] of the model's size; float32, or float64 for a float64 walk.
+        steps: N, moves of the whole grid; ignored when `grid` is given.
+        method: How a move is made.
+        start: Where the walk starts: `FromImage()`, or `ForwardNoise(...)`.
+        condition: One for all items or one per item; class index or name; None is unconditional.
+        guidance: w in eps_u + w (eps_c - eps_u).
+        seed: For the start's noise, together with `items`.
+        items: One id per image; defaults to 0, 1, 2, ... The noise of an item depends on (seed, id) alone.
+        until: Stop at this level of the grid instead of the noisy end.
+        batch_size: Items per network call; all at once by default.
+        keep: What to keep besides the latents.
+        grid: The levels to visit; default is the model's own.
+        on_step: Called after each move with (item moves done, item moves in all); for progress bars.
+
+    Returns:
+        A `Trajectory`; its `nfe` is the measured number of network evaluations per item.
+
+    Raises:
+        ArgumentError: Images of the wrong shape or range of values, or settings that do not fit together.
+    """
+    grid = grid or model.grid(steps)
+    check_images(model, images)
+    ids = list(range(len(images))) if items is None else list(items)
+    if len(ids) != len(images):
+        raise ArgumentError(f"expected one id per image: {len(images)} images, {len(ids)} items")
+    conditions = broadcast_conditions(condition, len(images))
+    first, last = start.index(grid), grid.steps if until is None else until
+    if not first <= last <= grid.steps:
+        raise ArgumentError(f"until={until} must lie between the start's level {first} and the grid's end {grid.steps}")
+    report = counter(on_step, total=len(images) * (last - first))
+
+    def part(rows: slice) -> Trajectory:
+        x0 = model.codec.encode(images[rows].to(model.device))
+        x = start.place(x0, grid, ItemNoise(seed, ids[rows]))
+        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
+        keeper = Keeper(keep, last)
+        keeper.begin(first, x)
+        for moved in walk(denoiser, x, grid.up(first, last), method):
+            x = moved.x
+            keeper.take(moved)
+            report(len(x))
+        return Trajectory(x, first, last, denoiser.nfe, keeper.states, keeper.eps, keeper.residuals)
+
+    return Trajectory.cat([part(rows) for rows in batches(len(images), batch_size)])
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """There and back.
+
+    Attributes:
+        images: Sampled from the latents, nominally in [-1, 1], not clamped.
+        trajectory: The way there.
+        nfe: Network evaluations per item, there and back.
+    """
+
+    images: Tensor
+    trajectory: Trajectory
+    nfe: int
+
+
+def reconstruct(
+    model: Model,
+    images: Images,
+    *,
+    steps: int = 50,
+    method: Stepper = DDIM(),
+    sampler: Stepper = DDIM(),
+    start: Start = DEFAULT_START,
+    condition: Condition | Sequence[Condition] = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
+    batch_size: int | None = None,
+    grid: Grid | None = None,
+    on_step: OnStep | None = None,
+) -> Reconstruction:
+    """Invert with `method`, sample back with `sampler`; the other arguments are those of `invert`."""
+    grid = grid or model.grid(steps)
+    there, back = len(images) * (grid.steps - start.index(grid)), len(images) * grid.steps
+
+    def shifted(offset: int) -> OnStep | None:
+        return on_step and (lambda done, _total: on_step(offset + done, there + back))
+
+    trajectory = invert(
+        model,
+        images,
+        method=method,
+        start=start,
+        condition=condition,
+        guidance=guidance,
+        seed=seed,
+        items=items,
+        batch_size=batch_size,
+        grid=grid,
+        on_step=shifted(0),
+    )
+    sampled = sample(
+        model,
+        trajectory.latent,
+        method=sampler,
+        condition=condition,
+        guidance=guidance,
+        batch_size=batch_size,
+        grid=grid,
+        on_step=shifted(there),
+    )
+    return Reconstruction(sampled.images, trajectory, trajectory.nfe + sampled.nfe)
+
+
+def check_images(model: Model, images: Tensor) -> None:
+    """Refuse what cannot be inverted, at the border; NaN fails the comparison too."""
+    height, width = model.image_size
+    if images.ndim != 4 or images.shape[2:] != (height, width) or not len(images):
+        raise ArgumentError(
+            f"expected images of shape (batch, channels, {height}, {width}) for model {model.name!r}, "
+            f"given {tuple(images.shape)}; resize them first (unsample.io.load_images does)"
+        )
+    if not images.is_floating_point():
+        raise ArgumentError(f"expected float images in [-1, 1], given {images.dtype}; use images / 127.5 - 1")
+    largest = float(images.abs().max())
+    if not largest <= BEYOND_PIXELS:
+        raise ArgumentError(
+            f"expected finite images, nominally in [-1, 1], given one with a value of {largest:.3g}; "
+            "rescale bytes with images / 127.5 - 1"
+        )

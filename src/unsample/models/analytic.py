@@ -1,0 +1,155 @@
+"""Models whose best denoiser is known in closed form: ground truth for tests, and a bench that needs no weights.
+
+For Gaussian data the optimal eps is linear, one gain per mode (docs/theory.md, eq. 7); for a mixture it is a weighted sum of
+such terms. Both are presented as a network that is told a timestep, so every method runs on them as on a trained one, in
+float64, including methods that ask at a level other than the state's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..model import ClassConditioner, Model
+from ..schedule import Schedule
+
+__all__ = ["bench_field", "gaussian", "mixture"]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Scales at a timestep, looked up in a schedule."""
+
+    schedule: Schedule
+
+    def scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = torch.tensor(self.schedule.alpha_bar, dtype=torch.float64, device=x.device)[t]
+        return alpha_bar.sqrt()[:, None], (1 - alpha_bar).sqrt()[:, None]
+
+
+@dataclass(frozen=True)
+class _GaussianNetwork(_Table):
+    """eps = sigma (alpha^2 C + sigma^2)^-1 (x - alpha mean), in the modes of C."""
+
+    variances: Tensor
+    basis: Tensor | None
+    mean: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor, condition: None = None) -> Tensor:
+        alpha, sigma = self.scales(x, t)
+        centred = x.flatten(1).double() - alpha * self.mean
+        modes = centred if self.basis is None else centred @ self.basis
+        eps = sigma * modes / (alpha**2 * self.variances + sigma**2)
+        eps = eps if self.basis is None else eps @ self.basis.T
+        return eps.reshape(x.shape).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class _MixtureNetwork(_Table):
+    """eps = sigma sum_i r_i (x - alpha mean_i) / (alpha^2 v_i + sigma^2), r the posterior of the component."""
+
+    weights: Tensor
+    means: Tensor = field(repr=False)
+    variances: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        alpha, sigma = self.scales(x, t)
+        flat, count = x.flatten(1).double(), len(self.weights)
+        variance = alpha**2 * self.variances + sigma**2
+        offset = flat[:, None, :] - alpha[:, :, None] * self.means
+        logits = self.weights.log() - 0.5 * flat.shape[1] * variance.log() - 0.5 * offset.square().sum(-1) / variance
+        asked = condition[:, None] == torch.arange(count, device=x.device)
+        logits = logits.masked_fill(~asked & (condition != count)[:, None], -torch.inf)
+        share = logits.softmax(dim=1) / variance
+        return (sigma * torch.einsum("bk,bkd->bd", share, offset)).reshape(x.shape).to(x.dtype)
+
+
+def gaussian(
+    schedule: Schedule,
+    variances: Tensor | Sequence[float],
+    *,
+    shape: tuple[int, int, int],
+    basis: Tensor | None = None,
+    mean: Tensor | float = 0.0,
+) -> Model:
+    """The exact model of data x0 ~ N(mean, basis diag(variances) basis^T).
+
+    Args:
+        schedule: Any trained table.
+        variances: One per mode, shape (D,), at least 0.
+        shape: Channels, height, width, with product D.
+        basis: Orthonormal modes as columns, shape (D, D); default is the pixels themselves.
+        mean: Scalar or shape (D,).
+
+    >>> model = gaussian(Schedule.from_betas(Schedule.linear_betas()), [0.0, 1.0], shape=(1, 1, 2))
+    >>> level = model.grid(10)[5]
+    >>> model.denoiser()(torch.ones(1, 1, 1, 2).double() * level.sigma, level)[0, 0, 0, 0].item()
+    1.0
+    """
+    spread = torch.as_tensor(variances, dtype=torch.float64)
+    if spread.shape != (int(np.prod(shape)),) or bool((spread < 0).any()):
+        raise ArgumentError(f"expected {int(np.prod(shape))} variances of at least 0, given shape {tuple(spread.shape)}")
+    network = _GaussianNetwork(
+        schedule, spread, None if basis is None else basis.double(), torch.as_tensor(mean, dtype=torch.float64)
+    )
+    return Model(network, schedule, shape, name="gaussian")
+
+
+def mixture(
+    schedule: Schedule,
+    means: Tensor,
+    variances: Tensor | Sequence[float],
+    *,
+    shape: tuple[int, int, int],
+    weights: Tensor | Sequence[float] | None = None,
+) -> Model:
+    """The exact model of a mixture of K isotropic Gaussians; a component is a class, no condition the whole mixture.
+
+    Args:
+        schedule: Any trained table.
+        means: Shape (K, D).
+        variances: One per component, shape (K,).
+        shape: Channels, height, width, with product D.
+        weights: Shares of the components; equal by default.
+    """
+    count = len(means)
+    share = torch.full((count,), 1.0 / count) if weights is None else torch.as_tensor(weights)
+    spread = torch.as_tensor(variances, dtype=torch.float64)
+    if means.shape != (count, int(np.prod(shape))) or spread.shape != (count,) or share.shape != (count,):
+        raise ArgumentError(f"expected means ({count}, {int(np.prod(shape))}) and {count} variances and weights")
+    network = _MixtureNetwork(schedule, share.double() / share.double().sum(), means.double(), spread)
+    conditioner = ClassConditioner(tuple(str(i) for i in range(count)), null=count)
+    return Model(network, schedule, shape, conditioner=conditioner, name="mixture")
+
+
+def bench_field(schedule: Schedule | None = None) -> tuple[Model, Tensor]:
+    """The bench without weights: a 16x16 Gaussian field, smooth on its left half and textured on its right.
+
+    Covariance is block-diagonal: left 0.3 exp(-(d/4)^2 / 2) + 1e-5 on the diagonal, right 0.15 exp(-d^2 / 2) + 0.15 on the
+    diagonal, d the distance in pixels. Left half stands for a plain area of a photograph.
+
+    Returns:
+        The model (scaled_linear 0.0015-0.0195 unless a schedule is given), and the mask of the left half, shape (16, 16).
+    """
+    schedule = schedule or Schedule.from_betas(Schedule.scaled_linear_betas(0.0015, 0.0195))
+    rows, columns = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
+    plain = columns < 8
+    places = np.stack([rows, columns], -1).reshape(-1, 2)
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    left, right = plain.reshape(-1), ~plain.reshape(-1)
+    smooth = 0.3 * np.exp(-((distance / 4) ** 2) / 2) + 1e-5 * np.eye(256)
+    textured = 0.15 * np.exp(-(distance**2) / 2) + 0.15 * np.eye(256)
+    covariance = smooth * np.outer(left, left) + textured * np.outer(right, right)
+    variances, basis = np.linalg.eigh(covariance)
+    model = gaussian(
+        schedule,
+        torch.from_numpy(np.maximum(variances, 0.0)),
+        shape=(1, 16, 16),
+        basis=torch.from_numpy(basis),
+    )
+    return model, torch.from_numpy(plain)

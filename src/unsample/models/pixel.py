@@ -1,0 +1,110 @@
+"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a DDPM or DDIM scheduler, unconditional or class-conditional."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from ..model import ClassConditioner, Model
+from ..schedule import Schedule
+
+__all__ = ["load_pixel"]
+
+
+@dataclass(frozen=True)
+class UNet2D:
+    """A diffusers `UNet2DModel` as a network: casts to its own dtype and back, drops a learned variance."""
+
+    unet: Any
+    channels: int
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Raw prediction of `x`'s shape and dtype."""
+        output: Tensor = self.unet(x.to(self.unet.dtype), t, class_labels=condition, return_dict=False)[0]
+        return output[:, : self.channels].to(x.dtype)
+
+
+def load_pixel(
+    source: str,
+    *,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+) -> Model:
+    """A model from a diffusers pipeline directory or hub name with `unet/` and `scheduler/`.
+
+    A `classes.json` beside them, {"names": [...], "null": index}, names the classes and the unconditional one; without it
+    the classes are numbered and none is taken to be unconditional.
+
+    Raises:
+        ModelError: A part is missing, damaged or of another family.
+    """
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    try:
+        config = DDIMScheduler.load_config(source, subfolder="scheduler", revision=revision)
+        unet = UNet2DModel.from_pretrained(
+            source, subfolder="unet", revision=revision, use_safetensors=True, torch_dtype=dtype
+        )
+    except Exception as error:  # diffusers, safetensors, torch and the hub each raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"cannot load {source!r} as a pixel diffusion model (expected unet/ with a UNet2DModel in safetensors and "
+            f"scheduler/scheduler_config.json): {reason}"
+        ) from None
+    unet = unet.eval().requires_grad_(False).to(device)
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = unet.config.in_channels
+    if unet.config.out_channels not in (channels, 2 * channels):
+        raise ModelError(
+            f"{source!r} maps {channels} to {unet.config.out_channels} channels; "
+            f"expected {channels}, or {2 * channels} with a learned variance"
+        )
+    return Model(
+        network=UNet2D(unet, channels),
+        schedule=Schedule.from_config(config),
+        shape=(channels, height, width),
+        prediction=config.get("prediction_type", "epsilon"),
+        conditioner=_conditioner(source, unet.config.num_class_embeds),
+        spacing=config.get("timestep_spacing", "leading"),
+        steps_offset=config.get("steps_offset", 0),
+        clean="one" if config.get("set_alpha_to_one", True) else "first",
+        device=device,
+        name=name,
+        digest=digest_of(unet),
+    )
+
+
+def digest_of(module: torch.nn.Module) -> str:
+    """A name for a network's exact weights."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _conditioner(source: str, classes: int | None) -> ClassConditioner | None:
+    """The names a directory gives its classes, or their numbers."""
+    if classes is None:
+        return None
+    file = Path(source) / "classes.json"
+    if not file.is_file():
+        return ClassConditioner(tuple(str(i) for i in range(classes)), null=None)
+    try:
+        given = json.loads(file.read_text())
+        names, null = tuple(map(str, given["names"])), given["null"]
+        if len(names) > classes or not (null is None or 0 <= null < classes):
+            raise ValueError(f"it names {len(names)} classes, the network has {classes}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f'{file} is damaged: expected {{"names": [...], "null": index}} ({error})') from None
+    return ClassConditioner(names, null)

@@ -1,0 +1,128 @@
+"""From noise to images: `sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .denoiser import Counted
+from .errors import ArgumentError
+from .grid import Grid
+from .model import Condition, Model
+from .rng import ItemNoise
+from .steppers import DDIM, Stepper
+from .walk import walk
+
+__all__ = ["OnStep", "Samples", "batches", "broadcast_conditions", "draw_noise", "sample"]
+
+OnStep = Callable[[int, int], object]
+"""Called with (item moves done, item moves in all)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled images.
+
+    Attributes:
+        images: Nominally in [-1, 1], not clamped; shape (batch, channels, height, width).
+        nfe: Network evaluations per item.
+    """
+
+    images: Tensor
+    nfe: int
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    latent: Tensor,
+    *,
+    steps: int = 50,
+    method: Stepper = DDIM(),
+    condition: Condition | Sequence[Condition] = None,
+    guidance: float = 1.0,
+    index: int | None = None,
+    batch_size: int | None = None,
+    grid: Grid | None = None,
+    on_step: OnStep | None = None,
+) -> Samples:
+    """Images sampled from `latent` by walking down the grid (docs/theory.md, eq. 3).
+
+    Args:
+        model: What `unsample.load` returns, or your own `Model`.
+        latent: States at level `index`, shape (batch, *model.shape): a `Trajectory.latent`, or `draw_noise(...)`.
+        steps: N, moves of the whole grid; ignored when `grid` is given.
+        method: How a move is made.
+        condition: One for all items or one per item; class index or name; None is unconditional.
+        guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
+        index: The level `latent` is at; default is the noisy end.
+        batch_size: Items per network call; all at once by default.
+        grid: The levels to visit; default is the model's own.
+        on_step: Called after each move, for progress bars.
+
+    Raises:
+        ArgumentError: A latent of the wrong shape, or not finite.
+    """
+    grid = grid or model.grid(steps)
+    if latent.ndim != 4 or tuple(latent.shape[1:]) != model.shape or not len(latent):
+        raise ArgumentError(
+            f"expected latents of shape (batch, {', '.join(map(str, model.shape))}) "
+            f"for model {model.name!r}, given {tuple(latent.shape)}"
+        )
+    if not bool(torch.isfinite(latent).all()):
+        raise ArgumentError("expected finite latents, given some with NaN or infinity; their inversion diverged")
+    conditions = broadcast_conditions(condition, len(latent))
+    top = grid.steps if index is None else index
+    report = counter(on_step, total=len(latent) * top)
+    images, nfe = [], 0
+    for rows in batches(len(latent), batch_size):
+        x = latent[rows].to(model.device)
+        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
+        for moved in walk(denoiser, x, grid.down(top), method):
+            x = moved.x
+            report(len(x))
+        images.append(model.codec.decode(x))
+        nfe = denoiser.nfe
+    return Samples(torch.cat(images), nfe)
+
+
+def draw_noise(model: Model, count: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """True noise for `count` items of the model's shape; item i is the same for any count."""
+    if count < 1:
+        raise ArgumentError(f"expected a count of at least 1, given {count}")
+    return ItemNoise(seed, range(count)).draw((count, *model.shape), stream="sample", dtype=dtype, device=model.device)
+
+
+def batches(count: int, size: int | None) -> Iterator[slice]:
+    """Slices of at most `size` that cover `count` items, the last one shorter."""
+    if size is not None and size < 1:
+        raise ArgumentError(f"expected a batch size of at least 1, given {size}")
+    size = size or count
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def broadcast_conditions(condition: Condition | Sequence[Condition], count: int) -> list[Condition] | None:
+    """One condition per item; None when there is none at all."""
+    if condition is None:
+        return None
+    if isinstance(condition, (str, int)):
+        return [condition] * count
+    if len(condition) != count:
+        raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
+    return list(condition)
+
+
+def counter(on_step: OnStep | None, total: int) -> Callable[[int], None]:
+    """A function that adds up moves and tells `on_step`."""
+    done = 0
+
+    def report(moves: int) -> None:
+        nonlocal done
+        done += moves
+        if on_step is not None:
+            on_step(done, total)
+
+    return report

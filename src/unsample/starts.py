@@ -1,0 +1,116 @@
+"""Where an inversion starts.
+
+The paper's repair is not a method but a start: the first k moves, the ones that spoil the latent, are replaced by forward
+diffusion, x_k = alpha_k x0 + sigma_k noise (docs/theory.md, eq. 6). It composes with every method, because a method only
+ever sees the moves that follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from .errors import ArgumentError
+from .grid import Grid
+from .rng import ItemNoise
+
+__all__ = ["ForwardNoise", "FromImage", "Start", "parse_start"]
+
+
+class Start(Protocol):
+    """Places clean states on a grid."""
+
+    def index(self, grid: Grid) -> int:
+        """The level the walk starts from."""
+
+    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
+        """The state at that level."""
+
+
+@dataclass(frozen=True)
+class FromImage:
+    """Start at the clean end: plain inversion."""
+
+    def index(self, grid: Grid) -> int:
+        """0."""
+        return 0
+
+    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
+        """x0 itself."""
+        return x0
+
+
+@dataclass(frozen=True)
+class ForwardNoise:
+    """Replace the first k moves by forward diffusion with fresh noise, one draw per item.
+
+    Give exactly one of `steps`, `fraction`, `sigma`.
+
+    Attributes:
+        steps: k itself; 0 is plain inversion, N is noise all the way.
+        fraction: k as a share of the grid's moves, rounded, at least 1 (the paper: 0.04, that is 2 of 50).
+        sigma: Start from the first level whose sigma is at least this.
+        at_next_level: Noise to level k + 1 but step on as if at level k: an off-by-one of published code, for comparison.
+
+    >>> from unsample import Schedule
+    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 50)
+    >>> [start.index(grid) for start in (ForwardNoise(steps=3), ForwardNoise(fraction=0.04), ForwardNoise(sigma=0.1))]
+    [3, 2, 3]
+    """
+
+    steps: int | None = None
+    fraction: float | None = None
+    sigma: float | None = None
+    at_next_level: bool = False
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.steps, self.fraction, self.sigma) if value is not None]
+        if len(given) != 1:
+            raise ArgumentError("ForwardNoise takes exactly one of steps, fraction and sigma; for example steps=2")
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 0):
+            raise ArgumentError(f"a forward start takes a whole number of steps from 0 on, given {self.steps!r}")
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
+            raise ArgumentError(f"the fraction of a forward start lies in 0..1, given {self.fraction}")
+        if self.sigma is not None and not 0 <= self.sigma < float("inf"):
+            raise ArgumentError(f"the sigma of a forward start is a number from 0 on, given {self.sigma}")
+
+    def index(self, grid: Grid) -> int:
+        """K on this grid."""
+        if self.steps is not None:
+            k = self.steps
+        elif self.fraction is not None:
+            k = max(1, round(self.fraction * grid.steps)) if self.fraction > 0 else 0
+        else:
+            k = next((level.index for level in grid.levels if level.sigma >= (self.sigma or 0)), grid.steps + 1)
+        if k > grid.steps - self.at_next_level:
+            raise ArgumentError(f"{self} asks for level {k} of a grid of {grid.steps} steps; use a smaller start")
+        return k
+
+    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
+        """alpha_k x0 + sigma_k noise; x0 itself for k = 0."""
+        k = self.index(grid)
+        if k == 0:
+            return x0
+        level = grid[k + self.at_next_level]
+        return level.alpha * x0 + level.sigma * noise.draw(x0.shape, dtype=x0.dtype, device=x0.device)
+
+
+def parse_start(text: str) -> FromImage | ForwardNoise:
+    """A start from what people type: `0`, `2`, `4%`, `sigma=0.1`.
+
+    >>> parse_start("0"), parse_start("4%")
+    (FromImage(), ForwardNoise(steps=None, fraction=0.04, sigma=None, at_next_level=False))
+    """
+    text = text.strip()
+    try:
+        if text.startswith("sigma="):
+            return ForwardNoise(sigma=float(text.removeprefix("sigma=")))
+        if text.endswith("%"):
+            return ForwardNoise(fraction=float(text.removesuffix("%")) / 100)
+        return ForwardNoise(steps=int(text)) if int(text) != 0 else FromImage()
+    except ValueError as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"expected a forward start like 0, 2, 4% or sigma=0.1, given {text!r}") from None

@@ -1,0 +1,50 @@
+"""What a method is: how to make one move.
+
+A method is a small frozen dataclass. Its configuration is the dataclass itself, so it prints, compares and serialises. It
+differs from other methods only in which eps it uses for a move; the move itself is always `transfer`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..grid import Step
+
+__all__ = ["Moved", "Stepper"]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The outcome of one move.
+
+    Attributes:
+        step: The move.
+        x: State at `step.dst`.
+        eps: The noise prediction the move used.
+        state: Carried to the next move by methods with memory.
+        residual: How far an implicit method is from solving its equation, per item; None for explicit ones.
+    """
+
+    step: Step
+    x: Tensor
+    eps: Tensor
+    state: Any = None
+    residual: Tensor | None = None
+
+
+class Stepper(Protocol):
+    """One move of a method, up or down."""
+
+    @property
+    def order(self) -> int:
+        """Order of convergence, tested."""
+
+    def init(self, x: Tensor) -> Any:
+        """The memory before the first move."""
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any) -> Moved:
+        """`x` at `step.src` moved to `step.dst`."""

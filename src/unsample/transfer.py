@@ -1,0 +1,36 @@
+"""The one equation: a move between two noise levels that holds the noise fixed.
+
+DDIM with eta = 0 (Song et al. 2021, eq. 12), in both directions and for any alpha and sigma. Sampling and inversion differ
+only in which eps they put in.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .grid import Step
+from .prediction import to_x0
+
+__all__ = ["transfer"]
+
+
+def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> Tensor:
+    """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2).
+
+    Args:
+        x: State at `step.src`, any shape.
+        eps: Noise prediction, same shape.
+        step: The move.
+        clip: Clamp the predicted x0 to [-clip, clip] first, as some samplers do. Such a move cannot be undone.
+
+    >>> import torch
+    >>> from unsample import Level
+    >>> step = Step(Level(0, 0, 1.0, 0.0), Level(1, 9, 0.8, 0.6))
+    >>> transfer(torch.tensor(2.0), torch.tensor(1.0), step)
+    tensor(2.2000)
+    """
+    src, dst = step.src, step.dst
+    if clip is not None:
+        return dst.alpha * to_x0(eps, x, src).clamp(-clip, clip) + dst.sigma * eps
+    scale = dst.alpha / src.alpha
+    return scale * x + (dst.sigma - scale * src.sigma) * eps

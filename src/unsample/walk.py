@@ -1,0 +1,33 @@
+"""The one loop. Sampling, inversion, progress bars and kept trajectories are all consumers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .grid import Step
+from .steppers import Moved, Stepper
+
+__all__ = ["walk"]
+
+
+@torch.no_grad()
+def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper) -> Iterator[Moved]:
+    """Move `x` along `steps`, yielding each move as it is made.
+
+    Nothing is kept: whoever wants states or eps takes them from the moves.
+
+    >>> from unsample import DDIM, Grid, Schedule
+    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
+    >>> moves = walk(lambda x, level: torch.zeros_like(x), torch.ones(1, 4), grid.up(), DDIM())
+    >>> [moved.step.dst.index for moved in moves]
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    """
+    state = method.init(x)
+    for step in steps:
+        moved = method.step(denoiser, x, step, state)
+        x, state = moved.x, moved.state
+        yield moved
