@@ -6,13 +6,14 @@ Pixel models work on the image itself. A latent model's codec encodes determinis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ._typing import Images
 
 __all__ = ["Codec", "PixelCodec"]
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Images in [-1, 1] to latents and back; `scale` image pixels to a latent cell along each side."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from .schedule import Level
 __all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "Recorded", "Replayed", "cost_of"]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """eps of state `x` asked at `level`; same shape, dtype and device as `x`."""
 
@@ -27,6 +28,7 @@ class Denoiser(Protocol):
         """The noise prediction."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """A trained network: (x, t of shape (batch,), condition) -> its raw output, in x's dtype."""
 

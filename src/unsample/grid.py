@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -55,7 +56,7 @@ class Grid:
         if [level.index for level in self.levels] != list(range(len(self.levels))):
             raise ArgumentError("the levels of a grid must be numbered 0, 1, 2, ... from clean to noisy")
         ratios = [level.ratio for level in self.levels]
-        if any(b < a for a, b in zip(ratios, ratios[1:], strict=False)):
+        if any(b < a for a, b in pairwise(ratios)):
             raise ArgumentError("the levels of a grid must run from clean to noisy")
 
     @property
@@ -114,7 +115,7 @@ class Grid:
     @classmethod
     def from_timesteps(cls, schedule: Schedule, timesteps: Sequence[int], *, clean: Clean = "one") -> Grid:
         """A grid through any rising list of trained timesteps."""
-        if not len(timesteps) or any(b <= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
+        if not len(timesteps) or any(b <= a for a, b in pairwise(timesteps)):
             raise ArgumentError("timesteps must be a non-empty, strictly rising list")
         if clean not in get_args(Clean):
             raise UnknownNameError("clean level", clean, get_args(Clean))

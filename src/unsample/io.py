@@ -22,7 +22,7 @@ from torch import Tensor
 from .errors import ImageError
 from .trajectory import write_atomically
 
-__all__ = ["Photo", "demo_photos", "find_photos", "load_images", "read_photo", "save_png"]
+__all__ = ["Photo", "decode_photo", "demo_photos", "find_photos", "load_images", "read_parquet", "read_photo", "save_png"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -83,26 +83,54 @@ def read_photo(path: str | Path, size: tuple[int, int]) -> Photo:
     Raises:
         ImageError: Missing, unreadable, animated, of float data, or smaller than `size`.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as opened:
-            _refuse_frames(opened, path)
-            opened.load()
-            image, notes = _upright_rgb(opened, path)
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"no such picture: {path}; check the path") from None
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}; check that it is a file and may be read") from None
+    return decode_photo(data, str(path), size)
+
+
+def decode_photo(data: bytes, name: str, size: tuple[int, int]) -> Photo:
+    """`read_photo` for the bytes of a file."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            _refuse_frames(opened, name)
+            opened.load()
+            image, notes = _upright_rgb(opened, name)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise ImageError(f"cannot read {path}: {reason}; expected a whole PNG, JPEG, WebP, BMP or TIFF file") from None
+        raise ImageError(f"cannot read {name}: {reason}; expected a whole PNG, JPEG, WebP, BMP or TIFF file") from None
     height, width = size
     if image.width < width or image.height < height:
         raise ImageError(
-            f"{path} is {image.width}x{image.height} pixels, smaller than the model's {width}x{height}; give a larger picture"
+            f"{name} is {image.width}x{image.height} pixels, smaller than the model's {width}x{height}; give a larger picture"
         )
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
-    return Photo(path.name, hashlib.sha256(data).hexdigest()[:16], pixels, image.size, tuple(notes))
+    return Photo(Path(name).name, hashlib.sha256(data).hexdigest()[:16], pixels, image.size, tuple(notes))
+
+
+def read_parquet(path: str | Path, size: tuple[int, int], count: int) -> list[Photo]:
+    """The first `count` pictures of a parquet file in the Hugging Face image layout (a column `image` with `bytes`).
+
+    Raises:
+        ImageError: Not such a file, or fewer pictures than asked for; a damaged picture.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ImageError("reading parquet needs pyarrow; install unsample[data]") from None
+    try:
+        table = parquet.read_table(path, columns=["image"]).slice(0, count)
+        pictures = [row["bytes"] for row in table["image"].to_pylist()]
+    except (OSError, KeyError, TypeError, ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ImageError(f"{path} is not a parquet file with a column of images ({reason})") from None
+    if len(pictures) < count:
+        raise ImageError(f"{path} holds {len(pictures)} pictures, {count} were asked for")
+    return [decode_photo(data, f"{Path(path).stem}-{index:05d}", size) for index, data in enumerate(pictures)]
 
 
 def load_images(paths: Iterable[str | Path], size: tuple[int, int]) -> Tensor:
@@ -137,13 +165,13 @@ def save_png(image: Tensor, path: str | Path) -> None:
     write_atomically(Path(path), png_bytes(image))
 
 
-def _refuse_frames(image: Image.Image, path: Path) -> None:
+def _refuse_frames(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones store a preview as a second MPO frame
-        raise ImageError(f"{path} has {frames} frames or pages; expected a still picture: save the one you mean as PNG")
+        raise ImageError(f"{name} has {frames} frames or pages; expected a still picture: save the one you mean as PNG")
 
 
-def _upright_rgb(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
+def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     """8-bit RGB, the right way up, and what that took."""
     notes = []
     if image.getexif().get(0x0112, 1) != 1:
@@ -154,7 +182,7 @@ def _upright_rgb(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]
         image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
         return image.convert("RGB"), [*notes, "16-bit greyscale scaled to 8 bits"]
     if image.mode in ("I", "F"):
-        raise ImageError(f"{path} holds {image.mode} data of unknown range; expected 8 or 16 bits: convert it to PNG")
+        raise ImageError(f"{name} holds {image.mode} data of unknown range; expected 8 or 16 bits: convert it to PNG")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", colour.size, "white")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ Condition = int | str | None
 """A class index, a class name or a prompt; None is "no condition"."""
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """Turns the conditions of a batch into what the network takes."""
 

@@ -20,8 +20,8 @@ from .errors import ArgumentError, ModelError, UnknownNameError
 __all__ = ["MIN_ALPHA_BAR", "Level", "Schedule"]
 
 MIN_ALPHA_BAR = 2.0**-24
-"""Floor of alpha_bar for zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no longer
-determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same floor."""
+"""Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
+longer determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same value."""
 
 Betas = npt.NDArray[np.float64]
 
@@ -30,8 +30,8 @@ Betas = npt.NDArray[np.float64]
 class Level:
     """One noise level: x = alpha * x0 + sigma * noise, and the time `t` the network is told.
 
-    >>> Level(index=1, t=0, alpha=0.8, sigma=0.6).ratio
-    0.75
+    >>> Level(index=1, t=0, alpha=0.8, sigma=0.4).ratio
+    0.5
     """
 
     index: int
@@ -142,7 +142,13 @@ def level_of(alpha_bar: float, t: float, index: int) -> Level:
 
 
 def rescale_zero_terminal_snr(alpha_bar: Betas) -> Betas:
-    """Shift and scale sqrt(alpha_bar) so that it ends at (almost) zero (Lin et al. 2023, algorithm 1)."""
+    """Shift and scale sqrt(alpha_bar) so that it ends at (almost) zero (Lin et al. 2023, algorithm 1).
+
+    The last value is `MIN_ALPHA_BAR`, or less where the one before is already close to it (linear betas: 4e-9), so that the
+    table falls to its end.
+    """
+    if len(alpha_bar) < 2:
+        raise ArgumentError("a zero-terminal-SNR schedule needs at least two timesteps, given one")
     root = np.sqrt(alpha_bar)
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return np.asarray(np.maximum(root**2, MIN_ALPHA_BAR), dtype=np.float64)
+    table = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return np.append(table[:-1], min(MIN_ALPHA_BAR, table[-2] / 4))

@@ -8,7 +8,7 @@ ever sees the moves that follow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from .rng import ItemNoise
 __all__ = ["ForwardNoise", "FromImage", "Start", "parse_start"]
 
 
+@runtime_checkable
 class Start(Protocol):
     """Places clean states on a grid."""
 
@@ -98,19 +99,22 @@ class ForwardNoise:
 
 
 def parse_start(text: str) -> FromImage | ForwardNoise:
-    """A start from what people type: `0`, `2`, `4%`, `sigma=0.1`.
+    """A start from what people type: `0`, `2`, `4%`, `sigma=0.1`; `2@next` is `at_next_level`.
 
     >>> parse_start("0"), parse_start("4%")
     (FromImage(), ForwardNoise(steps=None, fraction=0.04, sigma=None, at_next_level=False))
     """
-    text = text.strip()
+    amount, at, where = text.strip().partition("@")
+    slip = bool(at)
     try:
-        if text.startswith("sigma="):
-            return ForwardNoise(sigma=float(text.removeprefix("sigma=")))
-        if text.endswith("%"):
-            return ForwardNoise(fraction=float(text.removesuffix("%")) / 100)
-        return ForwardNoise(steps=int(text)) if int(text) != 0 else FromImage()
-    except ValueError as error:
-        if isinstance(error, ArgumentError):
-            raise
-        raise ArgumentError(f"expected a forward start like 0, 2, 4% or sigma=0.1, given {text!r}") from None
+        if slip and where != "next":
+            raise ValueError
+        if amount.startswith("sigma="):
+            return ForwardNoise(sigma=float(amount.removeprefix("sigma=")), at_next_level=slip)
+        if amount.endswith("%"):
+            return ForwardNoise(fraction=float(amount.removesuffix("%")) / 100, at_next_level=slip)
+        return ForwardNoise(steps=int(amount), at_next_level=slip) if int(amount) != 0 else FromImage()
+    except ArgumentError:
+        raise
+    except ValueError:
+        raise ArgumentError(f"expected a forward start like 0, 2, 4%, sigma=0.1 or 2@next, given {text!r}") from None

@@ -52,7 +52,7 @@ def load_pixel(
     try:
         config = DDIMScheduler.load_config(source, subfolder="scheduler", revision=revision)
         unet = UNet2DModel.from_pretrained(
-            source, subfolder="unet", revision=revision, use_safetensors=True, torch_dtype=dtype
+            source, subfolder="unet", revision=revision, use_safetensors=True, torch_dtype=dtype, low_cpu_mem_usage=False
         )
     except Exception as error:  # diffusers, safetensors, torch and the hub each raise their own
         reason = " ".join(str(error).split())[:300]

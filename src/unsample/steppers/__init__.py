@@ -3,4 +3,7 @@
 from .base import Moved, Stepper
 from .ddim import DDIM, EvalAt
 
-__all__ = ["DDIM", "EvalAt", "Moved", "Stepper"]
+__all__ = ["DDIM", "METHODS", "EvalAt", "Moved", "Stepper"]
+
+METHODS = {"ddim": DDIM}
+"""Methods by the name the command line knows them by."""

@@ -7,7 +7,7 @@ differs from other methods only in which eps it uses for a move; the move itself
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -36,6 +36,7 @@ class Moved:
     residual: Tensor | None = None
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """One move of a method, up or down."""
 

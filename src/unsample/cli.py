@@ -1,0 +1,304 @@
+"""The command line. It parses, calls `jobs`, and shows; there is no science in it.
+
+Every error on purpose is one line on standard error and exit code 2. Ctrl-C leaves with 130 and keeps what was finished; the
+same command goes on from there. With --json, standard output holds one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from .errors import ArgumentError, RunError, UnsampleError
+from .progress import progress_bar
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
+)
+
+Photos = Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or globs.")]
+ModelName = Annotated[str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, or a hub name.")]
+Method = Annotated[str, typer.Option(help="How a move up is made.")]
+EvalAtOption = Annotated[str, typer.Option("--eval-at", help="DDIM: the level the network is told: target or source.")]
+Steps = Annotated[int, typer.Option(help="Moves from one end of the grid to the other.")]
+Forward = Annotated[
+    str,
+    typer.Option(help="Forward start: 0 (plain inversion), 2, 4%, sigma=0.1; several with commas, side by side."),
+]
+Seed = Annotated[int, typer.Option(help="Noise is drawn from the seed and each picture's content.")]
+Guidance = Annotated[float, typer.Option(help="w in eps_u + w (eps_c - eps_u); 1 is conditional only.")]
+Label = Annotated[str | None, typer.Option(help="Class name or index; none is unconditional.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Pictures per network call.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Dtype = Annotated[str, typer.Option(help="Precision of the network: float32, bfloat16, float16.")]
+KeepOption = Annotated[str, typer.Option("--keep", help="Also keep the way up: latent (no), states, eps, or all.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory; by default named after the settings, in runs/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.command()
+def invert(
+    paths: Photos,
+    model: ModelName = "tiny-imagenet-32",
+    method: Method = "ddim",
+    eval_at: EvalAtOption = "target",
+    steps: Steps = 50,
+    forward: Forward = "4%",
+    seed: Seed = 0,
+    guidance: Guidance = 1.0,
+    label: Label = None,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    keep: KeepOption = "latent",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn photographs into noise, sample them back, and show how noise-like the noise is."""
+    from . import io
+
+    _invert(
+        io.find_photos(paths),
+        out,
+        as_json,
+        load={"name": model, "device": device, "dtype": dtype},
+        method=method,
+        eval_at=eval_at,
+        steps=steps,
+        forward=_starts(forward),
+        seed=seed,
+        guidance=guidance,
+        label=label,
+        batch_size=batch_size,
+        dtype=dtype,
+        keep=keep,
+    )
+
+
+@app.command()
+def demo(
+    steps: Steps = 50,
+    forward: Forward = "0,2",
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """The shipped photographs, with and without the forward start."""
+    from . import io
+
+    _invert(
+        io.demo_photos(),
+        out,
+        as_json,
+        load={},
+        steps=steps,
+        forward=_starts(forward),
+        seed=seed,
+    )
+
+
+@app.command()
+def sample(
+    model: ModelName = "tiny-imagenet-32",
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
+    steps: Steps = 50,
+    seed: Seed = 0,
+    guidance: Guidance = 1.0,
+    label: Label = None,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pictures from true noise."""
+    from . import jobs, models
+
+    loaded = models.load(model, device=device, dtype=dtype)
+    settings = jobs.SampleSettings.of(
+        loaded, count=count, steps=steps, seed=seed, guidance=guidance, label=label, batch_size=batch_size, dtype=dtype
+    )
+    with progress_bar("sampling") as on_step:
+        run = jobs.sample_images(loaded, settings, _place(out, "sample", settings), on_step)
+    _tell(run.path, as_json, run.manifest.model_dump(), "overview.png")
+
+
+@app.command()
+def reconstruct(
+    run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")],
+    forward: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Moves down; default is as many as went up.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Default is the run's.")] = None,
+    label: Annotated[str | None, typer.Option(help="Default is the run's; `none` for unconditional.")] = None,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sample the pictures back from the latents of a run, with its settings or others."""
+    from . import jobs, models
+    from .store import Run
+
+    source = Run.load(run)
+    starts = jobs.starts_of(source)
+    start = starts[-1] if forward is None else forward
+    if start not in starts:
+        raise ArgumentError(f"--forward: the run in {run} has the starts {', '.join(starts)}, not {start}")
+    latents = source.tensors()[f"latent.{start}"]
+    made: Any = source.manifest.settings
+    loaded = models.load(made["model"], device=device, dtype=made["dtype"])
+    if loaded.digest != made["model_digest"]:
+        raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
+    settings = jobs.SampleSettings.of(
+        loaded,
+        count=len(latents),
+        steps=steps or made["steps"],
+        guidance=made["guidance"] if guidance is None else guidance,
+        label=made["label"] if label is None else None if label == "none" else label,
+        seed=made["seed"],
+        batch_size=batch_size,
+        dtype=made["dtype"],
+        source=f"{start} of {_digest(source.manifest.model_dump_json(include={'settings', 'items'}))}",
+    )
+    names = [item.name for item in source.manifest.items]
+    with progress_bar("sampling back") as on_step:
+        done = jobs.sample_images(loaded, settings, _place(out, "reconstruct", settings), on_step, latents, names)
+    _tell(done.path, as_json, done.manifest.model_dump(), "overview.png")
+
+
+@app.command()
+def diagnose(
+    run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")], as_json: AsJson = False
+) -> None:
+    """The latents of a run against true noise."""
+    from . import jobs
+    from .store import Run
+
+    opened = Run.load(run)
+    diagnoses = jobs.diagnose_run(opened)
+    if as_json:
+        _print_json({name: diagnosis.to_dict() for name, diagnosis in diagnoses.items()})
+    else:
+        _print_table(jobs.table_of(opened, diagnoses))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The models known by name."""
+    from .models import cards
+
+    known = cards().values()
+    if as_json:
+        _print_json([{**vars(card), "present": card.present} for card in known])
+        return
+    from .report import Table
+
+    head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "about")
+    rows = (
+        (c.name, c.family, c.size, c.parameters, c.conditions, c.licence, "present" if c.present else "missing", c.about)
+        for c in known
+    )
+    _print_table(Table(head, tuple(rows)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, turning every error on purpose into one line and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except UnsampleError as error:
+        sys.exit(_fail(str(error)))
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        sys.exit(_fail(error.format_message().replace("\n", " ")))
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except MemoryError as error:
+        sys.exit(_fail(f"out of memory ({error}); use a smaller --batch-size"))
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            sys.exit(_fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16"))
+        raise
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> int:
+    print(f"unsample: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _invert(files: Sequence[Path], out: Path | None, as_json: bool, *, load: dict[str, Any], **settings: Any) -> None:
+    from . import io, jobs
+    from . import models as known
+
+    loaded = known.load(**load)
+    checked = jobs.InvertSettings.of(loaded, **settings)
+    photos = [io.read_photo(file, loaded.image_size) for file in files]
+    for photo in photos:
+        for note in photo.notes:
+            print(f"{photo.name}: {note}", file=sys.stderr)
+    place = _place(out, "invert", checked, *(photo.id for photo in photos))
+    with progress_bar(f"inverting {len(photos)} pictures") as on_step:
+        run, diagnoses = jobs.invert_photos(loaded, photos, checked, place, on_step)
+    if not as_json:
+        _print_table(jobs.table_of(run, diagnoses))
+        from .report import sentences
+
+        for sentence in sentences(diagnoses):
+            print(sentence)
+    _tell(run.path, as_json, run.manifest.model_dump(), "report.html")
+
+
+def _starts(forward: str) -> tuple[str, ...]:
+    return tuple(text.strip() for text in forward.split(","))
+
+
+def _place(out: Path | None, command: str, settings: Any, *more: str) -> Path:
+    """Where a run goes: as asked, or a folder whose name follows from what it is, so that a rerun finds it."""
+    return out or Path("runs") / f"{command}-{_digest(settings.model_dump_json(), *more)}"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def _tell(place: Path, as_json: bool, manifest: dict[str, Any], look_at: str) -> None:
+    if as_json:
+        _print_json({"run": str(place), **manifest})
+    else:
+        print(f"{place / look_at}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def _print_table(table: Any) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    rich_table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(table.head):
+        rich_table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*map(Text, row))
+    console.print(rich_table)

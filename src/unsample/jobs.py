@@ -1,0 +1,347 @@
+"""The jobs of the command line: photographs in, a run directory out.
+
+Each job works in batches whose results are stored as they finish, so that it can be interrupted anywhere and resumed. Batches
+are cut the same way every time, so an interrupted run ends bit-identical to one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from . import plotting, report
+from .diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
+from .errors import ArgumentError, DivergenceError, RunError, UnknownNameError
+from .inversion import invert
+from .io import Photo, png_bytes
+from .model import Model
+from .sampling import OnStep, batches, draw_noise, sample
+from .starts import FromImage, Start, parse_start
+from .steppers import METHODS, EvalAt, Stepper
+from .store import Item, Part, Run, slug
+from .trajectory import Keep, What
+
+__all__ = ["InvertSettings", "SampleSettings", "diagnose_run", "invert_photos", "sample_images"]
+
+
+class _Settings(BaseModel):
+    """What every job is told, and what its manifest says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    model_digest: str
+    schedule_digest: str
+    steps: Annotated[int, Field(ge=1)] = 50
+    guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    label: str | None = None
+    seed: int = 0
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> Any:
+        """Settings for a model, checked against it before any work is done.
+
+        Raises:
+            ArgumentError: A value out of range, or one that does not fit the model.
+        """
+        try:
+            made = cls(
+                model=model.name,
+                model_digest=model.digest,
+                schedule_digest=model.schedule.digest,
+                device=str(model.device),
+                **settings,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).replace("_", "-")
+            raise ArgumentError(f"--{name}: {first['msg'].lower()}, given {first['input']!r}") from None
+        model.grid(made.steps)
+        model.denoiser(None if made.label is None else [made.label], made.guidance)
+        return made
+
+
+class InvertSettings(_Settings):
+    """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
+
+    method: str = "ddim"
+    eval_at: EvalAt = "target"
+    forward: tuple[str, ...] = ("4%",)
+    keep: What = "latent"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> InvertSettings:
+        """As for every job; the method and each start are checked too."""
+        made: InvertSettings = super().of(model, **settings)
+        if made.method not in METHODS:
+            raise UnknownNameError("method", made.method, METHODS)
+        if not made.forward or len(set(made.forward)) < len(made.forward):
+            raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
+        for text in made.forward:
+            parse_start(text).index(model.grid(made.steps))
+        return made
+
+    def stepper(self) -> Stepper:
+        """The method with its options."""
+        return METHODS[self.method](eval_at=self.eval_at)
+
+
+class SampleSettings(_Settings):
+    """Settings of `sample_images`; `source` says where given latents come from."""
+
+    count: Annotated[int, Field(ge=1)] = 16
+    source: str | None = None
+
+
+@dataclass
+class Progress:
+    """Adds up the moves of many walks for one progress bar."""
+
+    on_step: OnStep | None
+    total: int
+    done: int = 0
+
+    def walk(self, moves: int) -> OnStep:
+        """What one walk of `moves` item moves reports to."""
+        before, self.done = self.done, self.done + moves
+        return lambda done, _total: self.on_step(before + done, self.total) if self.on_step else None
+
+    def skip(self, moves: int) -> None:
+        """Moves that an earlier attempt made."""
+        self.walk(moves)(moves, moves)
+
+
+@dataclass(frozen=True)
+class _Inversion:
+    """One start of a run of `invert`: a batch there and back."""
+
+    model: Model
+    settings: InvertSettings
+    start: Start
+    run: Run
+    key: str
+    progress: Progress
+
+    def batch(self, pixels: Tensor, rows: slice) -> Part:
+        """The batch `rows` of `pixels`: read back if it was finished before, made and stored otherwise."""
+        key = f"{self.key}.{rows.start:06d}"
+        up = self.settings.steps - self.start.index(self.model.grid(self.settings.steps))
+        count = len(pixels[rows])
+        stored = self.run.stored(key)
+        if stored is not None:
+            self.progress.skip(count * (up + self.settings.steps))
+            return stored
+        began = time.perf_counter()
+        shared: dict[str, Any] = {
+            "steps": self.settings.steps,
+            "condition": self.settings.label,
+            "guidance": self.settings.guidance,
+        }
+        there = invert(
+            self.model,
+            pixels[rows],
+            method=self.settings.stepper(),
+            start=self.start,
+            seed=self.settings.seed,
+            items=[item.id for item in self.run.manifest.items[rows]],
+            keep=Keep(self.settings.keep),
+            on_step=self.progress.walk(count * up),
+            **shared,
+        )
+        self._refuse_divergence(there.finite, rows)
+        if self.settings.keep != "latent":
+            there.save(self.run.path / "trajectories" / f"{key}.safetensors")
+        back = sample(self.model, there.latent, on_step=self.progress.walk(count * self.settings.steps), **shared)
+        tensors = {"latent": there.latent.cpu(), "reconstruction": back.images.cpu()}
+        return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began))
+
+    def _refuse_divergence(self, finite: Tensor, rows: slice) -> None:
+        items = self.run.manifest.items[rows]
+        bad = [item.name for item, fine in zip(items, finite.tolist(), strict=True) if not fine]
+        if bad:
+            raise DivergenceError(
+                f"the inversion of {', '.join(bad)} left the finite numbers; try guidance 1, float32, or a forward start"
+            )
+
+
+def invert_photos(
+    model: Model, photos: Sequence[Photo], settings: InvertSettings, out: Path, on_step: OnStep | None = None
+) -> tuple[Run, dict[str, Diagnosis]]:
+    """Invert `photos` from each start, sample back, diagnose and draw; the complete run and a diagnosis per start.
+
+    Raises:
+        RunError: `out` holds something else, or cannot be written.
+        DivergenceError: A latent is not finite; batches finished before are kept.
+    """
+    run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos])
+    if run.complete:
+        return run, diagnose_run(run)
+    pixels = torch.stack([photo.pixels for photo in photos])
+    starts = {text: parse_start(text) for text in settings.forward}
+    grid = model.grid(settings.steps)
+    progress = Progress(on_step, sum(2 * grid.steps - start.index(grid) for start in starts.values()) * len(photos))
+    tensors: dict[str, Tensor] = {"images": pixels}
+    costs: dict[str, dict[str, float]] = {}
+    for text, start in starts.items():
+        inversion = _Inversion(model, settings, start, run, slug(text), progress)
+        parts = [inversion.batch(pixels, rows) for rows in batches(len(photos), settings.batch_size)]
+        for name in ("latent", "reconstruction"):
+            tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
+        costs[text] = _cost(parts)
+    diagnoses = diagnose_tensors(tensors, settings.forward)
+    _write_pictures(run, tensors, settings.forward)
+    run.finish(tensors, {"cost": costs, "diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
+    write_report(run, tensors, diagnoses)
+    return run, diagnoses
+
+
+def sample_images(
+    model: Model,
+    settings: SampleSettings,
+    out: Path,
+    on_step: OnStep | None = None,
+    latents: Tensor | None = None,
+    names: Sequence[str] | None = None,
+) -> Run:
+    """Sample from true noise, or from the `latents` of a run; writes the pictures and a sheet of them.
+
+    Raises:
+        RunError: `out` holds something else, or cannot be written.
+        DivergenceError: A sample is not finite.
+    """
+    height, width = model.image_size
+    names = names or [f"{i:04d}" for i in range(settings.count)]
+    items = [Item(name=name, id=str(i), width=width, height=height) for i, name in enumerate(names)]
+    run = Run.open(out, "sample" if latents is None else "reconstruct", settings.model_dump(mode="json"), items)
+    if run.complete:
+        return run
+    noise = draw_noise(model, settings.count, seed=settings.seed) if latents is None else latents
+    progress = Progress(on_step, settings.count * settings.steps)
+    parts = [_sample_batch(model, settings, run, noise, rows, progress) for rows in batches(len(noise), settings.batch_size)]
+    samples = torch.cat([part.tensors["samples"] for part in parts])
+    for index, (item, image) in enumerate(zip(items, samples, strict=True)):
+        run.write(f"samples/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
+    run.write("overview.png", plotting.sheet(samples[:64], None if latents is None else names[:64]))
+    run.finish({"samples": samples, "latent": noise.cpu()}, {"cost": {"sample": _cost(parts)}})
+    return run
+
+
+def _sample_batch(model: Model, settings: SampleSettings, run: Run, noise: Tensor, rows: slice, progress: Progress) -> Part:
+    key, moves = f"{rows.start:06d}", len(noise[rows]) * settings.steps
+    stored = run.stored(key)
+    if stored is not None:
+        progress.skip(moves)
+        return stored
+    began = time.perf_counter()
+    back = sample(
+        model,
+        noise[rows],
+        steps=settings.steps,
+        condition=settings.label,
+        guidance=settings.guidance,
+        on_step=progress.walk(moves),
+    )
+    if not bool(torch.isfinite(back.images).all()):
+        raise DivergenceError("a sample left the finite numbers; try a smaller guidance, more steps, or float32")
+    return run.store(key, Part({"samples": back.images.cpu()}, back.nfe, time.perf_counter() - began))
+
+
+def diagnose_run(run: Run) -> dict[str, Diagnosis]:
+    """The diagnoses of a complete run of `invert`, one per start, from its tensors."""
+    return diagnose_tensors(run.tensors(), starts_of(run))
+
+
+def starts_of(run: Run) -> list[str]:
+    """The starts of a run of `invert`.
+
+    Raises:
+        RunError: A run of another command.
+    """
+    starts = run.manifest.settings.get("forward")
+    if run.manifest.command != "invert" or not isinstance(starts, list):
+        raise RunError(f"expected a run of 'invert', given one of {run.manifest.command!r} in {run.path}")
+    return [str(text) for text in starts]
+
+
+def diagnose_tensors(tensors: Mapping[str, Tensor], starts: Sequence[str]) -> dict[str, Diagnosis]:
+    """One diagnosis per start of what an inversion left behind; reconstructions are clamped as a viewer would."""
+    return {
+        title(text): diagnose(
+            tensors[f"latent.{text}"],
+            images=tensors["images"],
+            reconstruction=tensors[f"reconstruction.{text}"].clamp(-1, 1),
+        )
+        for text in starts
+    }
+
+
+def title(text: str) -> str:
+    """A start for people.
+
+    >>> title("0"), title("4%")
+    ('plain inversion', 'forward start 4%')
+    """
+    return "plain inversion" if isinstance(parse_start(text), FromImage) else f"forward start {text}"
+
+
+def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis]) -> None:
+    """`overview.png` and `report.html` of a complete run of `invert`."""
+    starts = starts_of(run)
+    names = [item.name for item in run.manifest.items]
+    ways = [plotting.Inverted(title(text), tensors[f"latent.{text}"], tensors[f"reconstruction.{text}"]) for text in starts]
+    picture = plotting.overview(tensors["images"], names, ways)
+    run.write("overview.png", picture)
+    more = f"; the first {plotting.ROWS} of {len(names)} pictures" if len(names) > plotting.ROWS else ""
+    page = report.html_page(
+        run.manifest,
+        table_of(run, diagnoses),
+        report.sentences(diagnoses),
+        {f"Each way of inverting, and true noise to compare with{more}": picture},
+        _item_table(run, tensors, starts),
+    )
+    run.write("report.html", page)
+
+
+def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> report.Table:
+    """The table of a run, with what it cost."""
+    costs: Any = run.manifest.results.get("cost", {})
+    return report.compare(diagnoses, {title(text): str(cost["nfe"]) for text, cost in costs.items()})
+
+
+def _item(photo: Photo) -> Item:
+    width, height = photo.original
+    return Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
+
+
+def _cost(parts: Sequence[Part]) -> dict[str, float]:
+    return {"nfe": parts[0].nfe, "seconds": round(sum(part.seconds for part in parts), 3)}
+
+
+def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> report.Table:
+    """Plain share and reconstruction error of each picture."""
+    images = tensors["images"]
+    columns = [[f"{share:.0%}" for share in plain_mask(images).float().mean((1, 2)).tolist()]]
+    head = ["plain"]
+    for text in starts:
+        back = tensors[f"reconstruction.{text}"].clamp(-1, 1)
+        columns += [[f"{v:.4f}" for v in mae(images, back).tolist()], [f"{v:.2f}" for v in psnr(images, back).tolist()]]
+        head += [f"{title(text)}: MAE", "PSNR, dB"]
+    items = run.manifest.items
+    rows = zip((item.name for item in items), *columns, ("; ".join(item.notes) for item in items), strict=True)
+    return report.Table(("picture", *head, "note"), tuple(rows))
+
+
+def _write_pictures(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> None:
+    for text in starts:
+        for index, (item, image) in enumerate(zip(run.manifest.items, tensors[f"reconstruction.{text}"], strict=True)):
+            run.write(f"reconstructions/{slug(text)}/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
