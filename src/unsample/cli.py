@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -24,6 +23,8 @@ from .errors import ArgumentError, RunError, UnsampleError
 from .progress import progress_bar
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -221,26 +222,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, turning every error on purpose into one line and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = int(app(args=arguments, standalone_mode=False) or 0)
     except UnsampleError as error:
-        sys.exit(_fail(str(error)))
-    except click.UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()
-            sys.exit(2)
-        sys.exit(_fail(error.format_message().replace("\n", " ")))
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        code = _fail(str(error))
+    except typer.TyperException as error:
+        code = 2 if type(error).__name__ == "NoArgsIsHelpError" else _fail(error.format_message())
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except MemoryError as error:
-        sys.exit(_fail(f"out of memory ({error}); use a smaller --batch-size"))
+        code = _fail(f"out of memory ({error}); use a smaller --batch-size")
     except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            sys.exit(_fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16"))
-        raise
-    sys.exit(code or 0)
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        code = _fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16")
+    if code == INTERRUPTED:
+        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+    sys.exit(code)
 
 
 def _fail(message: str) -> int:

@@ -84,6 +84,11 @@ def invert(
 
     def part(rows: slice) -> Trajectory:
         x0 = model.codec.encode(images[rows].to(model.device))
+        if tuple(x0.shape[1:]) != model.shape:
+            raise ArgumentError(
+                f"expected images that model {model.name!r} can take as states of shape {model.shape}, "
+                f"given {tuple(images.shape)}: check their channels"
+            )
         x = start.place(x0, grid, ItemNoise(seed, ids[rows]))
         denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
         keeper = Keeper(keep, last)

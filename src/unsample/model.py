@@ -53,7 +53,7 @@ class ClassConditioner:
             if self.null is None:
                 raise ArgumentError("this model has no unconditional class: give a label (a class name or index)")
             return self.null
-        if isinstance(condition, str) and not condition.lstrip("-").isdigit():
+        if isinstance(condition, str) and not condition.removeprefix("-").isdecimal():
             if condition not in self.names:
                 raise UnknownNameError("class", condition, self.names)
             return self.names.index(condition)

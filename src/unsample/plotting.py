@@ -107,7 +107,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], across: str, up: str, be
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 4.5), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axis = figure.subplots()
     axis.axvline(best, color="0.6", linestyle="--", linewidth=1)
@@ -115,8 +115,8 @@ def tradeoff(points: Mapping[str, tuple[float, float]], across: str, up: str, be
         "true noise", (best, 0.01), xycoords=("data", "axes fraction"), fontsize=8, color="0.4", rotation=90, ha="right"
     )
     for index, (name, (x, y)) in enumerate(points.items()):
-        axis.plot(x, y, "o", color=f"C{index % 10}")
-        axis.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axis.plot(x, y, "osD^vP*X"[index % 8], color=f"C{index % 10}", markersize=8, label=name)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     axis.set_xlabel(across)
     axis.set_ylabel(up)
     axis.margins(0.15)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .diagnostics import Diagnosis, Row
+from .diagnostics.summary import format_number as number
 from .store import Manifest
 
 __all__ = ["Table", "compare", "html_page", "sentences"]
@@ -86,13 +87,6 @@ def html_page(
         versions=_text(", ".join(f"{name} {value}" for name, value in manifest.versions.items())),
         finished=_text(manifest.finished or ""),
     )
-
-
-def number(value: float) -> str:
-    """Three significant figures, readable."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def _cell(row: Row | None) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import ArgumentError
+
 __all__ = ["ItemNoise"]
 
 
@@ -43,6 +45,8 @@ class ItemNoise:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Noise of `shape` (batch first, one row per item); `stream` separates independent uses of the same seed."""
+        if len(self.items) < shape[0]:
+            raise ArgumentError(f"expected one item per row of noise: {shape[0]} rows, {len(self.items)} items")
         rows = [
             torch.randn(tuple(shape[1:]), generator=self._generator(item, stream), dtype=torch.float64)
             for item in self.items[: shape[0]]

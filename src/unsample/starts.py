@@ -66,6 +66,10 @@ class ForwardNoise:
     sigma: float | None = None
     at_next_level: bool = False
 
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in vars(self).items() if value is not None and value is not False}
+        return f"ForwardNoise({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
     def __post_init__(self) -> None:
         given = [value for value in (self.steps, self.fraction, self.sigma) if value is not None]
         if len(given) != 1:
@@ -102,7 +106,7 @@ def parse_start(text: str) -> FromImage | ForwardNoise:
     """A start from what people type: `0`, `2`, `4%`, `sigma=0.1`; `2@next` is `at_next_level`.
 
     >>> parse_start("0"), parse_start("4%")
-    (FromImage(), ForwardNoise(steps=None, fraction=0.04, sigma=None, at_next_level=False))
+    (FromImage(), ForwardNoise(fraction=0.04))
     """
     amount, at, where = text.strip().partition("@")
     slip = bool(at)

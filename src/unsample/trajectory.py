@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ class Trajectory:
         for name in ("states", "eps", "residuals"):
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
         header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}  # the last state is the latent
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
 
     @classmethod
@@ -122,7 +123,7 @@ class Trajectory:
                 kind, index = name.split(".")
                 kept[kind][int(index)] = tensor
             return cls(latent, header["start"], header["index"], header["nfe"], **kept, meta=header["meta"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 
 
@@ -169,5 +170,6 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from None

@@ -14,7 +14,6 @@ from .steppers import Moved, Stepper
 __all__ = ["walk"]
 
 
-@torch.no_grad()
 def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper) -> Iterator[Moved]:
     """Move `x` along `steps`, yielding each move as it is made.
 
@@ -28,6 +27,7 @@ def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper) 
     """
     state = method.init(x)
     for step in steps:
-        moved = method.step(denoiser, x, step, state)
+        with torch.no_grad():
+            moved = method.step(denoiser, x, step, state)
         x, state = moved.x, moved.state
         yield moved

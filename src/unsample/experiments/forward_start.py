@@ -22,10 +22,11 @@ import torch
 
 from .. import jobs, models, plotting
 from ..diagnostics import Diagnosis, Interval, bootstrap, psnr
+from ..diagnostics.summary import format_number as number
 from ..errors import UnsampleError
 from ..io import read_parquet
 from ..progress import progress_bar
-from ..report import Table, number
+from ..report import Table
 from ..store import Run, slug
 from ..trajectory import write_atomically
 

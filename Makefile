@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up everything they need in $(VENV), on a machine with python3 and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test check bench results clean
+
+demo: $(READY)  ## the shipped photographs, with and without the forward start
+	$(BIN)/unsample demo --out runs/demo
+
+test: check  ## everything that CI runs
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(READY)  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## speed and memory, as ratios in one run
+	$(BIN)/python benchmarks/invert_overhead.py
+	$(BIN)/python benchmarks/top_k_correlation.py
+
+results: $(READY)  ## docs/results, from a parquet file of photographs: make results DATA=validation.parquet
+	$(BIN)/python -m unsample.experiments.forward_start --data $(DATA) --out docs/results/forward-start
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "$(TORCH)"
+	$(BIN)/python -m pip install -q -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

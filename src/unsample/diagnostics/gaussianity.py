@@ -1,0 +1,147 @@
+"""Is a latent standard normal? Moments, and the divergence from N(0, 1) that its mean and variance alone imply.
+
+None of these sees correlation between pixels or a spread that differs between areas: a latent can pass here and fail in
+`correlation` and `regions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ._border import blocks, check_finite, wide
+from .intervals import Pooled
+
+__all__ = ["Moments", "kl_per_coordinate", "kl_to_normal", "moments", "pooled_moments"]
+
+Array = npt.NDArray[np.float64]
+Values = Float[Tensor, "..."]
+Items = Float[Tensor, "batch *item"]
+Item = Float[Tensor, "*item"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Pooled moments: `mean`, `std` (divided by the count) and excess `kurtosis` (0 for a normal, NaN for a constant).
+
+    >>> Moments(mean=0.0, std=1.0, kurtosis=0.0)
+    Moments(mean=0.0, std=1.0, kurtosis=0.0)
+    """
+
+    mean: float
+    std: float
+    kurtosis: float
+
+
+def moments(x: Values) -> Moments:
+    """Mean, standard deviation and excess kurtosis of all values of `x`, of any shape, in float64.
+
+    Raises:
+        ArgumentError: `x` is empty, not floating-point or not finite.
+
+    >>> moments(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    Moments(mean=0.0, std=1.0, kurtosis=-2.0)
+    """
+    found = pooled_moments(x)
+    return Moments(found["mean"].value, found["std"].value, found["kurtosis"].value)
+
+
+def kl_to_normal(x: Values) -> float:
+    """KL(N(m, v) || N(0, 1)) = (v + m^2 - 1 - ln v) / 2 in nats, m and v pooled over all values of `x`.
+
+    Infinite for a constant. On n values of true noise it is about 1/n, not 0.
+
+    Raises:
+        ArgumentError: `x` is empty, not floating-point or not finite.
+
+    >>> kl_to_normal(torch.tensor([-1.0, 1.0]))
+    0.0
+    >>> round(kl_to_normal(torch.tensor([-2.0, 2.0])), 4)  # (4 - 1 - ln 4) / 2
+    0.8069
+    """
+    return pooled_moments(x)["kl"].value
+
+
+def kl_per_coordinate(x: Items) -> Item:
+    """KL(N(m, v) || N(0, 1)) in nats of each coordinate, m and v taken across images.
+
+    On true noise each value is about 1/N: compare with `null`, and only at equal N.
+
+    Args:
+        x: [N, ...], N >= 2, and large to mean much.
+
+    Returns:
+        [...], float64.
+
+    Raises:
+        ArgumentError: Fewer than two images or dimensions, or values that are not finite.
+
+    >>> kl_per_coordinate(torch.tensor([[-1.0, 1.0], [1.0, 3.0]])).tolist()
+    [0.0, 2.0]
+    """
+    check_finite(x, "x")
+    if x.ndim < 2 or len(x) < 2:
+        raise ArgumentError(f"x: expected at least 2 images [N, ...], given shape {tuple(x.shape)}; stack more images")
+    flat = x.reshape(len(x), -1)
+    pieces = [wide(flat[:, part]) for part in blocks(flat.shape[1], len(x))]
+    stats = torch.cat([torch.stack([p.mean(0), p.var(0, correction=0)]) for p in pieces], dim=1)
+    kl = (stats[1] + stats[0] ** 2 - 1 - stats[1].log()) / 2
+    return kl.reshape(x.shape[1:])
+
+
+def pooled_moments(x: Values) -> dict[str, Pooled]:
+    """The pooled "mean", "std", excess "kurtosis" and "kl" (`kl_to_normal`), each with an interval over images.
+
+    Args:
+        x: [B, ...], one image per row, of any shape.
+
+    Raises:
+        ArgumentError: `x` is empty, not floating-point or not finite.
+
+    >>> print(pooled_moments(torch.tensor([[0.0, 2.0], [1.0, 3.0]]))["mean"].interval())
+    1.5 [1, 2]
+    """
+    check_finite(x, "x")
+    flat = x.detach().reshape(x.shape[0] if x.ndim else 1, -1)
+    parts = list(blocks(*flat.shape))
+    # Powers are taken about the mean: about 0, a mean far from it would cancel the fourth power away.
+    pivot = sum(float(wide(flat[part]).sum()) for part in parts) / flat.numel()
+    sums = np.concatenate([_power_sums(wide(flat[part]) - pivot) for part in parts])
+    return {
+        "mean": Pooled(sums, lambda t: pivot + _raw(t, 1)),
+        "std": Pooled(sums, lambda t: np.sqrt(_variance(t))),
+        "kurtosis": Pooled(sums, _kurtosis),
+        "kl": Pooled(sums, lambda t: _kl(pivot + _raw(t, 1), _variance(t))),
+    }
+
+
+def _power_sums(d: Float[Tensor, "batch values"]) -> Array:
+    """[B, 5]: per image the sums of d^k, k = 0..4."""
+    square = d * d
+    powers = (torch.ones_like(d), d, square, square * d, square * square)
+    table: Array = torch.stack([p.sum(1) for p in powers], dim=1).cpu().numpy()
+    return table
+
+
+def _raw(t: Array, k: int) -> Array:
+    return np.asarray(t[..., k] / t[..., 0])
+
+
+def _variance(t: Array) -> Array:
+    return np.asarray(np.maximum(_raw(t, 2) - _raw(t, 1) ** 2, 0))
+
+
+def _kurtosis(t: Array) -> Array:
+    m = _raw(t, 1)
+    fourth = _raw(t, 4) - 4 * m * _raw(t, 3) + 6 * m**2 * _raw(t, 2) - 3 * m**4
+    return np.asarray(fourth / _variance(t) ** 2 - 3)
+
+
+def _kl(mean: Array, variance: Array) -> Array:
+    return np.asarray((variance + mean**2 - 1 - np.log(variance)) / 2)

@@ -1,0 +1,134 @@
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import unsample.diagnostics as diagnostics
+from unsample.diagnostics import area_sums, diagnose, plain_mask, psnr, resize_mask, top_k_correlation, true_noise
+from unsample.errors import ArgumentError
+
+SMALL = ["mean", "excess kurtosis", "KL to N(0, 1)", "top-20 patch correlation"]
+
+
+def photos(n=40, side=16):
+    """Left half plain, right half textured."""
+    images = torch.zeros(n, 3, side, side)
+    images[..., side // 2 :] = (0.5 * true_noise((n, 3, side, side // 2), seed=9)).clamp(-1, 1)
+    return images
+
+
+def test_true_noise_lies_within_the_null():
+    """Several seeds: all but a few of the rows, since each null interval holds 95 %."""
+    rows = []
+    for seed in range(4):
+        found = diagnose(true_noise((40, 3, 16, 16), seed=100 + seed), images=photos(), seed=seed)
+        rows += [row.is_noise for row in found.rows if row.null is not None]
+    assert len(rows) == 4 * 8
+    assert sum(rows) >= 0.85 * len(rows)
+
+
+def test_too_little_noise_in_plain_areas_is_seen_there_and_only_there():
+    images = photos()
+    plain = plain_mask(images)[:, None]
+    noise = true_noise((40, 3, 16, 16), seed=7)
+    found = diagnose(torch.where(plain, 0.7 * noise, noise), images=images)
+    assert found["std plain"].value == pytest.approx(0.7, abs=0.02)
+    assert found["std other"].value == pytest.approx(1.0, abs=0.02)
+    assert found["std plain"].is_noise is False
+    assert found["std plain"].high < found["std plain"].null.low
+
+
+def test_rows_are_the_functions_they_name():
+    images, latent = photos(), true_noise((40, 3, 16, 16), seed=7) * 1.1 + 0.1
+    again = images + 0.05 * true_noise(tuple(images.shape), seed=8)
+    found = diagnose(latent, images=images, reconstruction=again)
+    plain = plain_mask(images)
+    assert found["lag-1 plain"].value == pytest.approx(area_sums(latent, plain).lag1)
+    assert found["top-20 patch correlation"].value == pytest.approx(top_k_correlation(latent), abs=1e-6)
+    assert found["plain fraction"].value == pytest.approx(float(plain.float().mean()))
+    assert found["PSNR"].value == pytest.approx(float(psnr(images, again).mean()))
+    assert found["MAE plain"].value == pytest.approx(area_sums((images - again).abs(), plain).mean)
+    assert found["MAE"].null is None
+    for row in found.rows:
+        assert row.low <= row.value <= row.high, row
+
+
+def test_without_images_there_are_no_areas():
+    assert [row.name for row in diagnose(true_noise((8, 4, 8, 8))).rows][:3] == ["mean", "std", "lag-1"]
+
+
+def test_few_images_say_what_is_missing():
+    found = diagnose(true_noise((8, 3, 16, 16)))["top-20 patch correlation"]
+    assert math.isnan(found.value)
+    assert found.note == "needs at least 32 images, given 8"
+    assert "needs windows" in diagnose(true_noise((40, 1, 2, 2)))["top-20 patch correlation"].note
+
+
+def test_one_image_has_values_without_intervals():
+    found = diagnose(true_noise((1, 3, 16, 16)), images=photos(1), reconstruction=photos(1))
+    assert all(row.low is None for row in found.rows)
+    assert found["PSNR"].value == math.inf
+
+
+def test_latent_smaller_than_the_image():
+    images, latent = photos(side=32), true_noise((40, 4, 4, 4))
+    plain = resize_mask(plain_mask(images), (4, 4))
+    assert diagnose(latent, images=images)["std plain"].value == pytest.approx(area_sums(latent, plain).std)
+
+
+def test_a_latent_that_requires_grad_is_taken_and_left_alone():
+    latent, images = true_noise((40, 3, 16, 16)).requires_grad_(), photos().requires_grad_()
+    before = latent.detach().clone()
+    found = diagnose(latent, images=images, reconstruction=images * 0.9)
+    assert found["std plain"].value == diagnose(before, images=photos())["std plain"].value
+    assert torch.equal(latent, before)
+
+
+def test_no_plain_area_is_said():
+    images = true_noise((4, 3, 16, 16), seed=2).clamp(-1, 1)
+    row = diagnose(true_noise((4, 3, 16, 16)), images=images)["std plain"]
+    assert math.isnan(row.value)
+    assert "no such pixels" in row.note
+
+
+def test_table_and_dict():
+    found = diagnose(true_noise((8, 3, 8, 8)), images=photos(8, 8), reconstruction=photos(8, 8))
+    lines = found.table().splitlines()
+    assert len(lines) == 1 + len(found.rows)
+    assert lines[0].split() == ["diagnostic", "value", "95", "%", "interval", "true", "noise", "note"]
+    assert len({line.find("[") for line in lines if line.startswith(("std", "lag-1"))}) == 1
+    kept = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    by_name = {row["name"]: row for row in kept["rows"]}
+    assert by_name["PSNR"]["value"] == "inf"
+    assert by_name["SSIM"]["value"] is None
+    assert by_name["std plain"]["null"]["mean"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_refusals():
+    latent = true_noise((4, 3, 16, 16))
+    with pytest.raises(ArgumentError, match="pass images="):
+        diagnose(latent, reconstruction=photos(4))
+    with pytest.raises(ArgumentError, match="one image per latent"):
+        diagnose(latent, images=photos(3))
+    with pytest.raises(ArgumentError, match="one shape"):
+        diagnose(latent, images=photos(4), reconstruction=photos(4, 8))
+    with pytest.raises(ArgumentError, match="diverged"):
+        diagnose(latent * math.nan)
+    with pytest.raises(ArgumentError, match="did you mean 'lag-1'"):
+        diagnose(latent)["lag1"]
+
+
+def test_public_api_is_sorted_and_documented():
+    names = diagnostics.__all__
+    assert sorted(names, key=lambda n: (not n.isupper(), n[0].islower(), n)) == names
+    assert all(getattr(diagnostics, n).__doc__ and ">>>" in getattr(diagnostics, n).__doc__ for n in names if not n.isupper())
+
+
+def test_import_is_light():
+    code = "import sys, unsample.diagnostics; print([m for m in ('torchmetrics', 'matplotlib', 'rich') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
