@@ -2,8 +2,8 @@
 
     python benchmarks/invert_overhead.py [--steps 50] [--repeats 5]
 
-Each ratio is taken within one round, the order of its parts alternating, and the median over rounds is printed with its range, so that a
-machine whose speed drifts does not decide. Peak memory is that of a fresh process per number of images.
+Each ratio is taken within one round, the order of its parts alternating, and the median over rounds is printed with its range,
+so that a machine whose speed drifts does not decide. Peak memory is that of a fresh process per number of images.
 """
 
 import argparse
@@ -85,7 +85,8 @@ def main() -> None:
     parser.add_argument("--peak", type=int)
     given = parser.parse_args()
     if given.peak:
-        return peak(given.peak)
+        peak(given.peak)
+        return
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.steps} steps, median of {given.repeats} rounds [range]"
     )

@@ -140,7 +140,9 @@ def test_bad_pictures(unsample, tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
 def test_odd_pictures_are_converted_and_said(unsample, tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 255, (48, 40, 3), np.uint8)
-    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    image = (
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    )
     file = tmp_path / ("odd.tif" if mode == "CMYK" else "odd.png")
     image.save(file)
     done = unsample("invert", file, "--steps", 2, "--forward", "1", "--out", tmp_path / "run")

@@ -89,7 +89,12 @@ def test_a_rerun_of_a_complete_run_does_no_work(unsample, photos, tmp_path, monk
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [(("--steps", 5), "steps"), (("--seed", 1), "seed"), (("--forward", "0"), "forward"), (("--eval-at", "source"), "eval_at")],
+    [
+        (("--steps", 5), "steps"),
+        (("--seed", 1), "seed"),
+        (("--forward", "0"), "forward"),
+        (("--eval-at", "source"), "eval_at"),
+    ],
 )
 def test_other_settings_are_refused(unsample, photos, tmp_path, change, named):
     base = {"--steps": 4, "--batch-size": 2, "--out": tmp_path / "run"}
@@ -131,7 +136,10 @@ def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(
     stopped = unsample(*arguments, tmp_path / "resumed")
     assert stopped.code == 130
     assert "interrupted" in stopped.err
-    assert sorted(file.name for file in (tmp_path / "resumed" / "parts").iterdir()) == ["0.000000.safetensors", "0.000002.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "resumed" / "parts").iterdir()) == [
+        "0.000000.safetensors",
+        "0.000002.safetensors",
+    ]
     assert unsample("diagnose", tmp_path / "resumed").code == 2
     assert unsample(*arguments, tmp_path / "resumed").code == 0
     assert len(calls) == 3 + 2

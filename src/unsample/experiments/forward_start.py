@@ -158,7 +158,7 @@ def claims(found: Mapping[Way, Measured]) -> list[Claim]:
             loss.low > -2,
         ),
         Claim(
-            "Noising to the next level, as some published code does, makes latents look whiter and reconstructions worse (E18).",
+            "Noising to the next level, as some published code does, whitens latents and spoils reconstructions (E18).",
             f"std in plain areas {_span(slip_std)} instead of {_span(fixed)}; paired change of PSNR "
             f"{slip_loss.estimate:+.2f} dB [{slip_loss.low:+.2f}, {slip_loss.high:+.2f}]",
             abs(slip_std.value - 1) < abs(fixed.value - 1) and slip_loss.high < 0,
@@ -200,8 +200,8 @@ def write(found: Mapping[Way, Measured], out: Path, model: Any, given: argparse.
         "# A forward start against DDIM inversion",
         f"Model `{model.name}` (weights {model.digest}, schedule {model.schedule.digest}), {given.count} validation "
         f"photographs at {model.image_size[1]}x{model.image_size[0]} that it never saw, unconditional, N = {given.steps}, "
-        f"leading grid, seed 0; sampled back by plain DDIM with {given.steps} steps. Images in [-1, 1]. ± is half the width of "
-        "a 95 % interval: over images (bootstrap; jackknife for r), for true noise over draws. Only true noise of the same "
+        f"leading grid, seed 0; sampled back by plain DDIM with {given.steps} steps. Images in [-1, 1]. ± is half the width "
+        "of a 95 % interval: over images (bootstrap; jackknife for r), for true noise over draws. Only true noise of the same "
         "count is a floor for r.",
         f"    {command}",
         table(found).markdown(),

@@ -6,13 +6,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, UnknownNameError
+from ..grid import Grid
 from ..model import ClassConditioner, Model
+from ..prediction import Prediction
 from ..schedule import Schedule
 
 __all__ = ["load_pixel"]
@@ -51,8 +53,14 @@ def load_pixel(
 
     try:
         config = DDIMScheduler.load_config(source, subfolder="scheduler", revision=revision)
-        unet = UNet2DModel.from_pretrained(
-            source, subfolder="unet", revision=revision, use_safetensors=True, torch_dtype=dtype, low_cpu_mem_usage=False
+        unet, loading = UNet2DModel.from_pretrained(
+            source,
+            subfolder="unet",
+            revision=revision,
+            use_safetensors=True,
+            torch_dtype=dtype,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
     except Exception as error:  # diffusers, safetensors, torch and the hub each raise their own
         reason = " ".join(str(error).split())[:300]
@@ -60,6 +68,9 @@ def load_pixel(
             f"cannot load {source!r} as a pixel diffusion model (expected unet/ with a UNet2DModel in safetensors and "
             f"scheduler/scheduler_config.json): {reason}"
         ) from None
+    astray = [str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[keys]]
+    if astray:  # diffusers would leave these at random
+        raise ModelError(f"cannot load {source!r}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
     unet = unet.eval().requires_grad_(False).to(device)
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -71,17 +82,31 @@ def load_pixel(
         )
     return Model(
         network=UNet2D(unet, channels),
-        schedule=Schedule.from_config(config),
         shape=(channels, height, width),
-        prediction=config.get("prediction_type", "epsilon"),
         conditioner=_conditioner(source, unet.config.num_class_embeds),
-        spacing=config.get("timestep_spacing", "leading"),
-        steps_offset=config.get("steps_offset", 0),
-        clean="one" if config.get("set_alpha_to_one", True) else "first",
+        **_sampler(source, config),
         device=device,
         name=name,
         digest=digest_of(unet),
     )
+
+
+def _sampler(source: str, config: Any) -> dict[str, Any]:
+    """Schedule, prediction and grid settings of a scheduler's config, checked while it is known where they came from."""
+    try:
+        schedule, prediction = Schedule.from_config(config), config.get("prediction_type", "epsilon")
+        if prediction not in get_args(Prediction):
+            raise UnknownNameError("prediction type", prediction, get_args(Prediction))
+        grid: dict[str, Any] = {
+            "spacing": config.get("timestep_spacing", "leading"),
+            "steps_offset": config.get("steps_offset", 0),
+            "clean": "one" if config.get("set_alpha_to_one", True) else "first",
+        }
+        Grid.of(schedule, 1, **grid)
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"cannot use the scheduler of {source!r}: {reason}") from None
+    return {"schedule": schedule, "prediction": prediction, **grid}
 
 
 def digest_of(module: torch.nn.Module) -> str:
