@@ -87,9 +87,8 @@ def main() -> None:
     if given.peak:
         peak(given.peak)
         return
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.steps} steps, median of {given.repeats} rounds [range]"
-    )
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} threads, {given.steps} steps, median of {given.repeats} rounds [range]")
     for batch in (1, 16):
         ratios(batch, given.steps, given.repeats)
     for images in (16, 128, 1024):

@@ -53,7 +53,7 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
     Raises:
         ImageError: A place that is missing, or holds no picture.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for place in places:
         path = Path(place).expanduser()
         if path.is_dir():
@@ -68,8 +68,9 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
                 raise ImageError(f"no file matches {place}; check the pattern")
         else:
             raise ImageError(f"no such file or folder: {place}; check the path")
-        found.update(dict.fromkeys(files))
-    return list(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def demo_photos() -> list[Path]:
@@ -99,7 +100,9 @@ def decode_photo(data: bytes, name: str, size: tuple[int, int]) -> Photo:
             _refuse_frames(opened, name)
             opened.load()
             image, notes = _upright_rgb(opened, name)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # on damaged bytes a decoder may raise anything: struct.error, TypeError, EOFError ...
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise ImageError(f"cannot read {name}: {reason}; expected a whole PNG, JPEG, WebP, BMP or TIFF file") from None
     height, width = size
@@ -174,7 +177,7 @@ def _refuse_frames(image: Image.Image, name: str) -> None:
 def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     """8-bit RGB, the right way up, and what that took."""
     notes = []
-    if image.getexif().get(0x0112, 1) != 1:
+    if image.getexif().get(0x0112, 1) in range(2, 9):
         image, notes = ImageOps.exif_transpose(image), ["rotated as its EXIF says"]
     if image.mode == "RGB":
         return image, notes

@@ -289,9 +289,9 @@ def title(text: str) -> str:
     """A start for people.
 
     >>> title("0"), title("4%")
-    ('plain inversion', 'forward start 4%')
+    ('usual inversion', 'forward start 4%')
     """
-    return "plain inversion" if isinstance(parse_start(text), FromImage) else f"forward start {text}"
+    return "usual inversion" if isinstance(parse_start(text), FromImage) else f"forward start {text}"
 
 
 def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis]) -> None:

@@ -32,7 +32,7 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class FromImage:
-    """Start at the clean end: plain inversion."""
+    """Start at the clean end: the usual inversion."""
 
     def index(self, grid: Grid) -> int:
         """0."""
@@ -50,7 +50,7 @@ class ForwardNoise:
     Give exactly one of `steps`, `fraction`, `sigma`.
 
     Attributes:
-        steps: k itself; 0 is plain inversion, N is noise all the way.
+        steps: k itself; 0 is the usual inversion, N is noise all the way.
         fraction: k as a share of the grid's moves, rounded, at least 1 (the paper: 0.04, that is 2 of 50).
         sigma: Start from the first level whose sigma is at least this.
         at_next_level: Noise to level k + 1 but step on as if at level k: an off-by-one of published code, for comparison.

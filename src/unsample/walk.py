@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from .steppers import Moved, Stepper
 __all__ = ["walk"]
 
 
-def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper) -> Iterator[Moved]:
+def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper, state: Any = None) -> Iterator[Moved]:
     """Move `x` along `steps`, yielding each move as it is made.
 
-    Nothing is kept: whoever wants states or eps takes them from the moves.
+    Nothing is kept: whoever wants states or eps takes them from the moves. `state` is the memory an earlier walk ended with; a
+    reversible method turns around with it.
 
     >>> from unsample import DDIM, Grid, Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
@@ -25,7 +27,7 @@ def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper) 
     >>> [moved.step.dst.index for moved in moves]
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
-    state = method.init(x)
+    state = method.init(x) if state is None else state
     for step in steps:
         with torch.no_grad():
             moved = method.step(denoiser, x, step, state)

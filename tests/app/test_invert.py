@@ -230,5 +230,5 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
     unsample("invert", tmp_path / "wall.png", "--steps", 20, "--forward", "0,2", "--out", tmp_path / "run")
     done = json.loads(unsample("diagnose", tmp_path / "run", "--json").out)
     std = {name: next(row["value"] for row in found["rows"] if row["name"] == "std plain") for name, found in done.items()}
-    assert std["plain inversion"] < 0.8
+    assert std["usual inversion"] < 0.8
     assert 0.85 < std["forward start 2"] < 1.1

@@ -44,6 +44,9 @@ class Stepper(Protocol):
     def order(self) -> int:
         """Order of convergence, tested."""
 
+    def evaluations(self, moves: int) -> int:
+        """Network evaluations per item of a walk of so many moves up, tested."""
+
     def init(self, x: Tensor) -> Any:
         """The memory before the first move."""
 

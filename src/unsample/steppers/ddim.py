@@ -51,6 +51,10 @@ class DDIM:
         """First order, both ways."""
         return 1
 
+    def evaluations(self, moves: int) -> int:
+        """One a move."""
+        return moves
+
     def init(self, x: Tensor) -> None:
         """No memory."""
 

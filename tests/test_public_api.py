@@ -1,0 +1,87 @@
+"""What `unsample` says it offers is what it offers: sorted, importable, documented."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import unsample as us
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(us.__path__, "unsample.")
+    if not any(part.startswith("_") for part in module.name.split("."))
+)
+
+
+def isort_key(name):
+    """CONSTANTS, then Classes, then functions, as ruff sorts `__all__`."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", ["unsample", *MODULES])
+def test_all_is_sorted_unique_and_real(name):
+    module = importlib.import_module(name)
+    public = getattr(module, "__all__", None)
+    if public is None:
+        defined = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name and not k.startswith("_")]
+        assert defined == [], f"{name} defines {defined} and no __all__"
+        return
+    assert list(public) == sorted(set(public), key=isort_key)
+    for entry in public:
+        assert hasattr(module, entry), f"{name}.__all__ names {entry}, which is not there"
+
+
+@pytest.mark.parametrize("name", ["unsample", *MODULES])
+def test_every_module_begins_with_its_idea(name):
+    assert len(inspect.getdoc(importlib.import_module(name)) or "") > 20
+
+
+def test_the_package_offers_exactly_what_it_imports():
+    """Nothing public is forgotten in `__all__`, nothing else leaks into the namespace but submodules."""
+    text = Path(us.__file__).read_text()
+    imported = {
+        n.strip() for block in re.findall(r"^from \.\S+ import \(?([^)\n]+|[^)]+)\)?$", text, re.M) for n in block.split(",")
+    }
+    assert imported - {""} == set(us.__all__)
+    others = {k for k, v in vars(us).items() if not k.startswith("_") and not inspect.ismodule(v)}
+    assert others - {"annotations"} == set(us.__all__)
+
+
+def public_objects():
+    for module in ("unsample", *MODULES):
+        for entry in getattr(importlib.import_module(module), "__all__", ()):
+            thing = getattr(importlib.import_module(module), entry)
+            if callable(thing) and getattr(thing, "__module__", "").startswith("unsample"):
+                yield pytest.param(thing, id=f"{module}.{entry}")
+
+
+@pytest.mark.parametrize("thing", public_objects())
+def test_every_public_callable_is_documented(thing):
+    assert thing.__doc__, thing
+    assert not thing.__doc__.startswith(f"{thing.__name__}("), f"{thing.__name__} has only the docstring dataclass gave it"
+    if inspect.isclass(thing):
+        for name, member in vars(thing).items():
+            if name.startswith("_") or not (
+                inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+            ):
+                continue
+            assert inspect.getdoc(getattr(thing, name)), f"{thing.__name__}.{name} has no docstring"
+
+
+def test_arguments_of_what_users_call_are_told():
+    """Each argument of the four calls is named in the docstring, but for those `reconstruct` shares with `invert`."""
+    for call in (us.invert, us.sample, us.load):
+        for argument in inspect.signature(call).parameters:
+            assert re.search(rf"^\s+{argument}: ", call.__doc__, re.M), f"{call.__name__} does not tell of {argument}"
+    shared = set(inspect.signature(us.invert).parameters) - {"until", "keep"}
+    assert set(inspect.signature(us.reconstruct).parameters) == shared | {"sampler"}
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert us.__version__ == version("unsample")
