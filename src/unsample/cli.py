@@ -130,9 +130,10 @@ def sample(
 ) -> None:
     """Pictures from true noise."""
     from . import jobs, models
+    from .settings import SampleSettings
 
     loaded = models.load(model, device=device, dtype=dtype)
-    settings = jobs.SampleSettings.of(
+    settings = SampleSettings.of(
         loaded, count=count, steps=steps, seed=seed, guidance=guidance, label=label, batch_size=batch_size, dtype=dtype
     )
     with progress_bar("sampling") as on_step:
@@ -154,6 +155,7 @@ def reconstruct(
 ) -> None:
     """Sample the pictures back from the latents of a run, with its settings or others."""
     from . import jobs, models
+    from .settings import SampleSettings
     from .store import Run
 
     source = Run.load(run)
@@ -166,7 +168,7 @@ def reconstruct(
     loaded = models.load(made["model"], device=device, dtype=made["dtype"])
     if loaded.digest != made["model_digest"]:
         raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
-    settings = jobs.SampleSettings.of(
+    settings = SampleSettings.of(
         loaded,
         count=len(latents),
         steps=steps or made["steps"],
@@ -250,9 +252,10 @@ def _fail(message: str) -> int:
 def _invert(files: Sequence[Path], out: Path | None, as_json: bool, *, load: dict[str, Any], **settings: Any) -> None:
     from . import io, jobs
     from . import models as known
+    from .settings import InvertSettings
 
     loaded = known.load(**load)
-    checked = jobs.InvertSettings.of(loaded, **settings)
+    checked = InvertSettings.of(loaded, **settings)
     photos = [io.read_photo(file, loaded.image_size) for file in files]
     for photo in photos:
         for note in photo.notes:

@@ -60,7 +60,7 @@ class Guided:
     """Classifier-free guidance: eps_u + w (eps_c - eps_u). w = 1 is conditional only (docs/theory.md, eq. 9).
 
     >>> guided = Guided(lambda x, level: 3 * x, lambda x, level: x, guidance=2.0)
-    >>> float(guided(torch.tensor(1.0), None)), guided.cost
+    >>> float(guided(torch.tensor(1.0), Level(index=1, t=9, alpha=0.8, sigma=0.6))), guided.cost
     (5.0, 2)
     """
 

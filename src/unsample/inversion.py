@@ -16,7 +16,7 @@ from .model import Condition, Model
 from .rng import ItemNoise
 from .sampling import OnStep, batches, broadcast_conditions, counter, sample
 from .starts import ForwardNoise, Start
-from .steppers import DDIM, Stepper
+from .steppers import DDIM, Stepper, is_reversible
 from .trajectory import Keep, Keeper, Trajectory
 from .walk import walk
 
@@ -93,11 +93,12 @@ def invert(
         denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
         keeper = Keeper(keep, last)
         keeper.begin(first, x)
+        memory: tuple[Tensor, ...] = ()
         for moved in walk(denoiser, x, grid.up(first, last), method):
-            x = moved.x
+            x, memory = moved.x, moved.state if is_reversible(method) else ()
             keeper.take(moved)
             report(len(x))
-        return Trajectory(x, first, last, denoiser.nfe, keeper.states, keeper.eps, keeper.residuals)
+        return Trajectory(x, first, last, denoiser.nfe, keeper.states, keeper.eps, keeper.residuals, memory=memory)
 
     return Trajectory.cat([part(rows) for rows in batches(len(images), batch_size)])
 
@@ -123,7 +124,7 @@ def reconstruct(
     *,
     steps: int = 50,
     method: Stepper = DDIM(),
-    sampler: Stepper = DDIM(),
+    sampler: Stepper | None = None,
     start: Start = DEFAULT_START,
     condition: Condition | Sequence[Condition] = None,
     guidance: float = 1.0,
@@ -133,7 +134,11 @@ def reconstruct(
     grid: Grid | None = None,
     on_step: OnStep | None = None,
 ) -> Reconstruction:
-    """Invert with `method`, sample back with `sampler`; the other arguments are those of `invert`."""
+    """Invert with `method`, sample back with `sampler`; the other arguments are those of `invert`.
+
+    A reversible method samples back by itself, with its memory, unless another `sampler` is given; the others by DDIM.
+    """
+    back_by = sampler or (method if is_reversible(method) else DDIM())
     grid = grid or model.grid(steps)
     there, back = len(images) * (grid.steps - start.index(grid)), len(images) * grid.steps
 
@@ -156,7 +161,8 @@ def reconstruct(
     sampled = sample(
         model,
         trajectory.latent,
-        method=sampler,
+        method=back_by,
+        memory=trajectory.memory if back_by == method else (),
         condition=condition,
         guidance=guidance,
         batch_size=batch_size,

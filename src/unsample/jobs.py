@@ -10,97 +10,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from . import plotting, report
 from .diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
-from .errors import ArgumentError, DivergenceError, RunError, UnknownNameError
+from .errors import DivergenceError, RunError
 from .inversion import invert
 from .io import Photo, png_bytes
 from .model import Model
 from .sampling import OnStep, batches, draw_noise, sample
+from .settings import InvertSettings, SampleSettings
 from .starts import FromImage, Start, parse_start
-from .steppers import METHODS, EvalAt, Stepper
 from .store import Item, Part, Run, slug
-from .trajectory import Keep, What
+from .trajectory import Keep
 
-__all__ = ["InvertSettings", "SampleSettings", "diagnose_run", "invert_photos", "sample_images"]
-
-
-class _Settings(BaseModel):
-    """What every job is told, and what its manifest says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    model_digest: str
-    schedule_digest: str
-    steps: Annotated[int, Field(ge=1)] = 50
-    guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    label: str | None = None
-    seed: int = 0
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    device: str = "cpu"
-    dtype: str = "float32"
-
-    @classmethod
-    def of(cls, model: Model, **settings: Any) -> Any:
-        """Settings for a model, checked against it before any work is done.
-
-        Raises:
-            ArgumentError: A value out of range, or one that does not fit the model.
-        """
-        try:
-            made = cls(
-                model=model.name,
-                model_digest=model.digest,
-                schedule_digest=model.schedule.digest,
-                device=str(model.device),
-                **settings,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]).replace("_", "-")
-            raise ArgumentError(f"--{name}: {first['msg'].lower()}, given {first['input']!r}") from None
-        model.grid(made.steps)
-        model.denoiser(None if made.label is None else [made.label], made.guidance)
-        return made
-
-
-class InvertSettings(_Settings):
-    """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
-
-    method: str = "ddim"
-    eval_at: EvalAt = "target"
-    forward: tuple[str, ...] = ("4%",)
-    keep: What = "latent"
-
-    @classmethod
-    def of(cls, model: Model, **settings: Any) -> InvertSettings:
-        """As for every job; the method and each start are checked too."""
-        made: InvertSettings = super().of(model, **settings)
-        if made.method not in METHODS:
-            raise UnknownNameError("method", made.method, METHODS)
-        if not made.forward or len(set(made.forward)) < len(made.forward):
-            raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
-        for text in made.forward:
-            parse_start(text).index(model.grid(made.steps))
-        return made
-
-    def stepper(self) -> Stepper:
-        """The method with its options."""
-        return METHODS[self.method](eval_at=self.eval_at)
-
-
-class SampleSettings(_Settings):
-    """Settings of `sample_images`; `source` says where given latents come from."""
-
-    count: Annotated[int, Field(ge=1)] = 16
-    source: str | None = None
+__all__ = ["diagnose_run", "invert_photos", "sample_images"]
 
 
 @dataclass

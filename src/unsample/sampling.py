@@ -45,6 +45,7 @@ def sample(
     condition: Condition | Sequence[Condition] = None,
     guidance: float = 1.0,
     index: int | None = None,
+    memory: Sequence[Tensor] = (),
     batch_size: int | None = None,
     grid: Grid | None = None,
     on_step: OnStep | None = None,
@@ -59,6 +60,7 @@ def sample(
         condition: One for all items or one per item; class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
         index: The level `latent` is at; default is the noisy end.
+        memory: `Trajectory.memory`, with which a reversible method turns around exactly.
         batch_size: Items per network call; all at once by default.
         grid: The levels to visit; default is the model's own.
         on_step: Called after each move, for progress bars.
@@ -81,7 +83,7 @@ def sample(
     for rows in batches(len(latent), batch_size):
         x = latent[rows].to(model.device)
         denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
-        for moved in walk(denoiser, x, grid.down(top), method):
+        for moved in walk(denoiser, x, grid.down(top), method, tuple(m[rows].to(x.device) for m in memory) or None):
             x = moved.x
             report(len(x))
         images.append(model.codec.decode(x))

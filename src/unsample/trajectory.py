@@ -64,6 +64,7 @@ class Trajectory:
         eps: Index of a move's noisier end -> the eps the move used.
         residuals: The same keys -> residual per item, for implicit methods.
         meta: Anything a manifest should say; JSON values.
+        memory: What a reversible method needs besides the latent to turn around; empty for the others.
     """
 
     latent: Tensor
@@ -74,6 +75,7 @@ class Trajectory:
     eps: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     residuals: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    memory: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -94,14 +96,16 @@ class Trajectory:
             return {i: torch.cat([getattr(part, name)[i] for part in parts]) for i in getattr(first, name)}
 
         latent = torch.cat([part.latent for part in parts])
-        tensors = {name: join(name) for name in ("states", "eps", "residuals")}
-        return cls(latent, first.start, first.index, first.nfe, **tensors, meta=first.meta)
+        memory = tuple(torch.cat(pieces) for pieces in zip(*(part.memory for part in parts), strict=True))
+        kept = {name: join(name) for name in ("states", "eps", "residuals")}
+        return cls(latent, first.start, first.index, first.nfe, **kept, memory=memory, meta=first.meta)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
         tensors = {"latent": self.latent}
         for name in ("states", "eps", "residuals"):
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
+        tensors |= {f"memory.{i}": tensor for i, tensor in enumerate(self.memory)}
         header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}  # the last state is the latent
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
@@ -117,12 +121,13 @@ class Trajectory:
             with safe_open(str(path), framework="pt") as file:
                 header = json.loads((file.metadata() or {})["unsample"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            kept: dict[str, dict[int, Tensor]] = {"states": {}, "eps": {}, "residuals": {}}
+            kept: dict[str, dict[int, Tensor]] = {"states": {}, "eps": {}, "residuals": {}, "memory": {}}
             latent = tensors.pop("latent")
             for name, tensor in tensors.items():
                 kind, index = name.split(".")
                 kept[kind][int(index)] = tensor
-            return cls(latent, header["start"], header["index"], header["nfe"], **kept, meta=header["meta"])
+            memory = tuple(tensor for _, tensor in sorted(kept.pop("memory").items()))
+            return cls(latent, header["start"], header["index"], header["nfe"], **kept, memory=memory, meta=header["meta"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 

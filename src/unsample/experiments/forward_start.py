@@ -27,6 +27,7 @@ from ..errors import UnsampleError
 from ..io import read_parquet
 from ..progress import progress_bar
 from ..report import Table
+from ..settings import InvertSettings
 from ..store import Run, slug
 from ..trajectory import write_atomically
 
@@ -89,7 +90,7 @@ class Measured:
 
 def measure(model: Any, photos: Sequence[Any], way: Way, steps: int, runs: Path, batch_size: int) -> Measured:
     """One way on all photographs; read back if it was run before."""
-    settings = jobs.InvertSettings.of(model, steps=steps, forward=(way.forward,), eval_at=way.eval_at, batch_size=batch_size)
+    settings = InvertSettings.of(model, steps=steps, forward=(way.forward,), eval_at=way.eval_at, batch_size=batch_size)
     place = runs / f"{model.name}-{model.digest}" / f"{len(photos)}x{steps}-{way.eval_at}-{slug(way.forward)}"
     with progress_bar(way.title) as on_step:
         run, diagnoses = jobs.invert_photos(model, photos, settings, place, on_step)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..grid import Step
 
-__all__ = ["Moved", "Stepper"]
+__all__ = ["Moved", "Stepper", "is_reversible"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,11 @@ class Stepper(Protocol):
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any) -> Moved:
         """`x` at `step.src` moved to `step.dst`."""
+
+
+def is_reversible(method: Stepper) -> bool:
+    """Whether a walk down from the memory that a walk up ended with returns to where it began, exactly.
+
+    The memory of such a method, `Moved.state`, is a tuple of tensors with one row per item.
+    """
+    return bool(getattr(method, "reversible", False))

@@ -1,0 +1,151 @@
+"""One-step explicit methods: the ones that look ahead, and one that holds back.
+
+In S = sigma / alpha and x / alpha the path is an ordinary differential equation, d(x / alpha) = eps dS, and a move with eps held
+fixed is Euler's (DDIM). `Heun` and `Midpoint` spend a second evaluation on where that leads and move with a better eps; `EasyInv`
+keeps the first and averages the move with standing still. Up and down are the same formulas; only `EasyInv` is for the way up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import ArgumentError, UnknownNameError
+from ..grid import Step
+from ..schedule import Level
+from ..transfer import transfer
+from .base import Moved
+from .ddim import DDIM, EvalAt
+
+__all__ = ["EasyInv", "Heun", "Midpoint"]
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Heun's method in S: the mean of eps at the source and at the state DDIM predicts there (Karras et al. 2022, alg. 1).
+
+    Two evaluations a move. A move down to a level without noise is DDIM's, as in that algorithm: there is no eps there.
+
+    >>> Heun().order, Heun().evaluations(10)
+    (2, 20)
+    """
+
+    @property
+    def order(self) -> int:
+        """Second order, both ways."""
+        return 2
+
+    def evaluations(self, moves: int) -> int:
+        """Two a move up."""
+        return 2 * moves
+
+    def init(self, x: Tensor) -> None:
+        """No memory."""
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+        """x + (S_dst - S_src) (eps_src + eps_dst) / 2, for x over alpha."""
+        eps = denoiser(x, step.src)
+        if step.is_up or step.dst.sigma > 0:
+            eps = (eps + denoiser(transfer(x, eps, step), step.dst)) / 2
+        return Moved(step, transfer(x, eps, step), eps)
+
+
+@dataclass(frozen=True)
+class Midpoint:
+    """The explicit midpoint method in S: eps at a level between the two (the solver of RF-Solver, Wang et al. 2025).
+
+    Two evaluations a move. The network is asked at the trained timestep halfway, t = (t_src + t_dst) // 2. Its noise is not in
+    the grid and is read between the ends: log(1 + S^2), for trained tables the accumulated beta, is close to straight in t. The
+    state is taken exactly there, so that an imprecise reading costs no order. Neighbours without a timestep between them, as in
+    the first move of a leading grid, are moved by `Heun`.
+
+    >>> Midpoint().order, Midpoint().evaluations(10)
+    (2, 20)
+    """
+
+    @property
+    def order(self) -> int:
+        """Second order, both ways."""
+        return 2
+
+    def evaluations(self, moves: int) -> int:
+        """Two a move up."""
+        return 2 * moves
+
+    def init(self, x: Tensor) -> None:
+        """No memory."""
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+        """x + (S_dst - S_src) (eps_src + (eps_mid - eps_src) / (2 c)) for x over alpha, the middle a share c of the way in S."""
+        middle = _between(step)
+        if middle is None:
+            return Heun().step(denoiser, x, step)
+        eps = denoiser(x, step.src)
+        share = (middle.ratio - step.src.ratio) / (step.dst.ratio - step.src.ratio)
+        ahead = denoiser(transfer(x, eps, Step(step.src, middle)), middle)
+        eps = eps + (ahead - eps) / (2 * share)
+        return Moved(step, transfer(x, eps, step), eps)
+
+
+def _between(step: Step) -> Level | None:
+    """The level halfway in trained timesteps, index -1; None where there is none."""
+    src, dst = step.src, step.dst
+    t = (src.t + dst.t) // 2
+    if src.ratio == dst.ratio or not min(src.t, dst.t) < t < max(src.t, dst.t):
+        return None
+    share = (t - src.t) / (dst.t - src.t)
+    ends = math.log1p(src.ratio**2), math.log1p(dst.ratio**2)
+    ratio = math.sqrt(math.expm1(ends[0] + share * (ends[1] - ends[0])))
+    norms = math.hypot(src.alpha, src.sigma), math.hypot(dst.alpha, dst.sigma)
+    alpha = (norms[0] + share * (norms[1] - norms[0])) / math.hypot(1.0, ratio)
+    return Level(-1, t, alpha, alpha * ratio)
+
+
+@dataclass(frozen=True)
+class EasyInv:
+    """DDIM, but in a window of moves up the new state is averaged with the old one (Zhang et al. 2025, "EasyInv").
+
+    The averaging halves a move without saying so to the next one, so the window should be short: with a window of so many moves
+    the method stays first order, with one that is a share of the grid it would not converge. The paper's windows, for 50 steps:
+    Stable Diffusion 1.4 moves 3 to 12 (the default), SDXL 43 to 47, from source level `start`.
+
+    Attributes:
+        start: Source level of the first averaged move.
+        length: Number of averaged moves.
+        eval_at: As for `DDIM`.
+
+    >>> EasyInv(start=43, length=5)
+    EasyInv(start=43, length=5, eval_at='target')
+    """
+
+    start: int = 3
+    length: int = 10
+    eval_at: EvalAt = "target"
+
+    def __post_init__(self) -> None:
+        if self.eval_at not in get_args(EvalAt):
+            raise UnknownNameError("eval_at", self.eval_at, get_args(EvalAt))
+        if self.start < 0 or self.length < 0:
+            raise ArgumentError(f"a window needs start and length of at least 0, given {self.start} and {self.length}")
+
+    @property
+    def order(self) -> int:
+        """First order, for a window of a fixed number of moves."""
+        return 1
+
+    def evaluations(self, moves: int) -> int:
+        """One a move."""
+        return moves
+
+    def init(self, x: Tensor) -> None:
+        """No memory."""
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+        """DDIM's move; (new + old) / 2 inside the window on the way up."""
+        moved = DDIM(self.eval_at).step(denoiser, x, step)
+        inside = step.is_up and self.start <= step.src.index < self.start + self.length
+        return replace(moved, x=(moved.x + x) / 2) if inside else moved

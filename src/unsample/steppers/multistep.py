@@ -1,0 +1,159 @@
+"""Multistep methods: one evaluation a move, asked where x is, and the answers of the last moves put to use.
+
+Along the path d(x / alpha) = eps dS (S = sigma / alpha) the answers are points of a curve; the next move integrates the polynomial
+through them. `AdamsBashforth` takes eps as a polynomial of S. `DPMSolverPP` takes predicted x0 as a polynomial of
+lambda = log(alpha / sigma) and integrates its product with the exact exponential. Both are `transfer` with a combined eps.
+
+The first moves have fewer answers and are of lower order: the first is DDIM's. Levels of equal S count as one, with the newest answer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import ArgumentError, UnknownNameError
+from ..grid import Step
+from ..prediction import to_x0
+from ..schedule import Level
+from ..transfer import transfer
+from .base import Moved
+
+__all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver"]
+
+Solver = Literal["midpoint", "heun"]
+Memory = tuple[tuple[Level, Tensor], ...]
+"""Levels asked at and the answers there, newest first."""
+
+
+@dataclass(frozen=True)
+class AdamsBashforth:
+    """Adams-Bashforth in S with variable steps: eps extrapolated linearly (order 2) or quadratically (order 3).
+
+    One evaluation a move. Its start-up is DDIM's move and then, for order 3, one of order 2; that one DDIM move has an error of
+    the second order in its size, which is small where the first moves are (up, or from a forward start).
+
+    Source: Hairer, Norsett and Wanner 1993, III.1 and III.5 (variable steps); as a sampler in S, Zhang and Chen 2023 (DEIS).
+
+    Attributes:
+        order: 2 or 3.
+
+    >>> AdamsBashforth()
+    AdamsBashforth(order=2)
+    """
+
+    order: Literal[2, 3] = 2
+
+    def __post_init__(self) -> None:
+        if self.order not in (2, 3):
+            raise ArgumentError(f"expected order 2 or 3, given {self.order}; for order 1 use DDIM(eval_at='source')")
+
+    def evaluations(self, moves: int) -> int:
+        """One a move."""
+        return moves
+
+    def init(self, x: Tensor) -> Memory:
+        """Nothing remembered yet."""
+        return ()
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
+        """One evaluation at the source."""
+        memory = _remember(step.src, denoiser(x, step.src), state, self.order)
+        eps = _mean_eps(step, memory)
+        return Moved(step, transfer(x, eps, step), eps, memory)
+
+
+def _remember(level: Level, answer: Tensor, memory: Memory, keep: int) -> Memory:
+    """The memory with a new answer, at most `keep` of them and one for each S."""
+    return ((level, answer), *(old for old in memory if old[0].ratio != level.ratio))[:keep]
+
+
+def _mean_eps(step: Step, memory: Memory) -> Tensor:
+    """Mean over the move of the polynomial through up to three answers.
+
+    With h = S_dst - S_0, h_0 = S_0 - S_1 and divided differences e_01, e_012 the polynomial at S_0 + u is
+    e_0 + u e_01 + u (u + h_0) e_012, and its mean over 0..h is e_0 + h/2 e_01 + (h^2/3 + h h_0/2) e_012.
+    """
+    h = step.dst.ratio - step.src.ratio
+    (level, eps), *older = memory
+    if not older:
+        return eps
+    (before, previous), *oldest = older
+    h0 = level.ratio - before.ratio
+    slope = (eps - previous) / h0
+    mean = eps + h / 2 * slope
+    if oldest:
+        last, first = oldest[0]
+        earlier = (previous - first) / (before.ratio - last.ratio)
+        mean = mean + (h * h / 3 + h * h0 / 2) * (slope - earlier) / (level.ratio - last.ratio)
+    return mean
+
+
+@dataclass(frozen=True)
+class DPMSolverPP:
+    """Multistep DPM-Solver++ in lambda = log(alpha / sigma), up and down (Lu et al. 2022b, alg. 2).
+
+    One evaluation a move; order 1 is DDIM asked at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped. A move
+    from or to a level without noise (lambda infinite) is DDIM's, and an answer from there is not used again.
+
+    Order 3 integrates the quadratic through three answers exactly. The code published with the paper, and diffusers, weigh
+    its second derivative by half as much, which leaves a method of second order (docs/deviations.md).
+
+    Attributes:
+        order: 1, 2 or 3. As for `AdamsBashforth`, the first moves are of lower order.
+        solver: How order 2 uses the slope: `midpoint` takes its value in the middle of the move (the paper's), `heun`
+            integrates it exactly.
+
+    >>> DPMSolverPP()
+    DPMSolverPP(order=2, solver='midpoint')
+    """
+
+    order: Literal[1, 2, 3] = 2
+    solver: Solver = "midpoint"
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise ArgumentError(f"expected order 1, 2 or 3, given {self.order}")
+        if self.solver not in get_args(Solver):
+            raise UnknownNameError("solver", self.solver, get_args(Solver))
+
+    def evaluations(self, moves: int) -> int:
+        """One a move."""
+        return moves
+
+    def init(self, x: Tensor) -> Memory:
+        """Nothing remembered yet."""
+        return ()
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
+        """One evaluation at the source; transfer along eps - (x0_used - x0) / S."""
+        eps = denoiser(x, step.src)
+        if step.src.sigma == 0:
+            return Moved(step, transfer(x, eps, step), eps, state)
+        memory = _remember(step.src, to_x0(eps, x, step.src), state, self.order)
+        if step.dst.sigma > 0 and step.dst.ratio != step.src.ratio and len(memory) > 1:
+            eps = eps - self._change(step, memory) / step.src.ratio
+        return Moved(step, transfer(x, eps, step), eps, memory)
+
+    def _change(self, step: Step, memory: Memory) -> Tensor:
+        """What the move's x0 has over the newest answer.
+
+        x_dst = (s_dst/s_src) x - a_dst expm1(-h) D with D = m + [phi_2 h m' - phi_3 h^2 m''] / -phi_1, where phi_1 = expm1(-h),
+        phi_2 = phi_1/h + 1, phi_3 = phi_2/h - 1/2: the exact integral of exp(lambda) times the polynomial m(lambda).
+        """
+        levels = [-math.log(level.ratio) for level, _ in memory]
+        answers = [answer for _, answer in memory]
+        h, h0 = -math.log(step.dst.ratio) - levels[0], levels[0] - levels[1]
+        slope = (answers[0] - answers[1]) / h0
+        if len(memory) == 2 and self.solver == "midpoint":
+            return h / 2 * slope
+        phi1 = math.expm1(-h)
+        phi2 = phi1 / h + 1
+        if len(memory) == 2:
+            return -phi2 / phi1 * h * slope
+        bend = (slope - (answers[1] - answers[2]) / (levels[1] - levels[2])) / (levels[0] - levels[2])
+        return (-phi2 * h * (slope + h0 * bend) + (phi2 / h - 0.5) * h * h * 2 * bend) / phi1
