@@ -59,7 +59,7 @@ def public_objects():
                 yield pytest.param(thing, id=f"{module}.{entry}")
 
 
-@pytest.mark.parametrize("thing", public_objects())
+@pytest.mark.parametrize("thing", list(public_objects()))
 def test_every_public_callable_is_documented(thing):
     assert thing.__doc__, thing
     assert not thing.__doc__.startswith(f"{thing.__name__}("), f"{thing.__name__} has only the docstring dataclass gave it"

@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .atomic import write_atomically
 from .errors import ImageError
-from .trajectory import write_atomically
 
 __all__ = ["Photo", "decode_photo", "demo_photos", "find_photos", "load_images", "read_parquet", "read_photo", "save_png"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Counted
-from .errors import ArgumentError
+from .errors import ArgumentError, DivergenceError
 from .grid import Grid
 from .model import Condition, Model
 from .rng import ItemNoise
@@ -66,7 +66,8 @@ def sample(
         on_step: Called after each move, for progress bars.
 
     Raises:
-        ArgumentError: A latent of the wrong shape, or not finite.
+        ArgumentError: A latent of the wrong shape, or settings that do not fit together.
+        DivergenceError: A latent that is not finite.
     """
     grid = grid or model.grid(steps)
     if latent.ndim != 4 or tuple(latent.shape[1:]) != model.shape or not len(latent):
@@ -75,7 +76,7 @@ def sample(
             f"for model {model.name!r}, given {tuple(latent.shape)}"
         )
     if not bool(torch.isfinite(latent).all()):
-        raise ArgumentError("expected finite latents, given some with NaN or infinity; their inversion diverged")
+        raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
     conditions = broadcast_conditions(condition, len(latent))
     top = grid.steps if index is None else index
     report = counter(on_step, total=len(latent) * top)

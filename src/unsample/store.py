@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .atomic import write_atomically
 from .errors import RunError
-from .trajectory import write_atomically
 
 __all__ = ["Item", "Manifest", "Part", "Run", "slug"]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .atomic import write_atomically
 from .errors import ArgumentError, RunError, UnknownNameError
 from .steppers import Moved
 
-__all__ = ["Keep", "Trajectory", "write_atomically"]
+__all__ = ["Keep", "Trajectory"]
 
 What = Literal["latent", "states", "eps", "all"]
 
@@ -158,23 +157,3 @@ class Keeper:
             self.states[index] = moved.x.to(self.keep.device)
         if self.keep.what in ("eps", "all"):
             self.eps[index] = moved.eps.to(self.keep.device)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or is left as it was.
-
-    Raises:
-        RunError: The disk is full or the place cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from None

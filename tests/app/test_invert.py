@@ -6,7 +6,6 @@ import json
 import resource
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from .. import jobs, models, plotting
+from ..atomic import write_atomically
 from ..diagnostics import Diagnosis, Interval, bootstrap, psnr
 from ..diagnostics.summary import format_number as number
 from ..errors import UnsampleError
@@ -29,7 +30,6 @@ from ..progress import progress_bar
 from ..report import Table
 from ..settings import InvertSettings
 from ..store import Run, slug
-from ..trajectory import write_atomically
 
 __all__ = ["Claim", "Way", "main"]
 

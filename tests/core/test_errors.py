@@ -1,0 +1,98 @@
+"""Every error of the tree is raised by a real call, in one line that says what to do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import unsample as us
+from unsample import errors, jobs
+from unsample.settings import SampleSettings
+from unsample.starts import parse_start
+
+
+def tree(root):
+    """A class and everything below it, in this library."""
+    return [root, *(leaf for child in root.__subclasses__() for leaf in tree(child))]
+
+
+def diverging(folder):
+    schedule = us.Schedule.from_betas(us.Schedule.linear_betas())
+    model = us.Model(lambda x, t, condition: x * float("inf"), schedule, (3, 4, 4))
+    jobs.sample_images(model, SampleSettings.of(model, steps=2, count=1), folder / "run")
+
+
+CASES = {
+    us.ArgumentError: lambda folder: us.ForwardNoise(),
+    us.UnknownNameError: lambda folder: us.load("tiny-imagenet-23"),
+    us.ImageError: lambda folder: us.load_images([folder / "nothing.png"], (8, 8)),
+    us.ModelError: lambda folder: us.load(str(folder)),
+    us.RunError: lambda folder: us.Trajectory.load(folder / "nothing.safetensors"),
+    us.DivergenceError: diverging,
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in tree(us.UnsampleError) if kind is not us.UnsampleError], ids=lambda k: k.__name__
+)
+def test_every_error_is_raised_by_a_real_call(kind, tmp_path):
+    assert kind in CASES, f"add a call that raises {kind.__name__}"
+    with pytest.raises(us.UnsampleError) as caught:
+        CASES[kind](tmp_path)
+    assert type(caught.value) is kind
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) > 20
+    assert ("expected" in message) or (";" in message) or (":" in message)
+
+
+def test_the_tree_is_public_and_drawn():
+    for kind in tree(us.UnsampleError):
+        assert kind.__name__ in errors.__all__
+        assert getattr(us, kind.__name__) is kind
+        assert kind.__name__ in errors.__doc__
+    assert issubclass(us.ArgumentError, ValueError)
+
+
+def test_unknown_names_suggest_only_what_is_close():
+    assert "did you mean 'ddim'?" in str(us.UnknownNameError("method", "dimm", ["ddim", "heun"]))
+    assert "did you mean" not in str(us.UnknownNameError("method", "zzz", ["ddim", "heun"]))
+    assert "expected one of ddim, heun" in str(us.UnknownNameError("method", "zzz", ["heun", "ddim"]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: parse_start("x"),
+        lambda: us.load("not-a-model"),
+        lambda: us.load_images(["nothing.png"], (8, 8)),
+        lambda: us.Trajectory.load("nothing"),
+    ],
+)
+def test_causes_are_told_in_the_message_not_in_a_chain(call):
+    """What people see is one line, never a traceback of a library below."""
+    with pytest.raises(us.UnsampleError) as caught:
+        call()
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_library_code_never_prints():
+    """Only the command line, its progress bar, and what a web page would need talk to people."""
+    root = Path(us.__file__).parent
+    talking = {
+        file.relative_to(root).parts[0]
+        for file in root.rglob("*.py")
+        if "print(" in file.read_text().replace(">>> print(", "")
+    }
+    assert talking <= {"cli.py", "progress.py", "experiments"}
+
+
+def test_a_network_that_breaks_is_not_disguised():
+    """An error of the caller's own network comes out as it is."""
+
+    def broken(x, t, condition):
+        raise KeyError("mine")
+
+    model = us.Model(broken, us.Schedule.from_betas(us.Schedule.linear_betas()), (1, 4, 4))
+    with pytest.raises(KeyError, match="mine"):
+        us.invert(model, torch.zeros(1, 1, 4, 4), steps=2)

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+import unsample as us
+
+CPU = torch.device("cpu")
+
+
+def test_conditions_by_index_and_name():
+    conditioner = us.ClassConditioner(("ant", "bee", "sea slug"), null=7)
+    assert conditioner(["bee", 0, None, "2", "sea slug"], CPU).tolist() == [1, 0, 7, 2, 2]
+
+
+@pytest.mark.parametrize("condition", [3, -1, "3", "-1"])
+def test_classes_out_of_range(condition):
+    with pytest.raises(us.ArgumentError, match=r"outside this model's classes 0\.\.2"):
+        us.ClassConditioner(("a", "b", "c"), null=3)([condition], CPU)
+
+
+@pytest.mark.parametrize("condition", ["wasp", "", "--1", "²", "1.5", "-"])
+def test_unknown_class_names(condition):
+    with pytest.raises(us.UnknownNameError, match="unknown class"):
+        us.ClassConditioner(("ant", "bee", "wesp"), null=3)([condition], CPU)
+
+
+def test_a_model_without_a_null_class_needs_a_label():
+    with pytest.raises(us.ArgumentError, match="give a label"):
+        us.ClassConditioner(("a", "b"), null=None)([None], CPU)
+
+
+def test_guidance_wraps_only_when_it_changes_something(toy):
+    model = toy()
+    assert isinstance(model.denoiser([0, 1], 3.0), us.Guided)
+    assert isinstance(model.denoiser([0, 1], 1.0), us.NetworkDenoiser)
+    assert isinstance(model.denoiser(), us.NetworkDenoiser)
+
+
+def test_guidance_without_a_condition_is_refused(toy):
+    for conditions in (None, [None, None]):
+        with pytest.raises(us.ArgumentError, match="needs a condition to guide towards"):
+            toy().denoiser(conditions, 2.0)
+
+
+def test_guidance_equals_its_formula_on_a_model(toy):
+    """Reference: eps_u + w (eps_c - eps_u) from the conditional and unconditional denoisers themselves."""
+    model = toy()
+    level, x = model.grid(10)[6], us.draw_noise(model, 2)
+    u, c = model.denoiser()(x, level), model.denoiser([1, 2])(x, level)
+    torch.testing.assert_close(model.denoiser([1, 2], 3.0)(x, level), u + 3 * (c - u))
+
+
+def test_a_condition_for_a_model_without_conditions_is_refused(toy):
+    from unsample.models.analytic import gaussian
+
+    model = gaussian(toy().schedule, torch.ones(4), shape=(1, 2, 2))
+    with pytest.raises(us.ArgumentError, match="takes no condition"):
+        model.denoiser([1])
+    assert isinstance(model.denoiser([None, None]), us.NetworkDenoiser)
+
+
+def test_grid_has_the_settings_of_the_models_own_sampler(toy):
+    schedule = toy().schedule
+    model = us.Model(lambda x, t, c: x, schedule, (3, 8, 4), spacing="leading", steps_offset=1, clean="first")
+    assert model.grid(5) == us.Grid.of(schedule, 5, spacing="leading", steps_offset=1, clean="first")
+    assert model.grid(5) != us.Grid.of(schedule, 5)
+
+
+def test_image_size_counts_the_codec():
+    class Halving:
+        scale = 8
+
+        def encode(self, images):
+            return images[..., ::8, ::8]
+
+        def decode(self, latents):
+            return latents.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+    schedule = us.Schedule.from_betas(us.Schedule.linear_betas())
+    model = us.Model(lambda x, t, c: 0 * x, schedule, (3, 4, 6), codec=Halving())
+    assert model.image_size == (32, 48)
+    back = us.reconstruct(model, torch.full((2, 3, 32, 48), 0.5, dtype=torch.float64), steps=5, start=us.FromImage())
+    torch.testing.assert_close(back.images, torch.full((2, 3, 32, 48), 0.5, dtype=torch.float64))
+    assert back.trajectory.latent.shape == (2, 3, 4, 6)
+
+
+def test_pixel_codec_is_the_identity():
+    x = torch.rand((1, 3, 2, 2))
+    assert us.PixelCodec().encode(x) is x
+    assert us.PixelCodec().decode(x) is x
+    assert us.PixelCodec().scale == 1
