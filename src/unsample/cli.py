@@ -35,8 +35,10 @@ app = typer.Typer(
 
 Photos = Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or globs.")]
 ModelName = Annotated[str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, or a hub name.")]
-Method = Annotated[str, typer.Option(help="How a move up is made.")]
-EvalAtOption = Annotated[str, typer.Option("--eval-at", help="DDIM: the level the network is told: target or source.")]
+Method = Annotated[str, typer.Option(help="How a move up is made, with options: ddim, fixed-point:iterations=3 ...")]
+EvalAtOption = Annotated[
+    str | None, typer.Option("--eval-at", help="The level the network is told on the way up: target (default) or source.")
+]
 Steps = Annotated[int, typer.Option(help="Moves from one end of the grid to the other.")]
 Forward = Annotated[
     str,
@@ -58,7 +60,7 @@ def invert(
     paths: Photos,
     model: ModelName = "tiny-imagenet-32",
     method: Method = "ddim",
-    eval_at: EvalAtOption = "target",
+    eval_at: EvalAtOption = None,
     steps: Steps = 50,
     forward: Forward = "4%",
     seed: Seed = 0,

@@ -16,7 +16,7 @@ from .model import Condition, Model
 from .rng import ItemNoise
 from .sampling import OnStep, batches, broadcast_conditions, counter, sample
 from .starts import ForwardNoise, Start
-from .steppers import DDIM, Stepper, is_reversible
+from .steppers import DDIM, Stepper, is_reversible, sampler_of
 from .trajectory import Keep, Keeper, Trajectory
 from .walk import walk
 
@@ -138,7 +138,7 @@ def reconstruct(
 
     A reversible method samples back by itself, with its memory, unless another `sampler` is given; the others by DDIM.
     """
-    back_by = sampler or (method if is_reversible(method) else DDIM())
+    back_by = sampler or sampler_of(method)
     grid = grid or model.grid(steps)
     there, back = len(images) * (grid.steps - start.index(grid)), len(images) * grid.steps
 

@@ -24,6 +24,7 @@ from .model import Model
 from .sampling import OnStep, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
 from .starts import FromImage, Start, parse_start
+from .steppers import sampler_of
 from .store import Item, Part, Run, slug
 from .trajectory import Keep
 
@@ -68,7 +69,7 @@ class _Inversion:
         if stored is not None:
             self.progress.skip(count * (up + self.settings.steps))
             return stored
-        began = time.perf_counter()
+        began, method = time.perf_counter(), self.settings.stepper()
         shared: dict[str, Any] = {
             "steps": self.settings.steps,
             "condition": self.settings.label,
@@ -77,7 +78,7 @@ class _Inversion:
         there = invert(
             self.model,
             pixels[rows],
-            method=self.settings.stepper(),
+            method=method,
             start=self.start,
             seed=self.settings.seed,
             items=[item.id for item in self.run.manifest.items[rows]],
@@ -88,9 +89,17 @@ class _Inversion:
         self._refuse_divergence(there.finite, rows)
         if self.settings.keep != "latent":
             there.save(self.run.path / "trajectories" / f"{key}.safetensors")
-        back = sample(self.model, there.latent, on_step=self.progress.walk(count * self.settings.steps), **shared)
+        back = sample(
+            self.model,
+            there.latent,
+            method=sampler_of(method),
+            memory=there.memory,
+            on_step=self.progress.walk(count * self.settings.steps),
+            **shared,
+        )
         tensors = {"latent": there.latent.cpu(), "reconstruction": back.images.cpu()}
-        return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began))
+        tensors |= {f"memory{i}": tensor.cpu() for i, tensor in enumerate(there.memory)}
+        return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began, there.nfe))
 
     def _refuse_divergence(self, finite: Tensor, rows: slice) -> None:
         items = self.run.manifest.items[rows]
@@ -122,7 +131,7 @@ def invert_photos(
     for text, start in starts.items():
         inversion = _Inversion(model, settings, start, run, slug(text), progress)
         parts = [inversion.batch(pixels, rows) for rows in batches(len(photos), settings.batch_size)]
-        for name in ("latent", "reconstruction"):
+        for name in parts[0].tensors:
             tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
         costs[text] = _cost(parts)
     diagnoses = diagnose_tensors(tensors, settings.forward)
@@ -251,7 +260,7 @@ def _item(photo: Photo) -> Item:
 
 
 def _cost(parts: Sequence[Part]) -> dict[str, float]:
-    return {"nfe": parts[0].nfe, "seconds": round(sum(part.seconds for part in parts), 3)}
+    return {"nfe": parts[0].nfe, "nfe_up": parts[0].nfe_up, "seconds": round(sum(part.seconds for part in parts), 3)}
 
 
 def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> report.Table:

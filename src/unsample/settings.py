@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ArgumentError, UnknownNameError
+from .errors import ArgumentError
 from .model import Model
 from .starts import parse_start
-from .steppers import METHODS, EvalAt, Stepper
+from .steppers import EvalAt, Stepper, parse_method
 from .trajectory import What
 
 __all__ = ["InvertSettings", "SampleSettings"]
@@ -59,7 +59,7 @@ class InvertSettings(_Settings):
     """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
 
     method: str = "ddim"
-    eval_at: EvalAt = "target"
+    eval_at: EvalAt | None = None
     forward: tuple[str, ...] = ("4%",)
     keep: What = "latent"
 
@@ -67,8 +67,7 @@ class InvertSettings(_Settings):
     def of(cls, model: Model, **settings: Any) -> InvertSettings:
         """As for every job; the method and each start are checked too."""
         made: InvertSettings = super().of(model, **settings)
-        if made.method not in METHODS:
-            raise UnknownNameError("method", made.method, METHODS)
+        made.stepper()
         if not made.forward or len(set(made.forward)) < len(made.forward):
             raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
         for text in made.forward:
@@ -77,7 +76,7 @@ class InvertSettings(_Settings):
 
     def stepper(self) -> Stepper:
         """The method with its options."""
-        return METHODS[self.method](eval_at=self.eval_at)
+        return parse_method(self.method) if self.eval_at is None else parse_method(self.method, eval_at=self.eval_at)
 
 
 class SampleSettings(_Settings):

@@ -62,11 +62,12 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Part:
-    """A finished piece of a run: tensors with one row per item, and what they cost."""
+    """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone."""
 
     tensors: Mapping[str, Tensor]
     nfe: int
     seconds: float
+    nfe_up: int = 0
 
 
 @dataclass
@@ -121,11 +122,11 @@ class Run:
     def stored(self, key: str) -> Part | None:
         """The part `key` if an earlier attempt finished it; a damaged one counts as not finished."""
         found = _read(self._part_file(key))
-        return found and Part(found[0], found[1]["nfe"], found[1]["seconds"])
+        return found and Part(found[0], **found[1])
 
     def store(self, key: str, part: Part) -> Part:
         """Write a finished part, so that a rerun need not repeat it."""
-        _write(self._part_file(key), part.tensors, {"nfe": part.nfe, "seconds": part.seconds})
+        _write(self._part_file(key), part.tensors, {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up})
         return part
 
     def finish(self, tensors: Mapping[str, Tensor], results: Mapping[str, Any]) -> None:

@@ -18,29 +18,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .. import jobs, models, plotting
+from .. import models, plotting
 from ..atomic import write_atomically
-from ..diagnostics import Diagnosis, Interval, bootstrap, psnr
+from ..comparison import Measured, Way, measure, table
+from ..diagnostics import Diagnosis, Interval, bootstrap
 from ..diagnostics.summary import format_number as number
-from ..errors import UnsampleError
+from ..errors import DivergenceError, UnsampleError
 from ..io import read_parquet
-from ..progress import progress_bar
-from ..report import Table
-from ..settings import InvertSettings
-from ..store import Run, slug
+from ..model import Model
 
-__all__ = ["Claim", "Way", "main"]
+__all__ = ["Claim", "claims", "main"]
 
-
-@dataclass(frozen=True)
-class Way:
-    """One way of inverting; `title` is what the paper or the field calls it."""
-
-    title: str
-    forward: str
-    eval_at: str
+R = "top-20 patch correlation"
 
 
 @dataclass(frozen=True)
@@ -52,85 +41,32 @@ class Claim:
     holds: bool
 
 
-PLAIN = Way("DDIM, shifted (the usual)", "0", "target")
-PAPER = Way("forward k=2, shifted (the paper)", "2", "target")
-SLIP = Way("forward k=2 at the next level, shifted (the slip)", "2@next", "target")
+PLAIN = ("ddim", "0", "DDIM, shifted (the usual)")
+PAPER = ("ddim", "2", "forward k=2, shifted (the paper)")
+SLIP = ("ddim", "2@next", "forward k=2 at the next level, shifted (the slip)")
 WAYS = (
     PLAIN,
-    Way("forward k=1, shifted", "1", "target"),
+    ("ddim", "1", "forward k=1, shifted"),
     PAPER,
-    Way("forward k=3, shifted", "3", "target"),
+    ("ddim", "3", "forward k=3, shifted"),
     SLIP,
-    Way("DDIM, matched", "0", "source"),
-    Way("forward k=1, matched", "1", "source"),
-    Way("forward k=2, matched", "2", "source"),
+    ("ddim:eval_at=source", "0", "DDIM, matched"),
+    ("ddim:eval_at=source", "1", "forward k=1, matched"),
+    ("ddim:eval_at=source", "2", "forward k=2, matched"),
 )
-COLUMNS = {
-    "top-20 r": "top-20 patch correlation",
-    "std plain": "std plain",
-    "std other": "std other",
-    "lag-1 plain": "lag-1 plain",
-    "lag-1 other": "lag-1 other",
-    "kurtosis": "excess kurtosis",
-    "PSNR, dB": "PSNR",
-    "SSIM": "SSIM",
-    "MAE": "MAE",
-    "MAE plain": "MAE plain",
-}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one way gave."""
-
-    diagnosis: Diagnosis
-    psnr: torch.Tensor
-    nfe: int
-
-
-def measure(model: Any, photos: Sequence[Any], way: Way, steps: int, runs: Path, batch_size: int) -> Measured:
-    """One way on all photographs; read back if it was run before."""
-    settings = InvertSettings.of(model, steps=steps, forward=(way.forward,), eval_at=way.eval_at, batch_size=batch_size)
-    place = runs / f"{model.name}-{model.digest}" / f"{len(photos)}x{steps}-{way.eval_at}-{slug(way.forward)}"
-    with progress_bar(way.title) as on_step:
-        run, diagnoses = jobs.invert_photos(model, photos, settings, place, on_step)
-    tensors = Run.load(place).tensors()
-    back = tensors[f"reconstruction.{way.forward}"].clamp(-1, 1)
-    cost: Any = run.manifest.results["cost"]
-    nfe_up = cost[way.forward]["nfe"] - steps
-    return Measured(next(iter(diagnoses.values())), psnr(tensors["images"], back), nfe_up)
-
-
-def table(found: Mapping[Way, Measured]) -> Table:
-    """Ways as rows, diagnostics as columns, true noise last; estimates with half-widths of their 95 % intervals."""
-    rows = []
-    for way, measured in found.items():
-        cells = []
-        for name in COLUMNS.values():
-            row = measured.diagnosis[name]
-            half = "" if row.low is None or row.high is None else f" ± {number((row.high - row.low) / 2)}"
-            cells.append(number(row.value) + half)
-        rows.append((way.title, str(measured.nfe), *cells))
-    last = next(iter(found.values())).diagnosis
-    nulls = [last[name].null for name in COLUMNS.values()]
-    rows.append(
-        ("true noise", "", *(number(null.mean) + f" ± {number((null.high - null.low) / 2)}" if null else "" for null in nulls))
-    )
-    return Table(("inversion", "NFE up", *COLUMNS), tuple(rows))
-
-
-def claims(found: Mapping[Way, Measured]) -> list[Claim]:
-    """The paper's sentences, judged by the numbers."""
-    plain, paper, slip = found[PLAIN], found[PAPER], found[SLIP]
-    std, fixed = plain.diagnosis["std plain"], paper.diagnosis["std plain"]
-    corr, repaired = plain.diagnosis["top-20 patch correlation"], paper.diagnosis["top-20 patch correlation"]
-    lag, lag_fixed = plain.diagnosis["lag-1 plain"], paper.diagnosis["lag-1 plain"]
+def claims(plain: Measured, paper: Measured, slip: Measured) -> list[Claim]:
+    """The paper's sentences, judged by the numbers of its three ways."""
+    usual, mended, slipped = _diagnosis(plain), _diagnosis(paper), _diagnosis(slip)
+    std, fixed, slip_std = usual["std plain"], mended["std plain"], slipped["std plain"]
+    corr, repaired = usual[R], mended[R]
+    lag, lag_fixed = usual["lag-1 plain"], mended["lag-1 plain"]
     loss, slip_loss = _difference(paper, plain), _difference(slip, paper)
-    slip_std = slip.diagnosis["std plain"]
     return [
         Claim(
             "DDIM latents of plain areas have too little noise (claims 1 and 2).",
-            f"std {_span(std)} in plain areas against {_span(plain.diagnosis['std other'])} elsewhere; noise {_null(std)}",
+            f"std {_span(std)} in plain areas against {_span(usual['std other'])} elsewhere; noise {_null(std)}",
             bool(std.high is not None and std.null and std.high < std.null.low),
         ),
         Claim(
@@ -180,22 +116,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     model = models.load(given.model)
     photos = read_parquet(given.data, model.image_size, given.count)
-    found = {way: measure(model, photos, way, given.steps, given.runs, given.batch_size) for way in WAYS}
+    ways = [Way(method, forward, given.steps, title) for method, forward, title in WAYS]
+    found = {way: measure(model, photos, way, given.runs, batch_size=given.batch_size) for way in ways}
     write(found, given.out, model, given)
 
 
-def write(found: Mapping[Way, Measured], out: Path, model: Any, given: argparse.Namespace) -> None:
+def write(found: Mapping[Way, Measured], out: Path, model: Model, given: argparse.Namespace) -> None:
     """`report.md`, `metrics.json` and `tradeoff.png`."""
-    judged = claims(found)
-    r = "top-20 patch correlation"
-    floor = found[PLAIN].diagnosis[r].null
-    points = {w.title: (m.diagnosis[r].value, m.diagnosis["PSNR"].value) for w, m in found.items()}
-    picture = plotting.tradeoff(
-        points,
-        f"top-20 patch correlation of the latents, {given.count} images",
-        "reconstruction, PSNR in dB",
-        floor.mean if floor else 0,
-    )
+    by_title = {way.title: measured for way, measured in found.items()}
+    judged = claims(by_title[PLAIN[2]], by_title[PAPER[2]], by_title[SLIP[2]])
+    diagnoses = {title: _diagnosis(measured) for title, measured in by_title.items()}
+    floor = diagnoses[PLAIN[2]][R].null
+    points = {title: (diagnosis[R].value, diagnosis["PSNR"].value) for title, diagnosis in diagnoses.items()}
+    across = f"{R} of the latents, {given.count} images"
+    picture = plotting.tradeoff(points, across, "reconstruction, PSNR in dB", floor.mean if floor else 0)
     command = f"python -m unsample.experiments.forward_start --data DATA --count {given.count} --steps {given.steps} --out OUT"
     lines = [
         "# A forward start against DDIM inversion",
@@ -214,8 +148,7 @@ def write(found: Mapping[Way, Measured], out: Path, model: Any, given: argparse.
         "model": model.name,
         "digest": model.digest,
         "count": given.count,
-        "steps": given.steps,
-        "ways": {w.title: {**asdict(w), "nfe_up": m.nfe, **m.diagnosis.to_dict()} for w, m in found.items()},
+        "ways": [{**asdict(w), "nfe_up": m.nfe_up, "seconds": m.seconds, **_diagnosis(m).to_dict()} for w, m in found.items()],
         "claims": [asdict(claim) for claim in judged],
     }
     write_atomically(out / "tradeoff.png", picture)
@@ -224,8 +157,16 @@ def write(found: Mapping[Way, Measured], out: Path, model: Any, given: argparse.
     print(out / "report.md")
 
 
+def _diagnosis(measured: Measured) -> Diagnosis:
+    if measured.diagnosis is None:
+        raise DivergenceError(measured.failure)
+    return measured.diagnosis
+
+
 def _difference(ours: Measured, theirs: Measured) -> Interval:
     """Paired change of PSNR, mean over images."""
+    if ours.psnr is None or theirs.psnr is None:
+        raise DivergenceError(ours.failure or theirs.failure)
     return bootstrap(ours.psnr - theirs.psnr)
 
 

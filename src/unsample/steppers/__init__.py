@@ -2,8 +2,6 @@
 
 from .base import Moved, Stepper, is_reversible
 from .ddim import DDIM, EvalAt
+from .registry import METHODS, Method, parse_method, sampler_of
 
-__all__ = ["DDIM", "METHODS", "EvalAt", "Moved", "Stepper", "is_reversible"]
-
-METHODS = {"ddim": DDIM}
-"""Methods by the name the command line knows them by."""
+__all__ = ["DDIM", "METHODS", "EvalAt", "Method", "Moved", "Stepper", "is_reversible", "parse_method", "sampler_of"]

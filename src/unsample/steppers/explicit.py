@@ -1,8 +1,8 @@
 """One-step explicit methods: the ones that look ahead, and one that holds back.
 
-In S = sigma / alpha and x / alpha the path is an ordinary differential equation, d(x / alpha) = eps dS, and a move with eps held
-fixed is Euler's (DDIM). `Heun` and `Midpoint` spend a second evaluation on where that leads and move with a better eps; `EasyInv`
-keeps the first and averages the move with standing still. Up and down are the same formulas; only `EasyInv` is for the way up.
+The path is an ordinary differential equation, d(x / alpha) = eps dS with S = sigma / alpha, and a move with eps held fixed is
+Euler's (DDIM). `Heun` and `Midpoint` spend a second evaluation on where that leads and move with a better eps; `EasyInv`
+averages the move with standing still. The formulas are the same up and down, but for `EasyInv`, which is for the way up.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Heun:
         """No memory."""
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
-        """x + (S_dst - S_src) (eps_src + eps_dst) / 2, for x over alpha."""
+        """One transfer along (eps_src + eps_dst) / 2."""
         eps = denoiser(x, step.src)
         if step.is_up or step.dst.sigma > 0:
             eps = (eps + denoiser(transfer(x, eps, step), step.dst)) / 2
@@ -58,10 +58,10 @@ class Heun:
 class Midpoint:
     """The explicit midpoint method in S: eps at a level between the two (the solver of RF-Solver, Wang et al. 2025).
 
-    Two evaluations a move. The network is asked at the trained timestep halfway, t = (t_src + t_dst) // 2. Its noise is not in
-    the grid and is read between the ends: log(1 + S^2), for trained tables the accumulated beta, is close to straight in t. The
-    state is taken exactly there, so that an imprecise reading costs no order. Neighbours without a timestep between them, as in
-    the first move of a leading grid, are moved by `Heun`.
+    Two evaluations a move. The network is asked at the trained timestep halfway, t = (t_src + t_dst) // 2, which the grid does
+    not have: its S is read off a straight line in t between the ends, in log(1 + S^2), for trained tables the sum of the
+    betas but for their squares. What that reading misses is of second order, as is the method; the state is at the S that was
+    read. Neighbours without a timestep between them (the first move of a leading grid) or of equal S are moved by `Heun`.
 
     >>> Midpoint().order, Midpoint().evaluations(10)
     (2, 20)
@@ -80,7 +80,7 @@ class Midpoint:
         """No memory."""
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
-        """x + (S_dst - S_src) (eps_src + (eps_mid - eps_src) / (2 c)) for x over alpha, the middle a share c of the way in S."""
+        """One transfer along eps_src + (eps_mid - eps_src) / (2 c), the middle a share c of the way in S."""
         middle = _between(step)
         if middle is None:
             return Heun().step(denoiser, x, step)
@@ -109,9 +109,9 @@ def _between(step: Step) -> Level | None:
 class EasyInv:
     """DDIM, but in a window of moves up the new state is averaged with the old one (Zhang et al. 2025, "EasyInv").
 
-    The averaging halves a move without saying so to the next one, so the window should be short: with a window of so many moves
-    the method stays first order, with one that is a share of the grid it would not converge. The paper's windows, for 50 steps:
-    Stable Diffusion 1.4 moves 3 to 12 (the default), SDXL 43 to 47, from source level `start`.
+    One evaluation a move. A window of a fixed number of moves leaves the method first order; one that is a share of the grid,
+    as its authors set it, does not converge with more steps. Their windows at 50 steps, counting moves from 0: Stable
+    Diffusion 1.4 moves 3 to 12 (the default here), SDXL 43 to 47.
 
     Attributes:
         start: Source level of the first averaged move.

@@ -240,25 +240,26 @@ class Anderson:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
         """1 + iterations evaluations up, one down."""
-        gaps: list[Tensor] = []
-        answers: list[Tensor] = []
-
-        def update(eps: Tensor, answer: Tensor, residual: Tensor) -> Tensor:
-            gaps.append((answer - eps).flatten(1))
-            answers.append(answer.flatten(1))
-            del gaps[: -self.window - 1], answers[: -self.window - 1]
-            if len(gaps) == 1:
-                return answer
-            return mixed(torch.stack(gaps, 1), torch.stack(answers, 1), self.ridge).reshape(answer.shape)
-
-        return solve(denoiser, x, step, self.iterations, update)
+        return solve(denoiser, x, step, self.iterations, Mixing(self.window, self.ridge))
 
 
-def mixed(gaps: Tensor, answers: Tensor, ridge: float) -> Tensor:
-    """The next e from the last ones' gaps and answers, both (batch, count, size); no host synchronisation."""
-    rises, lengths = gaps.diff(dim=1), gaps.diff(dim=1).norm(dim=2, keepdim=True)
-    lengths = lengths.clamp(min=torch.finfo(gaps.dtype).tiny)
-    rises = rises / lengths
-    gram = rises @ rises.mT + ridge * torch.eye(rises.shape[1], dtype=gaps.dtype, device=gaps.device)
-    weights, _ = torch.linalg.solve_ex(gram, rises @ gaps[:, -1:].mT)  # solve would wait for the device to report errors
-    return answers[:, -1] - (weights / lengths * answers.diff(dim=1)).sum(1)
+class Mixing:
+    """Anderson's update: remembers the last iterates of one move, and never waits for the device."""
+
+    def __init__(self, window: int, ridge: float) -> None:
+        self.window, self.ridge = window, ridge
+        self.gaps: list[Tensor] = []
+        self.answers: list[Tensor] = []
+
+    def __call__(self, eps: Tensor, answer: Tensor, residual: Tensor) -> Tensor:
+        """The next e."""
+        self.gaps = [*self.gaps, (answer - eps).flatten(1)][-self.window - 1 :]
+        self.answers = [*self.answers, answer.flatten(1)][-self.window - 1 :]
+        rises = torch.stack(self.gaps, 1).diff(dim=1)  # (batch, differences, size)
+        lengths = rises.norm(dim=2, keepdim=True).clamp(min=torch.finfo(eps.dtype).tiny)
+        rises = rises / lengths
+        gram = rises @ rises.mT + self.ridge * torch.eye(rises.shape[1], dtype=eps.dtype, device=eps.device)
+        aims = rises @ self.gaps[-1][:, :, None]
+        weights: Tensor = torch.linalg.solve_ex(gram, aims)[0]  # solve would wait for the device to report errors
+        change: Tensor = (weights / lengths * torch.stack(self.answers, 1).diff(dim=1)).sum(1)
+        return answer - change.reshape(answer.shape)

@@ -1,10 +1,11 @@
 """Multistep methods: one evaluation a move, asked where x is, and the answers of the last moves put to use.
 
-Along the path d(x / alpha) = eps dS (S = sigma / alpha) the answers are points of a curve; the next move integrates the polynomial
-through them. `AdamsBashforth` takes eps as a polynomial of S. `DPMSolverPP` takes predicted x0 as a polynomial of
-lambda = log(alpha / sigma) and integrates its product with the exact exponential. Both are `transfer` with a combined eps.
+Along the path, d(x / alpha) = eps dS with S = sigma / alpha, the answers are points of a curve; the next move integrates the
+polynomial through them. `AdamsBashforth` takes eps as a polynomial in S. `DPMSolverPP` takes predicted x0 as a polynomial in
+lambda = log(alpha / sigma) and integrates it exactly. Both are `transfer` with a combined eps, up and down.
 
-The first moves have fewer answers and are of lower order: the first is DDIM's. Levels of equal S count as one, with the newest answer.
+The first moves have fewer answers and are of lower order; the first is DDIM's, asked at the source. Levels of equal S count as
+one, with the newest answer.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ Memory = tuple[tuple[Level, Tensor], ...]
 class AdamsBashforth:
     """Adams-Bashforth in S with variable steps: eps extrapolated linearly (order 2) or quadratically (order 3).
 
-    One evaluation a move. Its start-up is DDIM's move and then, for order 3, one of order 2; that one DDIM move has an error of
-    the second order in its size, which is small where the first moves are (up, or from a forward start).
+    One evaluation a move. Started by a move of DDIM, whose error is of second order in its size: on the way up it is not
+    forgotten, and order 3 is then no better than order 2. Down, where it is, order 3 shows.
 
-    Source: Hairer, Norsett and Wanner 1993, III.1 and III.5 (variable steps); as a sampler in S, Zhang and Chen 2023 (DEIS).
+    Source: Hairer, Norsett and Wanner 1993, chapter III.1 and III.5 (variable steps).
 
     Attributes:
         order: 2 or 3.
@@ -97,16 +98,16 @@ def _mean_eps(step: Step, memory: Memory) -> Tensor:
 class DPMSolverPP:
     """Multistep DPM-Solver++ in lambda = log(alpha / sigma), up and down (Lu et al. 2022b, alg. 2).
 
-    One evaluation a move; order 1 is DDIM asked at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped. A move
-    from or to a level without noise (lambda infinite) is DDIM's, and an answer from there is not used again.
+    One evaluation a move; order 1 is DDIM asked at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped. A
+    move from or to a level without noise (lambda infinite) is DDIM's, and an answer from there is not used again.
 
-    Order 3 integrates the quadratic through three answers exactly. The code published with the paper, and diffusers, weigh
-    its second derivative by half as much, which leaves a method of second order (docs/deviations.md).
+    Order 3 integrates the quadratic through three answers exactly. diffusers gives its second derivative half that weight,
+    which is a method of second order; tests/parity holds both.
 
     Attributes:
         order: 1, 2 or 3. As for `AdamsBashforth`, the first moves are of lower order.
-        solver: How order 2 uses the slope: `midpoint` takes its value in the middle of the move (the paper's), `heun`
-            integrates it exactly.
+        solver: How moves of order 2 use the slope: `midpoint` takes its value in the middle of the move (the paper's), `heun`
+            integrates it exactly. Names as in diffusers.
 
     >>> DPMSolverPP()
     DPMSolverPP(order=2, solver='midpoint')
@@ -140,10 +141,10 @@ class DPMSolverPP:
         return Moved(step, transfer(x, eps, step), eps, memory)
 
     def _change(self, step: Step, memory: Memory) -> Tensor:
-        """What the move's x0 has over the newest answer.
+        """What the x0 used in the move, D, has over the newest answer m.
 
-        x_dst = (s_dst/s_src) x - a_dst expm1(-h) D with D = m + [phi_2 h m' - phi_3 h^2 m''] / -phi_1, where phi_1 = expm1(-h),
-        phi_2 = phi_1/h + 1, phi_3 = phi_2/h - 1/2: the exact integral of exp(lambda) times the polynomial m(lambda).
+        x_dst = (sigma_dst / sigma_src) x - alpha_dst phi_1 D with D = m - (phi_2 h m' - phi_3 h^2 m'') / phi_1, the exact
+        integral of exp(lambda) m(lambda) for quadratic m: phi_1 = expm1(-h), phi_2 = phi_1 / h + 1, phi_3 = phi_2 / h - 1/2.
         """
         levels = [-math.log(level.ratio) for level, _ in memory]
         answers = [answer for _, answer in memory]

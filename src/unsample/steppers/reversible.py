@@ -1,18 +1,17 @@
 """Reversible methods: a walk down from the memory of a walk up returns to its start, up to rounding.
 
-Each has a second tensor and a move that can be solved for what it replaced, with the network asked about what is there both ways:
-no equation is left to iterate. The memory, `Moved.state`, is a tuple of tensors with one row per item:
+Each keeps a second tensor and can solve its move for what the move replaced, asking the network only about what is still
+there: no equation is left to iterate. The memory, `Moved.state`, is a tuple of tensors with one row per item:
 
 - `EDICT`: (y,), a twin of x at the same level.
-- `BDIA`, `OBELM`: (x', alpha', sigma'), the neighbouring state that x came from and its level's scales, one number per item
-  in float64.
+- `BDIA`, `OBELM`: (x', alpha', sigma'), the neighbouring state that x came from, and the scales of its level as float64.
 
-To turn around, anywhere, hand `moved.state` to the next walk: `walk(denoiser, moved.x, grid.down(i), method, state=moved.state)`.
-For `BDIA` and `OBELM` the first move after the turn leads to the remembered neighbour and is a look-up; then each move takes
-the neighbour on the far side. Without a memory the first move is DDIM's, asked at the source, so that a walk down from noise is a
-sampler. Exact here means undone, not accurate: the latent is no whiter for it (docs/theory.md), and a forward start composes.
+A walk turns around at any level, up or down, when the next one is given that memory:
+`walk(denoiser, moved.x, grid.down(i), method, state=moved.state)`. `BDIA` and `OBELM` then look the first move up. A walk
+without memory is that of any method: `EDICT` starts with two equal twins, the others with a move of DDIM asked at the source.
 
-Rounding errors are not damped on both ways: the docstrings say by how much they may grow.
+Exact means undone, not accurate: the latent is no whiter for it, and a forward start composes. It needs the memory: sampling
+from the latent alone is a reconstruction like any other.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class EDICT:
-    """Two coupled states, each moved along the eps of the other and then mixed (Wallace et al. 2023, eq. 14 and 15).
+    """Two coupled states, each moved along the eps of the other and then mixed (Wallace et al. 2023).
 
-    Two evaluations a move, both told the noisier of the two levels, so never the clean one. x and its twin y change roles
-    from move to move. Up, mixing is undone and pulls the two apart by 1/p^2 a move, rounding errors included; p = 0.93 is the
-    paper's choice for 50 moves, and p = 0.93 ** (50 / N) keeps that for N.
+    Two evaluations a move, both told the noisier of the two levels, so never the clean one. The twins change roles from move
+    to move. Down, mixing keeps them together; up, it is undone and drives them apart by 1/p^2 a move. p = 0.93 is the paper's
+    choice for 50 moves; for N moves take 0.93 ** (50 / N): at N = 200, 0.93 leads to latents of a thousand times the scale.
 
     Attributes:
         p: Weight of mixing, in (0, 1]; 1 is no mixing.
@@ -74,7 +73,6 @@ class EDICT:
         """Up undoes down line by line, in reverse order."""
         swapped = max(step.src.index, step.dst.index) % 2 == 1
         first, second = (state[0], x) if swapped else (x, state[0])
-        eps: tuple[Tensor, Tensor]
         if step.is_up:
             second = (second - (1 - self.p) * first) / self.p
             first = (first - (1 - self.p) * second) / self.p
@@ -89,22 +87,18 @@ class EDICT:
             second = transfer(second, of_first, step)
             first = self.p * first + (1 - self.p) * second
             second = self.p * second + (1 - self.p) * first
-        eps = (of_first, of_second)
-        if swapped:
-            return Moved(step, second, eps[0], (first,))
-        return Moved(step, first, eps[1], (second,))
+        return Moved(step, second, of_first, (first,)) if swapped else Moved(step, first, of_second, (second,))
 
 
 @dataclass(frozen=True)
 class BDIA:
-    """Bidirectional integration: x_next = x_before / g + D(to next) - D(to before) / g, D being DDIM's moves from x.
+    """Bidirectional integration: x_{i-1} = gamma x_{i+1} + D(i to i-1) - gamma D(i to i+1), with DDIM's moves D from x_i.
 
-    One evaluation a move, at x (Zhang et al. 2024, "Exact diffusion inversion via bidirectional integration approximation"). Down, g = gamma
-    multiplies: x_{i-1} = g x_{i+1} + D(i to i-1) - g D(i to i+1). Up, the same equation is solved for x_{i+1} and divides by g,
-    so every rounding error grows by 1/g a move: g = 0.5 multiplies it by 2^N. Only g = 1, the default, is for inversion.
+    One evaluation a move, at x_i (Zhang et al. 2024). Up, the equation is solved for x_{i+1}, which divides by gamma: the
+    method's own error and rounding grow by 1/gamma a move, 2^N for gamma = 0.5. Only gamma = 1 is stable up.
 
     Attributes:
-        gamma: g, in (0, 1].
+        gamma: In (0, 1].
 
     >>> BDIA(), BDIA(gamma=0.5).order
     (BDIA(gamma=1.0), 1)
@@ -119,7 +113,7 @@ class BDIA:
 
     @property
     def order(self) -> int:
-        """Second order on evenly changing steps for gamma 1; first order otherwise."""
+        """Second order for gamma = 1, first order below."""
         return 2 if self.gamma == 1 else 1
 
     def evaluations(self, moves: int) -> int:
@@ -147,12 +141,10 @@ class BDIA:
 
 @dataclass(frozen=True)
 class OBELM:
-    """O-BELM: the two-step explicit formula of smallest error that can be run both ways (Wang et al. 2024, eq. 18).
+    """O-BELM, the most accurate of the two-step formulas that can be run both ways (Wang et al. 2024).
 
-    One evaluation a move, at x: with h = S_dst - S_src and g = S_src - S_before, for x over alpha,
-    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps. Differences between neighbours swing with (h/g)^2: over a walk up by
-    (h_last / h_first)^2, which is where its first move's error and rounding errors go on grids with tiny first steps, and a
-    reason for a forward start.
+    One evaluation a move, at x. With h = S_dst - S_src and g = S_src - S_before, for x over alpha:
+    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps; solved for x_before it is the same formula.
 
     >>> OBELM().order, OBELM().evaluations(10)
     (2, 10)

@@ -1,0 +1,139 @@
+"""Ways of inverting, measured side by side on the same photographs.
+
+A way is a method, a start and a number of steps. Each is a resumable run directory, so a comparison can be interrupted and
+goes on, and experiments that share a way share its run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import jobs
+from .diagnostics import Diagnosis, psnr
+from .diagnostics.summary import format_number as number
+from .errors import ArgumentError, DivergenceError
+from .io import Photo
+from .model import Model
+from .progress import progress_bar
+from .report import Table
+from .settings import InvertSettings
+from .starts import parse_start
+from .steppers import parse_method
+from .store import slug
+
+__all__ = ["COLUMNS", "Measured", "Way", "equal_cost", "measure", "table"]
+
+COLUMNS = {
+    "top-20 r": "top-20 patch correlation",
+    "std plain": "std plain",
+    "std other": "std other",
+    "lag-1 plain": "lag-1 plain",
+    "lag-1 other": "lag-1 other",
+    "kurtosis": "excess kurtosis",
+    "PSNR, dB": "PSNR",
+    "SSIM": "SSIM",
+    "MAE": "MAE",
+    "MAE plain": "MAE plain",
+}
+"""Heading of a column -> the diagnostic it shows."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of inverting.
+
+    Attributes:
+        method: As on the command line: `ddim`, `ddim:eval_at=source`, `fixed-point:iterations=3`.
+        forward: As on the command line: `0`, `2`, `4%`, `2@next`.
+        steps: N of the grid, up and down.
+        title: For people.
+    """
+
+    method: str
+    forward: str
+    steps: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a way gave; no diagnosis if it diverged, and then `failure` says where."""
+
+    diagnosis: Diagnosis | None
+    psnr: Tensor | None
+    nfe_up: int
+    seconds: float
+    failure: str = ""
+
+
+def equal_cost(methods: Sequence[str], forwards: Sequence[str], nfe: int, model: Model) -> list[Way]:
+    """A way for each method and start, with as many steps as `nfe` evaluations on the way up allow.
+
+    Raises:
+        ArgumentError: A budget that is too small for a method to make one move.
+    """
+    return [Way(m, f, _steps(m, f, nfe, model), f"{m}, {jobs.title(f)}") for m in methods for f in forwards]
+
+
+def _steps(method: str, forward: str, nfe: int, model: Model) -> int:
+    stepper, start = parse_method(method), parse_start(forward)
+
+    def cost(steps: int) -> int:
+        try:
+            moves = steps - start.index(model.grid(steps))
+        except ArgumentError:
+            return 0
+        return stepper.evaluations(moves) if moves > 0 else 0
+
+    fitting = [steps for steps in range(1, min(nfe + 50, len(model.schedule)) + 1) if 0 < cost(steps) <= nfe]
+    if not fitting:
+        raise ArgumentError(
+            f"{nfe} evaluations are too few for one move of {method} with forward start {forward}; raise --nfe"
+        )
+    return fitting[-1]
+
+
+def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batch_size: int = 64, seed: int = 0) -> Measured:
+    """One way on all photographs; read back if it was run before."""
+    settings = InvertSettings.of(
+        model, steps=way.steps, method=way.method, forward=(way.forward,), batch_size=batch_size, seed=seed
+    )
+    ids = hashlib.sha256("".join(photo.id for photo in photos).encode()).hexdigest()[:8]
+    place = runs / f"{model.name}-{model.digest}-{ids}" / slug(f"{way.method}-{way.forward}-{way.steps}-{seed}")
+    try:
+        with progress_bar(way.title) as on_step:
+            run, diagnoses = jobs.invert_photos(model, photos, settings, place, on_step)
+    except DivergenceError as error:
+        return Measured(None, None, 0, 0.0, str(error))
+    tensors = run.tensors()
+    cost: Any = run.manifest.results["cost"]
+    spent = cost[way.forward]
+    back = tensors[f"reconstruction.{way.forward}"].clamp(-1, 1)
+    (diagnosis,) = diagnoses.values()
+    return Measured(diagnosis, psnr(tensors["images"], back), spent["nfe_up"], spent["seconds"])
+
+
+def table(found: Mapping[Way, Measured], columns: Mapping[str, str] = COLUMNS) -> Table:
+    """Ways as rows, diagnostics as columns, true noise last; ± is half the width of a 95 % interval."""
+    rows: list[tuple[str, ...]] = []
+    null: tuple[str, ...] = ()
+    for way, measured in found.items():
+        if measured.diagnosis is None:
+            rows.append((way.title, str(way.steps), "", "diverged", *[""] * (len(columns) - 1)))
+            continue
+        cells = [measured.diagnosis[name] for name in columns.values()]
+        shown = (_spread(cell.value, cell.low, cell.high) for cell in cells)
+        rows.append((way.title, str(way.steps), str(measured.nfe_up), *shown))
+        null = null or tuple(_spread(c.null.mean, c.null.low, c.null.high) if c.null else "" for c in cells)
+    rows.append(("true noise", "", "", *null))
+    return Table(("inversion", "N", "NFE up", *columns), tuple(rows))
+
+
+def _spread(value: float, low: float | None, high: float | None) -> str:
+    return number(value) + ("" if low is None or high is None else f" ± {number((high - low) / 2)}")
