@@ -204,6 +204,56 @@ def diagnose(
 
 
 @app.command()
+def compare(
+    paths: Photos,
+    methods: Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between; or all.")] = "all",
+    nfe: Annotated[int, typer.Option(help="Network evaluations on the way up, the same for every method.")] = 50,
+    forward: Forward = "0,2",
+    seed: Seed = 0,
+    model: ModelName = "tiny-imagenet-32",
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
+        "runs/compare"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Methods and starts side by side at equal cost: whiteness against reconstruction."""
+    from . import comparison, io
+    from . import models as known
+    from .steppers import METHODS
+
+    loaded = known.load(model, device=device)
+    photos = [io.read_photo(file, loaded.image_size) for file in io.find_photos(paths)]
+    names = tuple(METHODS) if methods == "all" else tuple(methods.split(","))
+    found = comparison.compare(
+        loaded, photos, out, methods=names, forwards=_starts(forward), nfe=nfe, batch_size=batch_size, seed=seed
+    )
+    if as_json:
+        print((out / "comparison.json").read_text())
+        return
+    _print_table(comparison.table(found, comparison.BRIEF))
+    print(out / "comparison.png")
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """The methods of inversion, with their cost and source."""
+    from .report import Table
+    from .steppers import METHODS
+
+    rows = tuple(
+        (name, method.family, f"{method().evaluations(50)}", str(method().order), method.source)
+        for name, method in METHODS.items()
+    )
+    head = ("method", "family", "evaluations for 50 moves", "order", "source")
+    if as_json:
+        _print_json([dict(zip(head, row, strict=True)) for row in rows])
+    else:
+        _print_table(Table(head, rows))
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """The models known by name."""
     from .models import cards

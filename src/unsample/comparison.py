@@ -7,14 +7,16 @@ goes on, and experiments that share a way share its run.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from . import jobs
+from . import jobs, plotting
+from .atomic import write_atomically
 from .diagnostics import Diagnosis, psnr
 from .diagnostics.summary import format_number as number
 from .errors import ArgumentError, DivergenceError
@@ -24,10 +26,10 @@ from .progress import progress_bar
 from .report import Table
 from .settings import InvertSettings
 from .starts import parse_start
-from .steppers import parse_method
+from .steppers import evaluations_on, parse_method
 from .store import slug
 
-__all__ = ["COLUMNS", "Measured", "Way", "equal_cost", "measure", "table"]
+__all__ = ["COLUMNS", "Measured", "Way", "compare", "equal_cost", "measure", "table"]
 
 COLUMNS = {
     "top-20 r": "top-20 patch correlation",
@@ -42,6 +44,9 @@ COLUMNS = {
     "MAE plain": "MAE plain",
 }
 """Heading of a column -> the diagnostic it shows."""
+
+BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "lag-1 plain", "PSNR, dB")}
+"""The columns that fit a terminal."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,51 @@ def equal_cost(methods: Sequence[str], forwards: Sequence[str], nfe: int, model:
     return [Way(m, f, _steps(m, f, nfe, model), f"{m}, {jobs.title(f)}") for m in methods for f in forwards]
 
 
+def compare(
+    model: Model,
+    photos: Sequence[Photo],
+    out: Path,
+    *,
+    methods: Sequence[str],
+    forwards: Sequence[str] = ("0", "2"),
+    nfe: int = 50,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> dict[Way, Measured]:
+    """Each method with each start at equal cost on the way up; `comparison.md`, `.png` and `.json` in `out`.
+
+    The picture has whiteness across (standard deviation in plain areas, 1 for true noise) and reconstruction up. Runs are kept
+    in `out`/runs, so an interrupted comparison goes on. A way that diverges is shown as such.
+    """
+    found = {
+        way: measure(model, photos, way, out / "runs", batch_size=batch_size, seed=seed)
+        for way in equal_cost(methods, forwards, nfe, model)
+    }
+    points = {
+        way.title: (m.diagnosis["std plain"].value, m.diagnosis["PSNR"].value) for way, m in found.items() if m.diagnosis
+    }
+    if points:
+        across = f"standard deviation of the latents in plain areas, {len(photos)} pictures, {nfe} evaluations up"
+        write_atomically(out / "comparison.png", plotting.tradeoff(points, across, "reconstruction, PSNR in dB", best=1.0))
+    rows = [
+        {**asdict(way), "nfe_up": m.nfe_up, "seconds": m.seconds, "failure": m.failure}
+        | (m.diagnosis.to_dict() if m.diagnosis else {})
+        for way, m in found.items()
+    ]
+    write_atomically(out / "comparison.json", json.dumps({"nfe": nfe, "ways": rows}, indent=1).encode())
+    write_atomically(out / "comparison.md", (table(found).markdown() + "\n").encode())
+    return found
+
+
 def _steps(method: str, forward: str, nfe: int, model: Model) -> int:
     stepper, start = parse_method(method), parse_start(forward)
 
     def cost(steps: int) -> int:
+        grid = model.grid(steps)
         try:
-            moves = steps - start.index(model.grid(steps))
-        except ArgumentError:
+            return evaluations_on(stepper, list(grid.up(start.index(grid))))
+        except ArgumentError:  # the start is longer than this grid
             return 0
-        return stepper.evaluations(moves) if moves > 0 else 0
 
     fitting = [steps for steps in range(1, min(nfe + 50, len(model.schedule)) + 1) if 0 < cost(steps) <= nfe]
     if not fitting:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.steppers import METHODS
+from unsample.steppers import METHODS, evaluations_on
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 GRID = us.Grid.of(SCHEDULE, 6)
@@ -81,7 +81,7 @@ def test_every_method_states_its_cost(name, k):
     assert isinstance(method, us.Stepper)
     for _ in us.walk(counted, torch.ones((1, 2)), GRID.up(k), method):
         pass
-    assert counted.nfe == method.evaluations(6 - k)
+    assert counted.nfe == evaluations_on(method, list(GRID.up(k))) <= method.evaluations(6 - k)
 
 
 def test_ddim_prints_compares_and_refuses(untyped):

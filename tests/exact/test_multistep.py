@@ -66,9 +66,10 @@ def slope_of(counts, method, **kind):
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_order_of_convergence_is_the_one_the_method_states(method, up):
-    """Reference: the exact flow of a mixture, which keeps quantiles. The memory at the start is exact, so no start-up shows."""
-    slope, errors = slope_of([160, 320, 640], method, up=up, exact_start=True)
-    assert slope == pytest.approx(method.order, abs=0.3 if up and method == DPMSolverPP(3) else 0.2), errors  # 2.44, 2.68, ...
+    """Reference: the exact flow of a mixture, which keeps quantiles. The memory at the start is exact: no start-up."""
+    late = up and method == DPMSolverPP(3)  # its steps in lambda are long where the walk up begins: 2.2, 2.4, 2.7, 2.8, 2.9
+    slope, errors = slope_of([1280, 2560] if late else [160, 320, 640], method, up=up, exact_start=True)
+    assert slope == pytest.approx(method.order, abs=0.2), errors
     assert errors[-1] < {1: 2e-2, 2: 3e-4, 3: 1e-5}[method.order]
 
 

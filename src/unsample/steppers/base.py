@@ -6,6 +6,7 @@ differs from other methods only in which eps it uses for a move; the move itself
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..grid import Step
 
-__all__ = ["Moved", "Stepper", "is_reversible"]
+__all__ = ["Moved", "Stepper", "evaluations_on", "is_reversible"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Stepper(Protocol):
         """Order of convergence, tested."""
 
     def evaluations(self, moves: int) -> int:
-        """Network evaluations per item of a walk of so many moves up, tested."""
+        """Network evaluations per item of a walk of so many moves up, tested.
+
+        An upper bound if the method decides from the levels; it then has `evaluations_on(steps)`, which is exact.
+        """
 
     def init(self, x: Tensor) -> Any:
         """The memory before the first move."""
@@ -60,3 +64,9 @@ def is_reversible(method: Stepper) -> bool:
     The memory of such a method, `Moved.state`, is a tuple of tensors with one row per item.
     """
     return bool(getattr(method, "reversible", False))
+
+
+def evaluations_on(method: Stepper, steps: Sequence[Step]) -> int:
+    """Network evaluations per item of a walk up these very steps."""
+    exact = getattr(method, "evaluations_on", None)
+    return int(exact(steps)) if exact else method.evaluations(len(steps))

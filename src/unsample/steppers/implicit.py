@@ -204,14 +204,15 @@ class Anderson:
     """Fixed point with Anderson mixing (Walker and Ni 2011; Pan et al. 2023, AIDI-A); 1 + iterations evaluations a move.
 
     With R_k = f(u_k) - u_k, the next u is f(u_k) - sum_i g_i (f(u_{i+1}) - f(u_i)), with the g that make
-    ||R_k - sum_i g_i (R_{i+1} - R_i)|| least, per item, over the last `window` differences. For linear f it is as good as
-    GMRES, so it copes with modes that contract slowly when they are few. The residual is that before the last update.
+    ||R_k - sum_i g_i (R_{i+1} - R_i)|| least, per item, over the last `window` differences. With a linear f and a
+    window that holds them all it is GMRES: a few modes that contract slowly cost a few iterations. The residual is that before
+    the last update.
 
     Attributes:
         iterations: Improvements after the DDIM guess.
         window: Earlier iterates mixed with the last; each keeps two states in memory.
-        ridge: Tikhonov term of the least squares, relative to differences of length one. It also settles items that have
-            converged, whose differences vanish.
+        ridge: Tikhonov term: ridge sum_i g_i^2 (||R_{i+1} - R_i||^2 + ||R_k||^2) is added to what is made least. It keeps g
+            within 1 / (2 sqrt(ridge)), so that items that have converged, or that have no solution, are not thrown far.
 
     >>> Anderson(iterations=3).evaluations(50)
     200
@@ -255,11 +256,13 @@ class Mixing:
         """The next e."""
         self.gaps = [*self.gaps, (answer - eps).flatten(1)][-self.window - 1 :]
         self.answers = [*self.answers, answer.flatten(1)][-self.window - 1 :]
-        rises = torch.stack(self.gaps, 1).diff(dim=1)  # (batch, differences, size)
-        lengths = rises.norm(dim=2, keepdim=True).clamp(min=torch.finfo(eps.dtype).tiny)
-        rises = rises / lengths
+        if len(self.gaps) == 1:
+            return answer
+        rises, gap = torch.stack(self.gaps, 1).diff(dim=1), self.gaps[-1][:, :, None]  # (batch, differences, size)
+        scales = (rises.square().sum(2, keepdim=True) + gap.square().sum(1, keepdim=True)).sqrt()
+        scales = scales.clamp(min=torch.finfo(eps.dtype).tiny)
+        rises = rises / scales
         gram = rises @ rises.mT + self.ridge * torch.eye(rises.shape[1], dtype=eps.dtype, device=eps.device)
-        aims = rises @ self.gaps[-1][:, :, None]
-        weights: Tensor = torch.linalg.solve_ex(gram, aims)[0]  # solve would wait for the device to report errors
-        change: Tensor = (weights / lengths * torch.stack(self.answers, 1).diff(dim=1)).sum(1)
+        weights: Tensor = torch.linalg.solve_ex(gram, rises @ gap)[0]  # solve would wait for the device to report errors
+        change: Tensor = (weights / scales * torch.stack(self.answers, 1).diff(dim=1)).sum(1)
         return answer - change.reshape(answer.shape)

@@ -11,7 +11,8 @@ A walk turns around at any level, up or down, when the next one is given that me
 without memory is that of any method: `EDICT` starts with two equal twins, the others with a move of DDIM asked at the source.
 
 Exact means undone, not accurate: the latent is no whiter for it, and a forward start composes. It needs the memory: sampling
-from the latent alone is a reconstruction like any other.
+from the latent alone is a reconstruction like any other, and a poor one for `BDIA` and `OBELM` with few moves on a trained
+network, where on the way up their errors swing from move to move without dying out.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class EDICT:
 
     Two evaluations a move, both told the noisier of the two levels, so never the clean one. The twins change roles from move
     to move. Down, mixing keeps them together; up, it is undone and drives them apart by 1/p^2 a move. p = 0.93 is the paper's
-    choice for 50 moves; for N moves take 0.93 ** (50 / N): at N = 200, 0.93 leads to latents of a thousand times the scale.
+    choice for 50 moves; for N moves take 0.93 ** (50 / N): with 0.93 and N = 200, latents are hundreds of times too large.
 
     Attributes:
         p: Weight of mixing, in (0, 1]; 1 is no mixing.
