@@ -33,7 +33,10 @@ app = typer.Typer(
     help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
 )
 
-Photos = Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, or globs.")]
+Photos = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs, or parquet files of pictures.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")]
 ModelName = Annotated[str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, or a hub name.")]
 Method = Annotated[str, typer.Option(help="How a move up is made, with options: ddim, fixed-point:iterations=3 ...")]
 EvalAtOption = Annotated[
@@ -70,14 +73,14 @@ def invert(
     device: Device = "auto",
     dtype: Dtype = "float32",
     keep: KeepOption = "latent",
+    limit: Limit = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn photographs into noise, sample them back, and show how noise-like the noise is."""
-    from . import io
-
     _invert(
-        io.find_photos(paths),
+        paths,
+        limit,
         out,
         as_json,
         load={"name": model, "device": device, "dtype": dtype},
@@ -107,6 +110,7 @@ def demo(
 
     _invert(
         io.demo_photos(),
+        None,
         out,
         as_json,
         load={},
@@ -211,6 +215,7 @@ def compare(
     forward: Forward = "0,2",
     seed: Seed = 0,
     model: ModelName = "tiny-imagenet-32",
+    limit: Limit = None,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
@@ -224,7 +229,7 @@ def compare(
     from .steppers import METHODS
 
     loaded = known.load(model, device=device)
-    photos = [io.read_photo(file, loaded.image_size) for file in io.find_photos(paths)]
+    photos = io.read_photos(paths, loaded.image_size, limit)
     names = tuple(METHODS) if methods == "all" else tuple(methods.split(","))
     found = comparison.compare(
         loaded, photos, out, methods=names, forwards=_starts(forward), nfe=nfe, batch_size=batch_size, seed=seed
@@ -301,14 +306,16 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _invert(files: Sequence[Path], out: Path | None, as_json: bool, *, load: dict[str, Any], **settings: Any) -> None:
+def _invert(
+    places: Sequence[str | Path], limit: int | None, out: Path | None, as_json: bool, *, load: dict[str, Any], **settings: Any
+) -> None:
     from . import io, jobs
     from . import models as known
     from .settings import InvertSettings
 
     loaded = known.load(**load)
     checked = InvertSettings.of(loaded, **settings)
-    photos = [io.read_photo(file, loaded.image_size) for file in files]
+    photos = io.read_photos(places, loaded.image_size, limit)
     for photo in photos:
         for note in photo.notes:
             print(f"{photo.name}: {note}", file=sys.stderr)

@@ -22,7 +22,17 @@ from torch import Tensor
 from .atomic import write_atomically
 from .errors import ImageError
 
-__all__ = ["Photo", "decode_photo", "demo_photos", "find_photos", "load_images", "read_parquet", "read_photo", "save_png"]
+__all__ = [
+    "Photo",
+    "decode_photo",
+    "demo_photos",
+    "find_photos",
+    "load_images",
+    "read_parquet",
+    "read_photo",
+    "read_photos",
+    "save_png",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -115,24 +125,37 @@ def decode_photo(data: bytes, name: str, size: tuple[int, int]) -> Photo:
     return Photo(Path(name).name, hashlib.sha256(data).hexdigest()[:16], pixels, image.size, tuple(notes))
 
 
-def read_parquet(path: str | Path, size: tuple[int, int], count: int) -> list[Photo]:
-    """The first `count` pictures of a parquet file in the Hugging Face image layout (a column `image` with `bytes`).
+def read_photos(places: Sequence[str | Path], size: tuple[int, int], limit: int | None = None) -> list[Photo]:
+    """The pictures of files, folders, globs and parquet files, at most `limit` of them.
 
     Raises:
-        ImageError: Not such a file, or fewer pictures than asked for; a damaged picture.
+        ImageError: As `find_photos`, `read_photo` and `read_parquet`.
+    """
+    photos: list[Photo] = []
+    for path in find_photos(places):
+        left = None if limit is None else limit - len(photos)
+        if left == 0:
+            break
+        photos += read_parquet(path, size, left) if path.suffix == ".parquet" else [read_photo(path, size)]
+    return photos
+
+
+def read_parquet(path: str | Path, size: tuple[int, int], limit: int | None = None) -> list[Photo]:
+    """The first pictures of a parquet file in the Hugging Face image layout (a column `image` with `bytes`).
+
+    Raises:
+        ImageError: Not such a file, or a damaged picture in it.
     """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise ImageError("reading parquet needs pyarrow; install unsample[data]") from None
     try:
-        table = parquet.read_table(path, columns=["image"]).slice(0, count)
+        table = parquet.read_table(path, columns=["image"]).slice(0, limit)
         pictures = [row["bytes"] for row in table["image"].to_pylist()]
     except (OSError, KeyError, TypeError, ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise ImageError(f"{path} is not a parquet file with a column of images ({reason})") from None
-    if len(pictures) < count:
-        raise ImageError(f"{path} holds {len(pictures)} pictures, {count} were asked for")
     return [decode_photo(data, f"{Path(path).stem}-{index:05d}", size) for index, data in enumerate(pictures)]
 
 

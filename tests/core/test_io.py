@@ -10,7 +10,7 @@ import torch
 from PIL import Image, features
 
 import unsample as us
-from unsample.io import demo_photos, find_photos, png_bytes, read_photo, save_png, to_bytes
+from unsample.io import demo_photos, find_photos, png_bytes, read_photo, read_photos, save_png, to_bytes
 
 SIZE = (16, 16)
 RED = (255, 0, 0)
@@ -368,3 +368,22 @@ def test_writing_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(us.RunError, match="cannot write"):
         save_png(torch.zeros(3, 4, 4), tmp_path / "file" / "a.png")
+
+
+def test_parquet_of_pictures_is_read_in_order_up_to_a_limit(tmp_path):
+    """Reference: the same bytes as files."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    data = [(tmp_path / f"{i}.png", (40 * i, 10, 200)) for i in range(4)]
+    for path, colour in data:
+        Image.new("RGB", (48, 40), colour).save(path)
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path, _ in data]
+    parquet.write_table(pa.table({"image": rows, "label": [0] * 4}), tmp_path / "all.parquet")
+    photos = read_photos([tmp_path / "all.parquet", tmp_path / "3.png"], (32, 32))
+    assert [photo.id for photo in photos[:4]] == [read_photo(path, (32, 32)).id for path, _ in data]
+    assert len(photos) == 5
+    assert len(read_photos([tmp_path / "all.parquet"], (32, 32), limit=3)) == 3
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(us.ImageError, match="not a parquet file"):
+        read_photos([tmp_path / "bad.parquet"], (32, 32))

@@ -24,7 +24,7 @@ from ..comparison import Measured, Way, measure, table
 from ..diagnostics import Diagnosis, Interval, bootstrap
 from ..diagnostics.summary import format_number as number
 from ..errors import DivergenceError, UnsampleError
-from ..io import read_parquet
+from ..io import read_photos
 from ..model import Model
 
 __all__ = ["Claim", "claims", "main"]
@@ -106,7 +106,9 @@ def claims(plain: Measured, paper: Measured, slip: Measured) -> list[Claim]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment and write its report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", required=True, help="parquet file in the Hugging Face image layout")
+    parser.add_argument(
+        "--data", required=True, help="photographs: a parquet file in the Hugging Face image layout, or a folder"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--model", default="tiny-imagenet-32")
     parser.add_argument("--count", type=int, default=512)
@@ -115,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/forward-start"))
     given = parser.parse_args(arguments)
     model = models.load(given.model)
-    photos = read_parquet(given.data, model.image_size, given.count)
+    photos = read_photos([given.data], model.image_size, given.count)
+    given.count = len(photos)
     ways = [Way(method, forward, given.steps, title) for method, forward, title in WAYS]
     found = {way: measure(model, photos, way, given.runs, batch_size=given.batch_size) for way in ways}
     write(found, given.out, model, given)
