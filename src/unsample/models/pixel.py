@@ -29,8 +29,10 @@ class UNet2D:
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Raw prediction of `x`'s shape and dtype."""
-        output: Tensor = self.unet(x.to(self.unet.dtype), t, class_labels=condition, return_dict=False)[0]
-        return output[:, : self.channels].to(x.dtype)
+        output: Tensor = self.unet(
+            x.to(self.unet.dtype, memory_format=torch.channels_last), t, class_labels=condition, return_dict=False
+        )[0]
+        return output[:, : self.channels].to(x.dtype).contiguous()
 
 
 def load_pixel(
@@ -71,7 +73,7 @@ def load_pixel(
     astray = [str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[keys]]
     if astray:  # diffusers would leave these at random
         raise ModelError(f"cannot load {source!r}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
-    unet = unet.eval().requires_grad_(False).to(device)
+    unet = unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     channels = unet.config.in_channels
@@ -114,7 +116,7 @@ def digest_of(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(module.state_dict().items()):
         digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
