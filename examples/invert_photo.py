@@ -6,7 +6,6 @@ python examples/invert_photo.py [steps]
 import sys
 
 import unsample as us
-from unsample.diagnostics import diagnose
 from unsample.io import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
@@ -16,4 +15,4 @@ images = us.load_images(demo_photos(), size=model.image_size)
 for start in (us.FromImage(), us.ForwardNoise(steps=2)):
     result = us.reconstruct(model, images, steps=steps, start=start)
     print(f"\n{start}: {result.nfe} network evaluations")
-    print(diagnose(result.trajectory.latent, images=images, reconstruction=result.images.clamp(-1, 1)))
+    print(us.diagnose(result.trajectory.latent, images=images, reconstruction=result.images.clamp(-1, 1)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from .codec import Codec, PixelCodec
 from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
+from .diagnostics import Diagnosis, diagnose
 from .errors import (
     ArgumentError,
     DivergenceError,
@@ -48,6 +49,7 @@ __all__ = [
     "Codec",
     "Counted",
     "Denoiser",
+    "Diagnosis",
     "DivergenceError",
     "ForwardNoise",
     "FromImage",
@@ -75,6 +77,7 @@ __all__ = [
     "Trajectory",
     "UnknownNameError",
     "UnsampleError",
+    "diagnose",
     "draw_noise",
     "invert",
     "load",
