@@ -213,7 +213,8 @@ class Trainer:
     @torch.no_grad()
     def save_model(self, folder: Path, classes: tuple[str, ...] = ()) -> None:
         """Write the averaged network as a directory that `unsample.load` takes."""
-        network, recipe = UNet2DModel.from_config(self.model.config), self.recipe
+        config = {key: value for key, value in self.model.config.items() if key != "_name_or_path"}  # a path of this machine
+        network, recipe = UNet2DModel.from_config(config), self.recipe
         network.load_state_dict(self.average)
         network.save_pretrained(folder / "unet")
         scheduler = DDIMScheduler(recipe.timesteps, beta_start=recipe.beta_start, beta_end=recipe.beta_end, clip_sample=False)
