@@ -92,7 +92,12 @@ def test_methods_lists_every_method(unsample):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("ddim:eval_at", "options like"), ("ddim:speed=3", "unknown option"), ("heun:order=1", "unknown option"), ("nope", "unknown")],
+    [
+        ("ddim:eval_at", "options like"),
+        ("ddim:speed=3", "unknown option"),
+        ("heun:order=1", "unknown option"),
+        ("nope", "unknown"),
+    ],
 )
 def test_methods_people_mistype(text, says):
     with pytest.raises(us.ArgumentError, match=says):
