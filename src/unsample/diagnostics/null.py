@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from ._border import check_at_least
@@ -53,7 +52,7 @@ class Null:
     @classmethod
     def normal(cls, mean: float, std: float, *, draws: float, freedom: int) -> Null:
         """The null with Student's prediction interval, `std` being known to `freedom` degrees of freedom."""
-        reach = float(stdtrit(freedom, 0.975)) * std * math.sqrt(1 + 1 / draws)
+        reach = student_reach(freedom) * std * math.sqrt(1 + 1 / draws)
         return cls(mean, std, mean - reach, mean + reach)
 
 
@@ -115,3 +114,14 @@ def nulls(
     check_at_least(draws, 2, "draws")
     rows = [statistics(true_noise(shape, seed=seed, draw=draw, device=device)) for draw in range(draws)]
     return {name: Null.from_values([row[name] for row in rows]) for name in rows[0]}
+
+
+def student_reach(freedom: int) -> float:
+    """Half the width of a 95 % interval in standard errors, for an error known to `freedom` degrees of freedom.
+
+    >>> round(student_reach(9), 3)
+    2.262
+    """
+    from scipy.special import stdtrit  # half a second, which `import unsample` should not cost
+
+    return float(stdtrit(freedom, 0.975))

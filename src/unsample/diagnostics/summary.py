@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxtyping import Bool, Float
-from scipy.special import stdtrit
 from torch import Tensor
 
 from .._typing import Images
@@ -18,7 +17,7 @@ from ._border import Batch, Mask, PerImage, check_batch, check_images, check_sam
 from .correlation import MIN_IMAGES, correlation_floor, top_k_jackknife
 from .gaussianity import pooled_moments
 from .intervals import Pooled, bootstrap
-from .null import Null, nulls
+from .null import Null, nulls, student_reach
 from .regions import area_sums, plain_mask, resize_mask
 
 __all__ = ["Diagnosis", "Row", "diagnose"]
@@ -188,7 +187,7 @@ def _patch_row(latent: Latent, seed: int) -> Row:
     if variables * (variables - 1) < 40:
         return Row(PATCH_ROW, math.nan, note=f"needs windows of at least 20 pairs, given {variables} values")
     found = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
-    reach = float(stdtrit(JACKKNIFE_GROUPS - 1, 0.975)) * found.error
+    reach = student_reach(JACKKNIFE_GROUPS - 1) * found.error
     floor = correlation_floor(n, latent.shape[1:], seed=seed, device=latent.device)
     note = "true noise is the floor at this number of images"
     return Row(PATCH_ROW, found.value, found.value - reach, found.value + reach, floor, note)
