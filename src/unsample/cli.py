@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,7 +231,7 @@ def compare(
 
     loaded = known.load(model, device=device)
     photos = io.read_photos(paths, loaded.image_size, limit)
-    names = tuple(METHODS) if methods == "all" else tuple(methods.split(","))
+    names = tuple(METHODS) if methods == "all" else tuple(re.split(r",(?![^(]*\))", methods))
     found = comparison.compare(
         loaded, photos, out, methods=names, forwards=_starts(forward), nfe=nfe, batch_size=batch_size, seed=seed
     )
