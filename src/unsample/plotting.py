@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], across: str, up: str, be
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.5, max(4.5, 0.19 * len(points) + 0.4)), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axis = figure.subplots()
     axis.axvline(best, color="0.6", linestyle="--", linewidth=1)
@@ -117,7 +118,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], across: str, up: str, be
     for index, (name, (x, y)) in enumerate(points.items()):
         axis.plot(x, y, "osD^vP*X"[index % 8], color=f"C{index % 10}", markersize=8, label=name)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    axis.set_xlabel(across)
+    axis.set_xlabel(textwrap.fill(across, 60))
     axis.set_ylabel(up)
     axis.margins(0.15)
     return _png(figure, canvas)
