@@ -160,9 +160,13 @@ def reconstruct(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sample the pictures back from the latents of a run, with its settings or others."""
+    """Sample the pictures back from the latents of a run, with its settings or others.
+
+    The latents of a reversible method turn around with their memory, unless --steps asks for another grid.
+    """
     from . import jobs, models
-    from .settings import SampleSettings
+    from .settings import InvertSettings, SampleSettings
+    from .steppers import DDIM, sampler_of
     from .store import Run
 
     source = Run.load(run)
@@ -170,7 +174,8 @@ def reconstruct(
     start = starts[-1] if forward is None else forward
     if start not in starts:
         raise ArgumentError(f"--forward: the run in {run} has the starts {', '.join(starts)}, not {start}")
-    latents = source.tensors()[f"latent.{start}"]
+    tensors = source.tensors()
+    latents = tensors[f"latent.{start}"]
     made: Any = source.manifest.settings
     loaded = models.load(made["model"], device=device, dtype=made["dtype"])
     if loaded.digest != made["model_digest"]:
@@ -187,8 +192,13 @@ def reconstruct(
         source=f"{start} of {_digest(source.manifest.model_dump_json(include={'settings', 'items'}))}",
     )
     names = [item.name for item in source.manifest.items]
+    same_grid = settings.steps == made["steps"]
+    sampler = sampler_of(InvertSettings(**made).stepper()) if same_grid else DDIM()
+    memory = [tensors[name] for name in sorted(tensors) if same_grid and re.fullmatch(rf"memory\d+\.{re.escape(start)}", name)]
     with progress_bar("sampling back") as on_step:
-        done = jobs.sample_images(loaded, settings, _place(out, "reconstruct", settings), on_step, latents, names)
+        done = jobs.sample_images(
+            loaded, settings, _place(out, "reconstruct", settings), on_step, latents, names, sampler, memory
+        )
     _tell(done.path, as_json, done.manifest.model_dump(), "overview.png")
 
 

@@ -7,7 +7,7 @@ are cut the same way every time, so an interrupted run ends bit-identical to one
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from .errors import DivergenceError, RunError
 from .inversion import invert
 from .io import Photo, png_bytes
 from .model import Model
-from .sampling import OnStep, batches, draw_noise, sample
+from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
 from .starts import FromImage, Start, parse_start
-from .steppers import sampler_of
+from .steppers import DDIM, Stepper, sampler_of
 from .store import Item, Part, Run, slug
 from .trajectory import Keep
 
@@ -121,7 +121,10 @@ def invert_photos(
     """
     run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos])
     if run.complete:
-        return run, diagnose_run(run)
+        diagnoses = diagnose_run(run)
+        if not (run.path / "report.html").is_file():  # stopped between the last tensor and the report
+            write_report(run, run.tensors(), diagnoses)
+        return run, diagnoses
     pixels = torch.stack([photo.pixels for photo in photos])
     starts = {text: parse_start(text) for text in settings.forward}
     grid = model.grid(settings.steps)
@@ -148,8 +151,12 @@ def sample_images(
     on_step: OnStep | None = None,
     latents: Tensor | None = None,
     names: Sequence[str] | None = None,
+    sampler: Stepper = DDIM(),
+    memory: Sequence[Tensor] = (),
 ) -> Run:
     """Sample from true noise, or from the `latents` of a run; writes the pictures and a sheet of them.
+
+    `sampler` and `memory` are for the latents of a reversible method, which turns around with them.
 
     Raises:
         RunError: `out` holds something else, or cannot be written.
@@ -163,7 +170,22 @@ def sample_images(
         return run
     noise = draw_noise(model, settings.count, seed=settings.seed) if latents is None else latents
     progress = Progress(on_step, settings.count * settings.steps)
-    parts = [_sample_batch(model, settings, run, noise, rows, progress) for rows in batches(len(noise), settings.batch_size)]
+
+    def walk_down(rows: slice, on_step: OnStep) -> Samples:
+        return sample(
+            model,
+            noise[rows],
+            steps=settings.steps,
+            method=sampler,
+            condition=settings.label,
+            guidance=settings.guidance,
+            memory=[tensor[rows] for tensor in memory],
+            on_step=on_step,
+        )
+
+    parts = [
+        _sample_batch(run, walk_down, rows, settings.steps, progress) for rows in batches(len(noise), settings.batch_size)
+    ]
     samples = torch.cat([part.tensors["samples"] for part in parts])
     for index, (item, image) in enumerate(zip(items, samples, strict=True)):
         run.write(f"samples/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
@@ -172,21 +194,16 @@ def sample_images(
     return run
 
 
-def _sample_batch(model: Model, settings: SampleSettings, run: Run, noise: Tensor, rows: slice, progress: Progress) -> Part:
-    key, moves = f"{rows.start:06d}", len(noise[rows]) * settings.steps
+def _sample_batch(
+    run: Run, walk_down: Callable[[slice, OnStep], Samples], rows: slice, steps: int, progress: Progress
+) -> Part:
+    key, moves = f"{rows.start:06d}", (rows.stop - rows.start) * steps
     stored = run.stored(key)
     if stored is not None:
         progress.skip(moves)
         return stored
     began = time.perf_counter()
-    back = sample(
-        model,
-        noise[rows],
-        steps=settings.steps,
-        condition=settings.label,
-        guidance=settings.guidance,
-        on_step=progress.walk(moves),
-    )
+    back = walk_down(rows, progress.walk(moves))
     if not bool(torch.isfinite(back.images).all()):
         raise DivergenceError("a sample left the finite numbers; try a smaller guidance, more steps, or float32")
     return run.store(key, Part({"samples": back.images.cpu()}, back.nfe, time.perf_counter() - began))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import unsample as us
 from unsample import comparison, jobs
@@ -81,6 +82,9 @@ def test_a_reversible_method_reconstructs_exactly_with_its_memory(unsample, tmp_
     mae = next(row["value"] for row in rows if row["name"] == "MAE")
     x1_noise = us.load().grid(10)[1].sigma  # what remains is the forward start's own noise, undone by the last move
     assert mae < 5 * x1_noise
+    assert unsample("reconstruct", tmp_path / "run", "--out", tmp_path / "back").code == 0
+    again = load_file(tmp_path / "back" / "latents.safetensors")["samples"]
+    assert torch.equal(again, load_file(tmp_path / "run" / "latents.safetensors")["reconstruction.1"])
 
 
 def test_methods_lists_every_method(unsample):

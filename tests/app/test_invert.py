@@ -86,6 +86,14 @@ def test_a_rerun_of_a_complete_run_does_no_work(unsample, photos, tmp_path, monk
     assert again.out == first.out
 
 
+def test_a_run_stopped_before_its_report_gets_it_on_a_rerun(unsample, photos, tmp_path):
+    arguments = ("invert", photos[0], *QUICK, "--out", tmp_path / "run")
+    unsample(*arguments)
+    (tmp_path / "run" / "report.html").unlink()
+    assert unsample(*arguments).code == 0
+    assert "true noise" in (tmp_path / "run" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
