@@ -44,6 +44,10 @@ EvalAtOption = Annotated[
     str | None, typer.Option("--eval-at", help="The level the network is told on the way up: target (default) or source.")
 ]
 Steps = Annotated[int, typer.Option(help="Moves from one end of the grid to the other.")]
+SpacingOption = Annotated[
+    str | None,
+    typer.Option("--spacing", help="leading, trailing, linspace, trdi, karras, log-snr; default: the model's own."),
+]
 Forward = Annotated[
     str,
     typer.Option(help="Forward start: 0 (plain inversion), 2, 4%, sigma=0.1; several with commas, side by side."),
@@ -66,6 +70,7 @@ def invert(
     method: Method = "ddim",
     eval_at: EvalAtOption = None,
     steps: Steps = 50,
+    spacing: SpacingOption = None,
     forward: Forward = "4%",
     seed: Seed = 0,
     guidance: Guidance = 1.0,
@@ -88,6 +93,7 @@ def invert(
         method=method,
         eval_at=eval_at,
         steps=steps,
+        spacing=spacing,
         forward=_starts(forward),
         seed=seed,
         guidance=guidance,
@@ -126,6 +132,7 @@ def sample(
     model: ModelName = "tiny-imagenet-32",
     count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
     steps: Steps = 50,
+    spacing: SpacingOption = None,
     seed: Seed = 0,
     guidance: Guidance = 1.0,
     label: Label = None,
@@ -141,7 +148,15 @@ def sample(
 
     loaded = models.load(model, device=device, dtype=dtype)
     settings = SampleSettings.of(
-        loaded, count=count, steps=steps, seed=seed, guidance=guidance, label=label, batch_size=batch_size, dtype=dtype
+        loaded,
+        count=count,
+        steps=steps,
+        spacing=spacing,
+        seed=seed,
+        guidance=guidance,
+        label=label,
+        batch_size=batch_size,
+        dtype=dtype,
     )
     with progress_bar("sampling") as on_step:
         run = jobs.sample_images(loaded, settings, _place(out, "sample", settings), on_step)
@@ -162,12 +177,14 @@ def reconstruct(
 ) -> None:
     """Sample the pictures back from the latents of a run, with its settings or others.
 
-    The latents of a reversible method turn around with their memory, unless --steps asks for another grid.
+    What the method stored besides the latents is used, unless --steps asks for another grid.
     """
     from . import jobs, models
+    from .methods import sampler_of
     from .settings import InvertSettings, SampleSettings
-    from .steppers import DDIM, sampler_of
+    from .steppers import DDIM
     from .store import Run
+    from .stored import Stored
 
     source = Run.load(run)
     starts = jobs.starts_of(source)
@@ -184,6 +201,7 @@ def reconstruct(
         loaded,
         count=len(latents),
         steps=steps or made["steps"],
+        spacing=made["spacing"],
         guidance=made["guidance"] if guidance is None else guidance,
         label=made["label"] if label is None else None if label == "none" else label,
         seed=made["seed"],
@@ -193,11 +211,12 @@ def reconstruct(
     )
     names = [item.name for item in source.manifest.items]
     same_grid = settings.steps == made["steps"]
-    sampler = sampler_of(InvertSettings(**made).stepper()) if same_grid else DDIM()
-    memory = [tensors[name] for name in sorted(tensors) if same_grid and re.fullmatch(rf"memory\d+\.{re.escape(start)}", name)]
+    sampler = sampler_of(InvertSettings(**made).inversion()) if same_grid else DDIM()
+    kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
+    kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if same_grid and name.startswith("stored.")}
     with progress_bar("sampling back") as on_step:
         done = jobs.sample_images(
-            loaded, settings, _place(out, "reconstruct", settings), on_step, latents, names, sampler, memory
+            loaded, settings, _place(out, "reconstruct", settings), on_step, latents, names, sampler, Stored.of(kept)
         )
     _tell(done.path, as_json, done.manifest.model_dump(), "overview.png")
 
@@ -224,6 +243,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between; or all.")] = "all",
     nfe: Annotated[int, typer.Option(help="Network evaluations on the way up, the same for every method.")] = 50,
     forward: Forward = "0,2",
+    spacing: SpacingOption = None,
     seed: Seed = 0,
     model: ModelName = "tiny-imagenet-32",
     limit: Limit = None,
@@ -237,13 +257,21 @@ def compare(
     """Methods and starts side by side at equal cost: whiteness against reconstruction."""
     from . import comparison, io
     from . import models as known
-    from .steppers import METHODS
+    from .methods import METHODS
 
     loaded = known.load(model, device=device)
     photos = io.read_photos(paths, loaded.image_size, limit)
     names = tuple(METHODS) if methods == "all" else tuple(re.split(r",(?![^(]*\))", methods))
     found = comparison.compare(
-        loaded, photos, out, methods=names, forwards=_starts(forward), nfe=nfe, batch_size=batch_size, seed=seed
+        loaded,
+        photos,
+        out,
+        methods=names,
+        forwards=_starts(forward),
+        spacing=spacing,
+        nfe=nfe,
+        batch_size=batch_size,
+        seed=seed,
     )
     if as_json:
         print((out / "comparison.json").read_text())
@@ -255,11 +283,11 @@ def compare(
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """The methods of inversion, with their cost and source."""
+    from .methods import METHODS
     from .report import Table
-    from .steppers import METHODS
 
     rows = tuple(
-        (name, method.family, f"{method().evaluations(50)}", str(method().order), method.source)
+        (name, method.family, f"{method().evaluations(50)}", str(getattr(method(), "order", "exact")), method.source)
         for name, method in METHODS.items()
     )
     head = ("method", "family", "evaluations for 50 moves", "order", "source")

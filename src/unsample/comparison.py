@@ -21,12 +21,13 @@ from .diagnostics import Diagnosis, psnr
 from .diagnostics.summary import format_number as number
 from .errors import ArgumentError, DivergenceError
 from .io import Photo
+from .methods import parse_method
 from .model import Model
 from .progress import progress_bar
 from .report import Table
 from .settings import InvertSettings
 from .starts import parse_start
-from .steppers import evaluations_on, parse_method
+from .steppers import evaluations_on
 from .store import slug
 
 __all__ = ["COLUMNS", "Measured", "Way", "compare", "equal_cost", "measure", "table"]
@@ -64,6 +65,7 @@ class Way:
     forward: str
     steps: int
     title: str
+    spacing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ class Measured:
     failure: str = ""
 
 
-def equal_cost(methods: Sequence[str], forwards: Sequence[str], nfe: int, model: Model) -> list[Way]:
+def equal_cost(
+    methods: Sequence[str], forwards: Sequence[str], nfe: int, model: Model, spacing: str | None = None
+) -> list[Way]:
     """A way for each method and start, with as many steps as `nfe` evaluations on the way up allow.
 
     Raises:
         ArgumentError: A budget that is too small for a method to make one move.
     """
-    return [Way(m, f, _steps(m, f, nfe, model), f"{m}, {jobs.title(f)}") for m in methods for f in forwards]
+    return [Way(m, f, _steps(m, f, nfe, model, spacing), f"{m}, {jobs.title(f)}", spacing) for m in methods for f in forwards]
 
 
 def compare(
@@ -93,6 +97,7 @@ def compare(
     *,
     methods: Sequence[str],
     forwards: Sequence[str] = ("0", "2"),
+    spacing: str | None = None,
     nfe: int = 50,
     batch_size: int = 64,
     seed: int = 0,
@@ -104,7 +109,7 @@ def compare(
     """
     found = {
         way: measure(model, photos, way, out / "runs", batch_size=batch_size, seed=seed)
-        for way in equal_cost(methods, forwards, nfe, model)
+        for way in equal_cost(methods, forwards, nfe, model, spacing)
     }
     points = {
         way.title: (m.diagnosis["std plain"].value, m.diagnosis["PSNR"].value) for way, m in found.items() if m.diagnosis
@@ -122,13 +127,14 @@ def compare(
     return found
 
 
-def _steps(method: str, forward: str, nfe: int, model: Model) -> int:
-    stepper, start = parse_method(method), parse_start(forward)
+def _steps(method: str, forward: str, nfe: int, model: Model, spacing: str | None) -> int:
+    inversion, start = parse_method(method), parse_start(forward)
 
     def cost(steps: int) -> int:
-        grid = model.grid(steps)
+        grid = model.grid(steps, spacing)
         try:
-            return evaluations_on(stepper, list(grid.up(start.index(grid))))
+            moves = list(grid.up(start.index(grid)))
+            return evaluations_on(inversion, moves) if moves else 0
         except ArgumentError:  # the start is longer than this grid
             return 0
 
@@ -143,10 +149,17 @@ def _steps(method: str, forward: str, nfe: int, model: Model) -> int:
 def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batch_size: int = 64, seed: int = 0) -> Measured:
     """One way on all photographs; read back if it was run before."""
     settings = InvertSettings.of(
-        model, steps=way.steps, method=way.method, forward=(way.forward,), batch_size=batch_size, seed=seed
+        model,
+        steps=way.steps,
+        spacing=way.spacing,
+        method=way.method,
+        forward=(way.forward,),
+        batch_size=batch_size,
+        seed=seed,
     )
     ids = hashlib.sha256("".join(photo.id for photo in photos).encode()).hexdigest()[:8]
-    place = runs / f"{model.name}-{model.digest}-{ids}" / slug(f"{way.method}-{way.forward}-{way.steps}-{seed}")
+    name = f"{way.method}-{way.forward}-{way.steps}-{way.spacing or 'own'}-{seed}"
+    place = runs / f"{model.name}-{model.digest}-{ids}" / slug(name)
     try:
         with progress_bar(way.title) as on_step:
             run, diagnoses = jobs.invert_photos(model, photos, settings, place, on_step)

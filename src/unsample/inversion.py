@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ._typing import Images
-from .denoiser import Counted
+from .corrected import Corrected, Recorder
+from .denoiser import Counted, Replayed
 from .errors import ArgumentError
 from .grid import Grid
+from .methods import inversion_of, moves_of, sampler_of
 from .model import Condition, Model
 from .rng import ItemNoise
 from .sampling import OnStep, batches, broadcast_conditions, counter, sample
 from .starts import ForwardNoise, Start
-from .steppers import DDIM, Stepper, is_reversible, sampler_of
+from .steppers import DDIM, Stepper, is_reversible
+from .stored import Stored
 from .trajectory import Keep, Keeper, Trajectory
 from .walk import walk
 
@@ -35,7 +38,7 @@ def invert(
     images: Images,
     *,
     steps: int = 50,
-    method: Stepper = DDIM(),
+    method: Stepper | Corrected = DDIM(),
     start: Start = DEFAULT_START,
     condition: Condition | Sequence[Condition] = None,
     guidance: float = 1.0,
@@ -80,27 +83,83 @@ def invert(
     first, last = start.index(grid), grid.steps if until is None else until
     if not first <= last <= grid.steps:
         raise ArgumentError(f"until={until} must lie between the start's level {first} and the grid's end {grid.steps}")
-    report = counter(on_step, total=len(images) * (last - first))
+    if isinstance(method, Corrected) and last < grid.steps:
+        raise ArgumentError(f"{method} is recorded on the way down from the noisy end; leave out until={until}")
+    report = counter(on_step, total=len(images) * moves_of(method, grid, first, last))
 
-    def part(rows: slice) -> Trajectory:
+    def group(x0: Tensor, rows: list[int], start: Start) -> Trajectory:
+        denoiser = Counted(model.denoiser(conditions and [conditions[row] for row in rows], guidance))
+        batch = _Batch(denoiser, images[rows], x0, grid, ItemNoise(seed, [ids[row] for row in rows]), report)
+        keeper = Keeper(keep, last)
+        if isinstance(method, Corrected):
+            found = batch.record(start, method, keeper)
+        else:
+            found = batch.ascend(start, method, last, keeper)
+        return replace(found, nfe=denoiser.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
+
+    parts: list[Trajectory] = []
+    order: list[int] = []
+    for rows in batches(len(images), batch_size):
         x0 = model.codec.encode(images[rows].to(model.device))
         if tuple(x0.shape[1:]) != model.shape:
             raise ArgumentError(
                 f"expected images that model {model.name!r} can take as states of shape {model.shape}, "
                 f"given {tuple(images.shape)}: check their channels"
             )
-        x = start.place(x0, grid, ItemNoise(seed, ids[rows]))
-        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
-        keeper = Keeper(keep, last)
-        keeper.begin(first, x)
-        memory: tuple[Tensor, ...] = ()
-        for moved in walk(denoiser, x, grid.up(first, last), method):
-            x, memory = moved.x, moved.state if is_reversible(method) else ()
-            keeper.take(moved)
-            report(len(x))
-        return Trajectory(x, first, last, denoiser.nfe, keeper.states, keeper.eps, keeper.residuals, memory=memory)
+        starts = start.decide(images[rows], x0, grid, inversion_of(method))
+        for one in dict.fromkeys(starts):
+            members = [i for i, other in enumerate(starts) if other == one]
+            order += [rows.start + i for i in members]
+            parts.append(group(x0[members], order[-len(members) :], one))
+    joined = Trajectory.cat(parts)
+    return joined if order == sorted(order) else joined.take(torch.tensor(order).argsort())
 
-    return Trajectory.cat([part(rows) for rows in batches(len(images), batch_size)])
+
+@dataclass(frozen=True)
+class _Batch:
+    """Items that start at the same level and are walked together."""
+
+    denoiser: Counted
+    images: Tensor
+    x0: Tensor
+    grid: Grid
+    noise: ItemNoise
+    report: Callable[[int], None]
+
+    def ascend(self, start: Start, method: Stepper, last: int, *keepers: Keeper) -> Trajectory:
+        """From the start's level up to level `last`."""
+        first = start.index(self.grid)
+
+        def climb(k: int) -> Tensor:
+            x = self.x0
+            for moved in walk(self.denoiser, x, self.grid.up(0, k), method):
+                x = moved.x
+            return x
+
+        x = start.place(self.x0, self.grid, self.noise, images=self.images, climb=climb)
+        memory: tuple[Tensor, ...] = ()
+        for keeper in keepers:
+            keeper.begin(first, x)
+        for moved in walk(self.denoiser, x, self.grid.up(first, last), method):
+            x, memory = moved.x, moved.state if is_reversible(method) else ()
+            for keeper in keepers:
+                keeper.take(moved)
+            self.report(len(x))
+        return Trajectory(x, first, last, 0, stored=Stored(memory))
+
+    def record(self, start: Start, method: Corrected, keeper: Keeper) -> Trajectory:
+        """Up the path of `method`, and down beside it."""
+        top = self.grid.steps
+        kept = Keeper(Keep(method.keeps, device=str(self.x0.device)), top)
+        found = self.ascend(start, method.inversion, top, keeper, kept) if method.inversion else None
+        path = method.path(self.x0, self.grid, self.noise, kept.states)
+        latent, memory = (found.latent, found.stored.memory) if found else (path(top), ())
+        assert latent is not None  # a path of forward diffusion has a state at every level
+        eps = kept.eps if method.keeps == "eps" else {}
+        known, recorder = Replayed(eps, otherwise=self.denoiser) if eps else self.denoiser, Recorder(path)
+        for moved in walk(known, latent, self.grid.down(), method.sampler, memory or None, recorder):
+            self.report(len(moved.x))
+        return Trajectory(latent, found.start if found else top, top, 0, stored=Stored(memory, recorder.corrections, eps))
 
 
 @dataclass(frozen=True)
@@ -123,7 +182,7 @@ def reconstruct(
     images: Images,
     *,
     steps: int = 50,
-    method: Stepper = DDIM(),
+    method: Stepper | Corrected = DDIM(),
     sampler: Stepper | None = None,
     start: Start = DEFAULT_START,
     condition: Condition | Sequence[Condition] = None,
@@ -136,11 +195,12 @@ def reconstruct(
 ) -> Reconstruction:
     """Invert with `method`, sample back with `sampler`; the other arguments are those of `invert`.
 
-    A reversible method samples back by itself, with its memory, unless another `sampler` is given; the others by DDIM.
+    What the method stores is used on the way back, unless another `sampler` than its own is given; most methods store nothing
+    and sample back by DDIM.
     """
     back_by = sampler or sampler_of(method)
     grid = grid or model.grid(steps)
-    there, back = len(images) * (grid.steps - start.index(grid)), len(images) * grid.steps
+    there, back = len(images) * moves_of(method, grid, start.index(grid), grid.steps), len(images) * grid.steps
 
     def shifted(offset: int) -> OnStep | None:
         return on_step and (lambda done, _total: on_step(offset + done, there + back))
@@ -162,7 +222,7 @@ def reconstruct(
         model,
         trajectory.latent,
         method=back_by,
-        memory=trajectory.memory if back_by == method else (),
+        stored=trajectory.stored if back_by == sampler_of(method) else Stored(),
         condition=condition,
         guidance=guidance,
         batch_size=batch_size,

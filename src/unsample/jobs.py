@@ -20,12 +20,14 @@ from .diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
 from .errors import DivergenceError, RunError
 from .inversion import invert
 from .io import Photo, png_bytes
+from .methods import moves_of, sampler_of
 from .model import Model
 from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
 from .starts import FromImage, Start, parse_start
-from .steppers import DDIM, Stepper, sampler_of
+from .steppers import DDIM, Stepper
 from .store import Item, Part, Run, slug
+from .stored import Stored
 from .trajectory import Keep
 
 __all__ = ["diagnose_run", "invert_photos", "sample_images"]
@@ -63,15 +65,16 @@ class _Inversion:
     def batch(self, pixels: Tensor, rows: slice) -> Part:
         """The batch `rows` of `pixels`: read back if it was finished before, made and stored otherwise."""
         key = f"{self.key}.{rows.start:06d}"
-        up = self.settings.steps - self.start.index(self.model.grid(self.settings.steps))
+        grid, method = self.settings.grid(self.model), self.settings.inversion()
+        up = moves_of(method, grid, self.start.index(grid), grid.steps)
         count = len(pixels[rows])
         stored = self.run.stored(key)
         if stored is not None:
-            self.progress.skip(count * (up + self.settings.steps))
+            self.progress.skip(count * (up + grid.steps))
             return stored
-        began, method = time.perf_counter(), self.settings.stepper()
+        began = time.perf_counter()
         shared: dict[str, Any] = {
-            "steps": self.settings.steps,
+            "grid": grid,
             "condition": self.settings.label,
             "guidance": self.settings.guidance,
         }
@@ -93,12 +96,12 @@ class _Inversion:
             self.model,
             there.latent,
             method=sampler_of(method),
-            memory=there.memory,
-            on_step=self.progress.walk(count * self.settings.steps),
+            stored=there.stored,
+            on_step=self.progress.walk(count * grid.steps),
             **shared,
         )
         tensors = {"latent": there.latent.cpu(), "reconstruction": back.images.cpu()}
-        tensors |= {f"memory{i}": tensor.cpu() for i, tensor in enumerate(there.memory)}
+        tensors |= {f"stored.{name}": tensor.cpu() for name, tensor in there.stored.tensors().items()}
         return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began, there.nfe))
 
     def _refuse_divergence(self, finite: Tensor, rows: slice) -> None:
@@ -127,8 +130,9 @@ def invert_photos(
         return run, diagnoses
     pixels = torch.stack([photo.pixels for photo in photos])
     starts = {text: parse_start(text) for text in settings.forward}
-    grid = model.grid(settings.steps)
-    progress = Progress(on_step, sum(2 * grid.steps - start.index(grid) for start in starts.values()) * len(photos))
+    grid, method = settings.grid(model), settings.inversion()
+    moves = sum(moves_of(method, grid, start.index(grid), grid.steps) + grid.steps for start in starts.values())
+    progress = Progress(on_step, moves * len(photos))
     tensors: dict[str, Tensor] = {"images": pixels}
     costs: dict[str, dict[str, float]] = {}
     for text, start in starts.items():
@@ -152,11 +156,11 @@ def sample_images(
     latents: Tensor | None = None,
     names: Sequence[str] | None = None,
     sampler: Stepper = DDIM(),
-    memory: Sequence[Tensor] = (),
+    stored: Stored = Stored(),
 ) -> Run:
     """Sample from true noise, or from the `latents` of a run; writes the pictures and a sheet of them.
 
-    `sampler` and `memory` are for the latents of a reversible method, which turns around with them.
+    `sampler` and `stored` are those of the method the latents were made with.
 
     Raises:
         RunError: `out` holds something else, or cannot be written.
@@ -175,11 +179,11 @@ def sample_images(
         return sample(
             model,
             noise[rows],
-            steps=settings.steps,
+            grid=settings.grid(model),
             method=sampler,
             condition=settings.label,
             guidance=settings.guidance,
-            memory=[tensor[rows] for tensor in memory],
+            stored=stored.take(rows),
             on_step=on_step,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 
@@ -18,6 +18,7 @@ from .errors import ArgumentError, UnknownNameError
 from .grid import Clean, Grid, Spacing
 from .prediction import Prediction
 from .schedule import Schedule
+from .spacing import parse_spacing
 
 __all__ = ["ClassConditioner", "Condition", "Conditioner", "Model"]
 
@@ -96,9 +97,18 @@ class Model:
         """Height and width of its images."""
         return self.shape[1] * self.codec.scale, self.shape[2] * self.codec.scale
 
-    def grid(self, steps: int) -> Grid:
-        """The levels of the model's own sampler with `steps` moves."""
-        return Grid.of(self.schedule, steps, spacing=self.spacing, steps_offset=self.steps_offset, clean=self.clean)
+    def grid(self, steps: int, spacing: str | None = None) -> Grid:
+        """The levels of the model's own sampler with `steps` moves, or those of another spacing.
+
+        Args:
+            steps: N, moves from one end to the other.
+            spacing: `leading`, `trailing` or `linspace`, or one of `unsample.spacing`: `karras`, `log-snr`, `trdi`.
+        """
+        if spacing is None or spacing in get_args(Spacing):
+            offset = self.steps_offset if spacing in (None, "leading") else 0
+            own: Any = spacing or self.spacing
+            return Grid.of(self.schedule, steps, spacing=own, steps_offset=offset, clean=self.clean)
+        return Grid.from_timesteps(self.schedule, parse_spacing(spacing, self.schedule, steps), clean=self.clean)
 
     def denoiser(self, conditions: Sequence[Condition] | None = None, guidance: float = 1.0) -> Denoiser:
         """The eps of a batch, with its conditions and guidance bound.

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Counted
+from .corrected import Replay
+from .denoiser import Counted, Replayed
 from .errors import ArgumentError, DivergenceError
 from .grid import Grid
 from .model import Condition, Model
 from .rng import ItemNoise
 from .steppers import DDIM, Stepper
+from .stored import Stored
 from .walk import walk
 
 __all__ = ["OnStep", "Samples", "batches", "broadcast_conditions", "draw_noise", "sample"]
@@ -45,7 +47,7 @@ def sample(
     condition: Condition | Sequence[Condition] = None,
     guidance: float = 1.0,
     index: int | None = None,
-    memory: Sequence[Tensor] = (),
+    stored: Stored = Stored(),
     batch_size: int | None = None,
     grid: Grid | None = None,
     on_step: OnStep | None = None,
@@ -60,7 +62,7 @@ def sample(
         condition: One for all items or one per item; class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
         index: The level `latent` is at; default is the noisy end.
-        memory: `Trajectory.memory`, with which a reversible method turns around exactly.
+        stored: `Trajectory.stored`, with which some methods turn around exactly.
         batch_size: Items per network call; all at once by default.
         grid: The levels to visit; default is the model's own.
         on_step: Called after each move, for progress bars.
@@ -83,8 +85,9 @@ def sample(
     images, nfe = [], 0
     for rows in batches(len(latent), batch_size):
         x = latent[rows].to(model.device)
-        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance))
-        for moved in walk(denoiser, x, grid.down(top), method, tuple(m[rows].to(x.device) for m in memory) or None):
+        kept, denoiser = stored.take(rows, x.device), Counted(model.denoiser(conditions and conditions[rows], guidance))
+        known = Replayed(kept.eps, otherwise=denoiser) if kept.eps else denoiser
+        for moved in walk(known, x, grid.down(top), method, kept.memory or None, Replay(kept.corrections)):
             x = moved.x
             report(len(x))
         images.append(model.codec.decode(x))

@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .corrected import Corrected
 from .errors import ArgumentError
+from .grid import Grid
+from .methods import parse_method
 from .model import Model
 from .starts import parse_start
-from .steppers import EvalAt, Stepper, parse_method
+from .steppers import EvalAt, Stepper
 from .trajectory import What
 
 __all__ = ["InvertSettings", "SampleSettings"]
@@ -24,6 +27,7 @@ class _Settings(BaseModel):
     model_digest: str
     schedule_digest: str
     steps: Annotated[int, Field(ge=1)] = 50
+    spacing: str | None = None
     guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     label: str | None = None
     seed: int = 0
@@ -50,9 +54,13 @@ class _Settings(BaseModel):
             first = error.errors()[0]
             name = str(first["loc"][0]).replace("_", "-")
             raise ArgumentError(f"--{name}: {first['msg'].lower()}, given {first['input']!r}") from None
-        model.grid(made.steps)
+        made.grid(model)
         model.denoiser(None if made.label is None else [made.label], made.guidance)
         return made
+
+    def grid(self, model: Model) -> Grid:
+        """The levels to visit."""
+        return model.grid(self.steps, self.spacing)
 
 
 class InvertSettings(_Settings):
@@ -67,14 +75,14 @@ class InvertSettings(_Settings):
     def of(cls, model: Model, **settings: Any) -> InvertSettings:
         """As for every job; the method and each start are checked too."""
         made: InvertSettings = super().of(model, **settings)
-        made.stepper()
+        made.inversion()
         if not made.forward or len(set(made.forward)) < len(made.forward):
             raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
         for text in made.forward:
-            parse_start(text).index(model.grid(made.steps))
+            parse_start(text).index(made.grid(model))
         return made
 
-    def stepper(self) -> Stepper:
+    def inversion(self) -> Stepper | Corrected:
         """The method with its options."""
         return parse_method(self.method) if self.eval_at is None else parse_method(self.method, eval_at=self.eval_at)
 

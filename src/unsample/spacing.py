@@ -6,13 +6,17 @@ on the same trained timestep, the later ones move up to the next free one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import get_args
+
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ArgumentError
+from .errors import ArgumentError, UnknownNameError
+from .grid import Spacing
 from .schedule import Schedule
 
-__all__ = ["karras", "log_snr", "power"]
+__all__ = ["SPACINGS", "karras", "log_snr", "parse_spacing", "power"]
 
 Times = npt.NDArray[np.float64]
 
@@ -84,3 +88,25 @@ def _rising(times: Times, schedule: Schedule, first: int = 0) -> list[int]:
         raise ArgumentError(f"{len(times)} steps do not fit between timesteps {first} and {len(schedule) - 1}")
     slack = np.maximum.accumulate(np.round(times).astype(int) - count)
     return [int(t) for t in np.minimum(slack, len(schedule) - len(times)) + count]
+
+
+SPACINGS: dict[str, Callable[..., list[int]]] = {"trdi": power, "karras": karras, "log-snr": log_snr}
+"""Name -> function of (schedule, steps); `trdi` is the global part of timestep rescheduling."""
+
+
+def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
+    """The timesteps of a spacing as people type it, with options after colons: `karras`, `karras:rho=3`, `trdi:exponent=1.1`.
+
+    >>> parse_spacing("karras:rho=7", Schedule.from_betas(Schedule.linear_betas()), 5)
+    [0, 142, 593, 843, 999]
+    """
+    name, *pairs = text.strip().split(":")
+    if name not in SPACINGS:
+        raise UnknownNameError("spacing", name, [*get_args(Spacing), *SPACINGS])
+    try:
+        options = {key: float(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+        return SPACINGS[name](schedule, steps, **options)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"expected a spacing like karras or karras:rho=7, given {text!r}") from None

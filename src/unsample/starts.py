@@ -7,6 +7,7 @@ ever sees the moves that follow.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,8 +16,11 @@ from torch import Tensor
 from .errors import ArgumentError
 from .grid import Grid
 from .rng import ItemNoise
+from .steppers import Stepper
 
 __all__ = ["ForwardNoise", "FromImage", "Start", "parse_start"]
+
+Climb = Callable[[int], Tensor]
 
 
 @runtime_checkable
@@ -26,8 +30,13 @@ class Start(Protocol):
     def index(self, grid: Grid) -> int:
         """The level the walk starts from."""
 
-    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
-        """The state at that level."""
+    def decide(self, images: Tensor, x0: Tensor, grid: Grid, method: Stepper | None) -> Sequence[Start]:
+        """The start of each item, of starts that depend on the image; items with equal ones are walked together."""
+
+    def place(
+        self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
+    ) -> Tensor:
+        """The state at that level. `images` are the pixels behind `x0`; `climb(k)` walks `x0` up to level k by the method."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,13 @@ class FromImage:
         """0."""
         return 0
 
-    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
+    def decide(self, images: Tensor, x0: Tensor, grid: Grid, method: Stepper | None) -> Sequence[Start]:
+        """The same for all."""
+        return (self,) * len(x0)
+
+    def place(
+        self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
+    ) -> Tensor:
         """x0 itself."""
         return x0
 
@@ -93,7 +108,13 @@ class ForwardNoise:
             raise ArgumentError(f"{self} asks for level {k} of a grid of {grid.steps} steps; use a smaller start")
         return k
 
-    def place(self, x0: Tensor, grid: Grid, noise: ItemNoise) -> Tensor:
+    def decide(self, images: Tensor, x0: Tensor, grid: Grid, method: Stepper | None) -> Sequence[Start]:
+        """The same for all."""
+        return (self,) * len(x0)
+
+    def place(
+        self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
+    ) -> Tensor:
         """alpha_k x0 + sigma_k noise; x0 itself for k = 0."""
         k = self.index(grid)
         if k == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from .atomic import write_atomically
 from .errors import ArgumentError, RunError, UnknownNameError
 from .steppers import Moved
+from .stored import Stored
 
 __all__ = ["Keep", "Trajectory"]
 
@@ -63,7 +64,8 @@ class Trajectory:
         eps: Index of a move's noisier end -> the eps the move used.
         residuals: The same keys -> residual per item, for implicit methods.
         meta: Anything a manifest should say; JSON values.
-        memory: What a reversible method needs besides the latent to turn around; empty for the others.
+        stored: What the method keeps of each image to find the way back, for `sample(stored=...)`.
+        starts: Level each item started from, where they differ; `start` is then the lowest and `nfe` the most.
     """
 
     latent: Tensor
@@ -74,7 +76,8 @@ class Trajectory:
     eps: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     residuals: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     meta: Mapping[str, Any] = field(default_factory=dict)
-    memory: tuple[Tensor, ...] = field(default=(), repr=False)
+    stored: Stored = field(default_factory=Stored, repr=False)
+    starts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -86,26 +89,42 @@ class Trajectory:
 
     @classmethod
     def cat(cls, parts: Sequence[Trajectory]) -> Trajectory:
-        """Batches of one inversion, joined."""
+        """Batches of one inversion, joined; of what was kept on the way, the levels that all items passed."""
         first = parts[0]
         if len(parts) == 1:
             return first
 
         def join(name: str) -> dict[int, Tensor]:
-            return {i: torch.cat([getattr(part, name)[i] for part in parts]) for i in getattr(first, name)}
+            common = [i for i in getattr(first, name) if all(i in getattr(part, name) for part in parts)]
+            return {i: torch.cat([getattr(part, name)[i] for part in parts]) for i in common}
 
-        latent = torch.cat([part.latent for part in parts])
-        memory = tuple(torch.cat(pieces) for pieces in zip(*(part.memory for part in parts), strict=True))
-        kept = {name: join(name) for name in ("states", "eps", "residuals")}
-        return cls(latent, first.start, first.index, first.nfe, **kept, memory=memory, meta=first.meta)
+        starts = tuple(start for part in parts for start in part.starts or (part.start,) * len(part))
+        return cls(
+            torch.cat([part.latent for part in parts]),
+            min(starts),
+            first.index,
+            max(part.nfe for part in parts),
+            **{name: join(name) for name in ("states", "eps", "residuals")},
+            meta=first.meta,
+            stored=Stored.cat([part.stored for part in parts]),
+            starts=starts if len(set(starts)) > 1 else (),
+        )
+
+    def take(self, rows: Tensor) -> Trajectory:
+        """The items `rows`, in that order."""
+        kept: Any = {
+            name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in ("states", "eps", "residuals")
+        }
+        starts = tuple(self.starts[i] for i in rows.tolist()) if self.starts else ()
+        return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows), starts=starts)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
         tensors = {"latent": self.latent}
         for name in ("states", "eps", "residuals"):
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
-        tensors |= {f"memory.{i}": tensor for i, tensor in enumerate(self.memory)}
-        header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
+        tensors |= {f"stored.{name}": tensor for name, tensor in self.stored.tensors().items()}
+        header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta), "starts": self.starts}
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}  # the last state is the latent
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
 
@@ -120,13 +139,16 @@ class Trajectory:
             with safe_open(str(path), framework="pt") as file:
                 header = json.loads((file.metadata() or {})["unsample"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            kept: dict[str, dict[int, Tensor]] = {"states": {}, "eps": {}, "residuals": {}, "memory": {}}
+            kept: Any = {"states": {}, "eps": {}, "residuals": {}}
             latent = tensors.pop("latent")
+            stored = Stored.of(
+                {name.removeprefix("stored."): tensors.pop(name) for name in list(tensors) if name.startswith("stored.")}
+            )
             for name, tensor in tensors.items():
                 kind, index = name.split(".")
                 kept[kind][int(index)] = tensor
-            memory = tuple(tensor for _, tensor in sorted(kept.pop("memory").items()))
-            return cls(latent, header["start"], header["index"], header["nfe"], **kept, memory=memory, meta=header["meta"])
+            where = (header["start"], header["index"], header["nfe"])
+            return cls(latent, *where, **kept, meta=header["meta"], stored=stored, starts=tuple(header["starts"]))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 

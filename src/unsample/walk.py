@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,18 @@ from .steppers import Moved, Stepper
 __all__ = ["walk"]
 
 
-def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper, state: Any = None) -> Iterator[Moved]:
+def walk(
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Iterable[Step],
+    method: Stepper,
+    state: Any = None,
+    correct: Callable[[Moved], Tensor] | None = None,
+) -> Iterator[Moved]:
     """Move `x` along `steps`, yielding each move as it is made.
 
     Nothing is kept: whoever wants states or eps takes them from the moves. `state` is the memory an earlier walk ended with; a
-    reversible method turns around with it.
+    reversible method turns around with it. `correct` may put another state in the place of the one a move arrived at.
 
     >>> from unsample import DDIM, Grid, Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
@@ -31,5 +39,7 @@ def walk(denoiser: Denoiser, x: Tensor, steps: Iterable[Step], method: Stepper, 
     for step in steps:
         with torch.no_grad():
             moved = method.step(denoiser, x, step, state)
+            if correct is not None:
+                moved = replace(moved, x=correct(moved))
         x, state = moved.x, moved.state
         yield moved

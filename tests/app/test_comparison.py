@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 import unsample as us
 from unsample import comparison, jobs
 from unsample.io import demo_photos, read_photos
+from unsample.methods import METHODS, parse_method
 from unsample.starts import parse_start
-from unsample.steppers import METHODS, evaluations_on, parse_method
+from unsample.steppers import evaluations_on
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..grid import Step
 
-__all__ = ["Moved", "Stepper", "evaluations_on", "is_reversible"]
+__all__ = ["HasCost", "Moved", "Stepper", "evaluations_on", "is_reversible"]
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,23 @@ class Moved:
 
 
 @runtime_checkable
-class Stepper(Protocol):
-    """One move of a method, up or down."""
-
-    @property
-    def order(self) -> int:
-        """Order of convergence, tested."""
+class HasCost(Protocol):
+    """What has a price in network evaluations."""
 
     def evaluations(self, moves: int) -> int:
         """Network evaluations per item of a walk of so many moves up, tested.
 
         An upper bound if the method decides from the levels; it then has `evaluations_on(steps)`, which is exact.
         """
+
+
+@runtime_checkable
+class Stepper(HasCost, Protocol):
+    """One move of a method, up or down."""
+
+    @property
+    def order(self) -> int:
+        """Order of convergence, tested."""
 
     def init(self, x: Tensor) -> Any:
         """The memory before the first move."""
@@ -66,7 +71,7 @@ def is_reversible(method: Stepper) -> bool:
     return bool(getattr(method, "reversible", False))
 
 
-def evaluations_on(method: Stepper, steps: Sequence[Step]) -> int:
+def evaluations_on(method: HasCost, steps: Sequence[Step]) -> int:
     """Network evaluations per item of a walk up these very steps."""
     exact = getattr(method, "evaluations_on", None)
     return int(exact(steps)) if exact else method.evaluations(len(steps))
