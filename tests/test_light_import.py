@@ -35,6 +35,10 @@ def test_import_loads_nothing_heavy():
     assert set(loaded("import unsample")) <= baseline
 
 
+def test_compare_is_loaded_when_asked_for():
+    assert "pydantic" in loaded("import unsample; unsample.compare")
+
+
 def test_diagnostics_load_no_model_and_no_torchmetrics():
     assert "torchmetrics" not in loaded("import unsample.diagnostics")
     assert "diffusers" not in loaded("import unsample.diagnostics")

@@ -17,6 +17,10 @@ MODULES = sorted(
 )
 
 
+LAZY = {"Comparison", "compare"}
+"""What `unsample` loads when it is asked for."""
+
+
 def isort_key(name):
     """CONSTANTS, then Classes, then functions, as ruff sorts `__all__`."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
@@ -44,11 +48,22 @@ def test_the_package_offers_exactly_what_it_imports():
     """Nothing public is forgotten in `__all__`, nothing else leaks into the namespace but submodules."""
     text = Path(us.__file__).read_text()
     imported = {
-        n.strip() for block in re.findall(r"^from \.\S+ import \(?([^)\n]+|[^)]+)\)?$", text, re.M) for n in block.split(",")
+        n.strip()
+        for block in re.findall(r"^(?:    )?from \.\S+ import \(?([^)\n]+|[^)]+)\)?$", text, re.M)
+        for n in block.split(",")
     }
     assert imported - {""} == set(us.__all__)
     others = {k for k, v in vars(us).items() if not k.startswith("_") and not inspect.ismodule(v)}
-    assert others - {"annotations"} == set(us.__all__)
+    assert others - {"annotations", "TYPE_CHECKING"} | LAZY == set(us.__all__)
+
+
+def test_what_is_loaded_when_asked_for_is_what_type_checkers_see():
+    block = re.search(r"^if TYPE_CHECKING:\n    from \.comparison import (.+)\n", Path(us.__file__).read_text(), re.M)
+    assert set(block[1].split(", ")) == LAZY
+    for name in LAZY:
+        assert getattr(us, name).__module__.startswith("unsample.comparison")
+    with pytest.raises(AttributeError, match="no attribute 'comparee'"):
+        us.comparee  # noqa: B018
 
 
 def public_objects():
@@ -73,8 +88,8 @@ def test_every_public_callable_is_documented(thing):
 
 
 def test_arguments_of_what_users_call_are_told():
-    """Each argument of the four calls is named in the docstring, but for those `reconstruct` shares with `invert`."""
-    for call in (us.invert, us.sample, us.load):
+    """Each argument of the calls is named in the docstring, but for those `reconstruct` shares with `invert`."""
+    for call in (us.invert, us.sample, us.load, us.compare):
         for argument in inspect.signature(call).parameters:
             assert re.search(rf"^\s+{argument}: ", call.__doc__, re.M), f"{call.__name__} does not tell of {argument}"
     shared = set(inspect.signature(us.invert).parameters) - {"until", "keep"}

@@ -13,6 +13,8 @@ walk; inversion, sampling. Beside them, diagnostics: functions of tensors that n
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .codec import Codec, PixelCodec
 from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
 from .diagnostics import Diagnosis, diagnose
@@ -33,12 +35,25 @@ from .models import load
 from .prediction import to_eps, to_x0
 from .rng import ItemNoise
 from .sampling import Samples, draw_noise, sample
-from .schedule import Level, Schedule
+from .schedule import FlowSchedule, Level, Schedule
 from .starts import ForwardNoise, FromImage, Start
 from .steppers import DDIM, Moved, Stepper
 from .trajectory import Keep, Trajectory
 from .transfer import transfer
 from .walk import walk
+
+if TYPE_CHECKING:
+    from .comparison import Comparison, compare
+else:
+
+    def __getattr__(name):
+        """`compare` and `Comparison` are loaded when they are asked for: what they stand on would slow the import."""
+        if name not in ("Comparison", "compare"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import comparison
+
+        return getattr(comparison, name)
+
 
 __version__ = "0.1.0"
 
@@ -47,10 +62,12 @@ __all__ = [
     "ArgumentError",
     "ClassConditioner",
     "Codec",
+    "Comparison",
     "Counted",
     "Denoiser",
     "Diagnosis",
     "DivergenceError",
+    "FlowSchedule",
     "ForwardNoise",
     "FromImage",
     "Grid",
@@ -77,6 +94,7 @@ __all__ = [
     "Trajectory",
     "UnknownNameError",
     "UnsampleError",
+    "compare",
     "diagnose",
     "draw_noise",
     "invert",

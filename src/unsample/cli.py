@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +54,9 @@ Forward = Annotated[
 Seed = Annotated[int, typer.Option(help="Noise is drawn from the seed and each picture's content.")]
 Guidance = Annotated[float, typer.Option(help="w in eps_u + w (eps_c - eps_u); 1 is conditional only.")]
 Label = Annotated[str | None, typer.Option(help="Class name or index; none is unconditional.")]
+Negative = Annotated[
+    str | None, typer.Option(help="Class that guidance moves away from, in place of the unconditional; name or index.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Pictures per network call.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str, typer.Option(help="Precision of the network: float32, bfloat16, float16.")]
@@ -136,6 +138,7 @@ def sample(
     seed: Seed = 0,
     guidance: Guidance = 1.0,
     label: Label = None,
+    negative: Negative = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -155,6 +158,7 @@ def sample(
         seed=seed,
         guidance=guidance,
         label=label,
+        negative=negative,
         batch_size=batch_size,
         dtype=dtype,
     )
@@ -170,6 +174,7 @@ def reconstruct(
     steps: Annotated[int | None, typer.Option(help="Moves down; default is as many as went up.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Default is the run's.")] = None,
     label: Annotated[str | None, typer.Option(help="Default is the run's; `none` for unconditional.")] = None,
+    negative: Negative = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     out: Out = None,
@@ -204,6 +209,7 @@ def reconstruct(
         spacing=made["spacing"],
         guidance=made["guidance"] if guidance is None else guidance,
         label=made["label"] if label is None else None if label == "none" else label,
+        negative=negative,
         seed=made["seed"],
         batch_size=batch_size,
         dtype=made["dtype"],
@@ -254,29 +260,28 @@ def compare(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Methods and starts side by side at equal cost: whiteness against reconstruction."""
+    """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
     from . import comparison, io
     from . import models as known
-    from .methods import METHODS
 
     loaded = known.load(model, device=device)
-    photos = io.read_photos(paths, loaded.image_size, limit)
-    names = tuple(METHODS) if methods == "all" else tuple(re.split(r",(?![^(]*\))", methods))
     found = comparison.compare(
         loaded,
-        photos,
-        out,
-        methods=names,
-        forwards=_starts(forward),
-        spacing=spacing,
+        io.read_photos(paths, loaded.image_size, limit),
+        methods=methods,
+        forwards=forward,
         nfe=nfe,
-        batch_size=batch_size,
+        spacing=spacing,
         seed=seed,
+        batch_size=batch_size,
+        out=out,
     )
     if as_json:
-        print((out / "comparison.json").read_text())
+        _print_json(found.to_dict())
         return
-    _print_table(comparison.table(found, comparison.BRIEF))
+    _print_table(comparison.table(found.ways, comparison.BRIEF))
+    for failure in found.failures:
+        print(failure)
     print(out / "comparison.png")
 
 
@@ -295,6 +300,32 @@ def methods(as_json: AsJson = False) -> None:
         _print_json([dict(zip(head, row, strict=True)) for row in rows])
     else:
         _print_table(Table(head, rows))
+
+
+@app.command()
+def cite(
+    run: Annotated[Path | None, typer.Argument(help="A run directory.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method instead of a run, written as for `unsample invert`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The BibTeX of exactly what ran, or of a method."""
+    from . import references
+    from .store import Run
+
+    if run is not None and method is None:
+        manifest = Run.load(run).manifest
+        keys, version, notes = references.keys_of_run(manifest), manifest.versions.get("unsample"), references.gaps(manifest)
+    elif method is not None and run is None:
+        keys, version, notes = references.keys_of_method(method), None, ()
+    else:
+        raise ArgumentError(f"expected a run directory or --method, given {'neither' if run is None else 'both'}")
+    for note in notes:
+        print(note, file=sys.stderr)
+    bibtex = references.bibtex(keys, version)
+    if as_json:
+        _print_json({"keys": keys, "bibtex": bibtex})
+    else:
+        print(bibtex)
 
 
 @app.command()

@@ -17,12 +17,12 @@ from torch import Tensor
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
-__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "Recorded", "Replayed", "cost_of"]
+__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "PerLevel", "Recorded", "Replayed", "cost_of"]
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """eps of state `x` asked at `level`; same shape, dtype and device as `x`."""
+    """eps of state `x` asked at `level`; shape and device of `x`, and its dtype or, where alpha is tiny, float64."""
 
     def __call__(self, x: Tensor, level: Level, /) -> Tensor:
         """The noise prediction."""
@@ -43,7 +43,11 @@ def cost_of(denoiser: Denoiser) -> int:
 
 @dataclass(frozen=True)
 class NetworkDenoiser:
-    """A network with its condition bound and its prediction turned into eps."""
+    """A network with its condition bound and its prediction turned into eps.
+
+    The network is told the timesteps of a table, whole numbers, as torch.long, and those of a flow schedule in x's dtype, at
+    least float32.
+    """
 
     network: Network
     prediction: Prediction
@@ -51,7 +55,8 @@ class NetworkDenoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """One network evaluation."""
-        t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
+        dtype = torch.long if isinstance(level.t, int) else torch.promote_types(x.dtype, torch.float32)
+        t = torch.full((x.shape[0],), level.t, device=x.device, dtype=dtype)
         return to_eps(self.network(x, t, self.condition), x, level, self.prediction)
 
 
@@ -77,6 +82,28 @@ class Guided:
         """Two evaluations."""
         eps = self.unconditional(x, level)
         return eps + self.guidance * (self.conditional(x, level) - eps)
+
+
+@dataclass(frozen=True)
+class PerLevel:
+    """A denoiser of its own for some levels, by their index, and `otherwise` for the rest; all of the same cost.
+
+    >>> level = Level(index=1, t=9, alpha=0.8, sigma=0.6)
+    >>> float(PerLevel({1: lambda x, level: 2 * x}, otherwise=lambda x, level: x)(torch.tensor(1.0), level))
+    2.0
+    """
+
+    at: Mapping[int, Denoiser]
+    otherwise: Denoiser
+
+    @property
+    def cost(self) -> int:
+        """That of one of them."""
+        return cost_of(self.otherwise)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Ask the level's own."""
+        return self.at.get(level.index, self.otherwise)(x, level)
 
 
 @dataclass

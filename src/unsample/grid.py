@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from .errors import ArgumentError, UnknownNameError
-from .schedule import Level, Schedule, level_of
+from .schedule import AnySchedule, FlowSchedule, Level, level_of
 
 __all__ = ["Clean", "Grid", "Spacing", "Step"]
 
@@ -90,7 +90,7 @@ class Grid:
     @classmethod
     def of(
         cls,
-        schedule: Schedule,
+        schedule: AnySchedule,
         steps: int,
         *,
         spacing: Spacing = "leading",
@@ -99,8 +99,10 @@ class Grid:
     ) -> Grid:
         """A grid of `steps` moves with the timesteps that diffusers' schedulers of the same settings use.
 
+        A flow schedule spaces its levels itself: it takes none of the last three arguments.
+
         Args:
-            schedule: The trained table.
+            schedule: The trained table, or a flow schedule.
             steps: N >= 1; it need not divide the number of trained timesteps.
             spacing: Where the timesteps lie: `leading` (0, T/N, ...), `trailing` (..., T-1) or `linspace` (0, ..., T-1).
             steps_offset: Added to every timestep of `leading` spacing (Stable Diffusion uses 1).
@@ -109,18 +111,36 @@ class Grid:
         Raises:
             ArgumentError: Too few or too many steps, or an offset that leaves the trained range.
         """
+        if isinstance(schedule, FlowSchedule):
+            if spacing != "leading" or steps_offset != 0:
+                raise ArgumentError("a flow schedule spaces its levels itself: leave out spacing and steps_offset")
+            return cls.from_timesteps(schedule, schedule.timesteps(steps), clean=clean)
         timesteps = _timesteps(len(schedule), steps, spacing, steps_offset)
         return cls.from_timesteps(schedule, timesteps, clean=clean)
 
     @classmethod
-    def from_timesteps(cls, schedule: Schedule, timesteps: Sequence[int], *, clean: Clean = "one") -> Grid:
-        """A grid through any rising list of trained timesteps."""
+    def from_timesteps(cls, schedule: AnySchedule, timesteps: Sequence[float], *, clean: Clean = "one") -> Grid:
+        """A grid through any rising list of trained timesteps; those of a table are whole numbers."""
         if not len(timesteps) or any(b <= a for a, b in pairwise(timesteps)):
             raise ArgumentError("timesteps must be a non-empty, strictly rising list")
         if clean not in get_args(Clean):
             raise UnknownNameError("clean level", clean, get_args(Clean))
+        if isinstance(schedule, FlowSchedule):
+            if clean != "one":
+                raise ArgumentError("the clean end of a flow schedule is the image itself: leave out clean")
+            return cls((schedule.level(0.0), *(schedule.level(float(t), i) for i, t in enumerate(timesteps, 1))))
         bottom = level_of(1.0 if clean == "one" else schedule.alpha_bar[0], 0, 0)
         return cls((bottom, *(schedule.level(int(t), i) for i, t in enumerate(timesteps, 1))))
+
+    @classmethod
+    def from_sigmas(cls, schedule: FlowSchedule, sigmas: Sequence[float]) -> Grid:
+        """A grid through any strictly rising list of a flow model's noise levels t in (0, 1], taken as they are: not shifted.
+
+        >>> from unsample import FlowSchedule
+        >>> [level.t for level in Grid.from_sigmas(FlowSchedule(), [0.25, 0.5, 1.0]).levels]
+        [0.0, 250.0, 500.0, 1000.0]
+        """
+        return cls.from_timesteps(schedule, [len(schedule) * float(sigma) for sigma in sigmas])
 
 
 def _timesteps(trained: int, steps: int, spacing: str, offset: int) -> list[int]:

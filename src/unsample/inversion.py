@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._typing import Images
 from .corrected import Corrected, Recorder
-from .denoiser import Counted, Replayed
+from .denoiser import Counted, Denoiser, Replayed
 from .errors import ArgumentError
 from .grid import Grid
 from .methods import inversion_of, moves_of, sampler_of
@@ -18,7 +18,7 @@ from .model import Condition, Model
 from .rng import ItemNoise
 from .sampling import OnStep, batches, broadcast_conditions, counter, sample
 from .starts import ForwardNoise, Start
-from .steppers import DDIM, Stepper, is_reversible
+from .steppers import DDIM, Steered, Stepper, is_reversible
 from .stored import Stored
 from .trajectory import Keep, Keeper, Trajectory
 from .walk import walk
@@ -87,7 +87,7 @@ def invert(
         raise ArgumentError(f"{method} is recorded on the way down from the noisy end; leave out until={until}")
     report = counter(on_step, total=len(images) * moves_of(method, grid, first, last))
 
-    def group(x0: Tensor, rows: list[int], start: Start) -> Trajectory:
+    def invert_rows(x0: Tensor, rows: list[int], start: Start) -> Trajectory:
         denoiser = Counted(model.denoiser(conditions and [conditions[row] for row in rows], guidance))
         batch = _Batch(denoiser, images[rows], x0, grid, ItemNoise(seed, [ids[row] for row in rows]), report)
         keeper = Keeper(keep, last)
@@ -106,11 +106,18 @@ def invert(
                 f"expected images that model {model.name!r} can take as states of shape {model.shape}, "
                 f"given {tuple(images.shape)}: check their channels"
             )
-        starts = start.decide(images[rows], x0, grid, inversion_of(method))
-        for one in dict.fromkeys(starts):
-            members = [i for i, other in enumerate(starts) if other == one]
-            order += [rows.start + i for i in members]
-            parts.append(group(x0[members], order[-len(members) :], one))
+        pending, spent = torch.arange(rows.start, rows.stop), 0
+        candidates = start.candidates(grid) if inversion_of(method) else (start,)
+        for candidate in candidates:
+            tried = invert_rows(x0[pending - rows.start], pending.tolist(), candidate)
+            spent += tried.nfe
+            fine = start.accepts(images[pending], tried.latent) | (candidate is candidates[-1])
+            if bool(fine.any()):
+                parts.append(replace(tried if bool(fine.all()) else tried.take(fine.nonzero()[:, 0]), nfe=spent))
+                order += pending[fine].tolist()
+            pending = pending[~fine]
+            if not len(pending):
+                break
     joined = Trajectory.cat(parts)
     return joined if order == sorted(order) else joined.take(torch.tensor(order).argsort())
 
@@ -128,11 +135,11 @@ class _Batch:
 
     def ascend(self, start: Start, method: Stepper, last: int, *keepers: Keeper) -> Trajectory:
         """From the start's level up to level `last`."""
-        first = start.index(self.grid)
+        first, denoiser = start.index(self.grid), self._asked(method)
 
         def climb(k: int) -> Tensor:
             x = self.x0
-            for moved in walk(self.denoiser, x, self.grid.up(0, k), method):
+            for moved in walk(denoiser, x, self.grid.up(0, k), method):
                 x = moved.x
             return x
 
@@ -140,12 +147,19 @@ class _Batch:
         memory: tuple[Tensor, ...] = ()
         for keeper in keepers:
             keeper.begin(first, x)
-        for moved in walk(self.denoiser, x, self.grid.up(first, last), method):
+        for moved in walk(denoiser, x, self.grid.up(first, last), method):
             x, memory = moved.x, moved.state if is_reversible(method) else ()
             for keeper in keepers:
                 keeper.take(moved)
             self.report(len(x))
         return Trajectory(x, first, last, 0, stored=Stored(memory))
+
+    def _asked(self, method: Stepper) -> Denoiser:
+        """The denoiser, steered towards the noise of the start if the method is one that does so."""
+        if not isinstance(method, Steered):
+            return self.denoiser
+        noise = self.noise.draw(self.x0.shape, dtype=self.x0.dtype, device=self.x0.device)
+        return method.steer(self.denoiser, noise)
 
     def record(self, start: Start, method: Corrected, keeper: Keeper) -> Trajectory:
         """Up the path of `method`, and down beside it."""
@@ -225,6 +239,8 @@ def reconstruct(
         stored=trajectory.stored if back_by == sampler_of(method) else Stored(),
         condition=condition,
         guidance=guidance,
+        seed=seed,
+        items=items,
         batch_size=batch_size,
         grid=grid,
         on_step=shifted(there),

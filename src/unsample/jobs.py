@@ -24,7 +24,7 @@ from .methods import moves_of, sampler_of
 from .model import Model
 from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
-from .starts import FromImage, Start, parse_start
+from .starts import AUTO_SCORE, FromImage, Start, parse_start, whiteness_scores
 from .steppers import DDIM, Stepper
 from .store import Item, Part, Run, slug
 from .stored import Stored
@@ -101,6 +101,8 @@ class _Inversion:
             **shared,
         )
         tensors = {"latent": there.latent.cpu(), "reconstruction": back.images.cpu()}
+        tensors["start"] = torch.tensor(there.starts or (there.start,) * len(there))
+        tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * len(there))
         tensors |= {f"stored.{name}": tensor.cpu() for name, tensor in there.stored.tensors().items()}
         return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began, there.nfe))
 
@@ -183,6 +185,7 @@ def sample_images(
             method=sampler,
             condition=settings.label,
             guidance=settings.guidance,
+            negative=settings.negative,
             stored=stored.take(rows),
             on_step=on_step,
         )
@@ -281,7 +284,9 @@ def _item(photo: Photo) -> Item:
 
 
 def _cost(parts: Sequence[Part]) -> dict[str, float]:
-    return {"nfe": parts[0].nfe, "nfe_up": parts[0].nfe_up, "seconds": round(sum(part.seconds for part in parts), 3)}
+    """Network evaluations of the item that took most, and seconds in all."""
+    spent = {"nfe": max(part.nfe for part in parts), "nfe_up": max(part.nfe_up for part in parts)}
+    return {**spent, "seconds": round(sum(part.seconds for part in parts), 3)}
 
 
 def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> report.Table:
@@ -291,11 +296,24 @@ def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) 
     head = ["plain"]
     for text in starts:
         back = tensors[f"reconstruction.{text}"].clamp(-1, 1)
+        if text.startswith("auto"):
+            columns += [[str(k) for k in tensors[f"start.{text}"].tolist()], _whiteness(images, tensors[f"latent.{text}"])]
+            head += [f"{title(text)}: steps", "white where plain"]
         columns += [[f"{v:.4f}" for v in mae(images, back).tolist()], [f"{v:.2f}" for v in psnr(images, back).tolist()]]
         head += [f"{title(text)}: MAE", "PSNR, dB"]
     items = run.manifest.items
     rows = zip((item.name for item in items), *columns, ("; ".join(item.notes) for item in items), strict=True)
     return report.Table(("picture", *head, "note"), tuple(rows))
+
+
+def _whiteness(images: Tensor, latents: Tensor) -> list[str]:
+    """What the automatic start went by: yes or no, and the scores of variance and neighbours."""
+    scores = whiteness_scores(images, latents)
+    fine = scores.abs().amax(1) < AUTO_SCORE
+    return [
+        f"{'yes' if white else 'no'} ({spread:+.1f}, {pairs:+.1f})"
+        for white, (spread, pairs) in zip(fine.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def _write_pictures(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> None:

@@ -8,15 +8,19 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .corrected import Corrected, Direct, ExactAndGaussian
+from .diffused import CycleDiffusion, EditFriendly, LEditsPP
 from .errors import ArgumentError, UnknownNameError
 from .grid import Grid
 from .steppers.base import Stepper, is_reversible
 from .steppers.contraction import ContractionAware
 from .steppers.ddim import DDIM
 from .steppers.explicit import EasyInv, Heun, Midpoint
+from .steppers.flow import FireFlow, RFInversion, RFSolver, UniInv
 from .steppers.implicit import Anderson, AveragedFixedPoint, DampedFixedPoint, FixedPoint
+from .steppers.look_ahead import LookAhead
 from .steppers.multistep import AdamsBashforth, DPMSolverPP
 from .steppers.optimised import GradientDescent, GradientThenFixedPoint
+from .steppers.regularised import Pix2PixZero
 from .steppers.renoise import ReNoise
 from .steppers.reversible import BDIA, EDICT, OBELM
 
@@ -25,11 +29,16 @@ __all__ = ["METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sam
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the registry; calling it makes a stepper."""
+    """A method of the registry; calling it makes a stepper.
+
+    Attributes:
+        references: Keys of `references.bib`: the works that `source` names, and those that its sampler is from if not DDIM.
+    """
 
     make: Callable[..., Stepper | Corrected]
     family: str
     source: str
+    references: tuple[str, ...] = ()
 
     def __call__(self, **options: Any) -> Stepper | Corrected:
         """The method, with `options` for its fields."""
@@ -37,25 +46,44 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "ddim": Method(DDIM, "explicit", "Song et al. 2021"),
-    "heun": Method(Heun, "explicit", "Karras et al. 2022, alg. 1"),
-    "midpoint": Method(Midpoint, "explicit", "explicit midpoint; Wang et al. 2025 (RF-Solver)"),
-    "easyinv": Method(EasyInv, "explicit", "Zhang et al. 2025"),
-    "ab": Method(AdamsBashforth, "multistep", "Adams-Bashforth in sigma/alpha"),
-    "dpm++": Method(DPMSolverPP, "multistep", "Lu et al. 2022"),
-    "fixed-point": Method(FixedPoint, "implicit", "Pan et al. 2023 (AIDI); Meiri et al. 2023 (FPI)"),
-    "averaged": Method(AveragedFixedPoint, "implicit", "Pan et al. 2023 (AIDI-E)"),
-    "damped": Method(DampedFixedPoint, "implicit", "Hong et al. 2024 (order 1)"),
-    "anderson": Method(Anderson, "implicit", "Pan et al. 2023 (AIDI-A)"),
-    "contraction-aware": Method(ContractionAware, "implicit", "ours: evaluations where 1 - 1/r is large"),
-    "renoise": Method(ReNoise, "implicit", "Garibi et al. 2024"),
-    "gradient": Method(GradientDescent, "optimised", "gradient descent on the residual"),
-    "gradient-first": Method(GradientThenFixedPoint, "optimised", "arXiv 2606.03111"),
-    "edict": Method(EDICT, "reversible", "Wallace et al. 2023"),
-    "bdia": Method(BDIA, "reversible", "Zhang et al. 2024"),
-    "o-belm": Method(OBELM, "reversible", "Wang et al. 2024"),
-    "direct": Method(Direct, "corrected", "Ju et al. 2024 (PnP Inversion)"),
-    "exact": Method(ExactAndGaussian, "corrected", "ours: any inversion, and the one map its sampler misses"),
+    "ddim": Method(DDIM, "explicit", "Song et al. 2021; Dhariwal and Nichol 2021", ("song2021ddim", "dhariwal2021beat")),
+    "heun": Method(Heun, "explicit", "Karras et al. 2022, alg. 1", ("karras2022edm",)),
+    "midpoint": Method(Midpoint, "explicit", "explicit midpoint; Wang et al. 2025 (RF-Solver)", ("wang2025rfsolver",)),
+    "easyinv": Method(EasyInv, "explicit", "Zhang et al. 2025", ("zhang2025easyinv",)),
+    "ab": Method(AdamsBashforth, "multistep", "Hairer et al. 1993 (Adams-Bashforth), in sigma/alpha", ("hairer1993ode",)),
+    "dpm++": Method(DPMSolverPP, "multistep", "Lu et al. 2022", ("lu2022dpmpp",)),
+    "fixed-point": Method(
+        FixedPoint, "implicit", "Pan et al. 2023 (AIDI); Meiri et al. 2023 (FPI)", ("pan2023aidi", "meiri2023fpi")
+    ),
+    "averaged": Method(AveragedFixedPoint, "implicit", "Pan et al. 2023 (AIDI-E)", ("pan2023aidi",)),
+    "damped": Method(DampedFixedPoint, "implicit", "Hong et al. 2024 (order 1)", ("hong2024exact",)),
+    "anderson": Method(
+        Anderson, "implicit", "Walker and Ni 2011; Pan et al. 2023 (AIDI-A)", ("walker2011anderson", "pan2023aidi")
+    ),
+    "contraction-aware": Method(
+        ContractionAware, "implicit", "ours: evaluations where 1 - 1/r is large", ("unsample", "pan2023aidi", "meiri2023fpi")
+    ),
+    "renoise": Method(ReNoise, "implicit", "Garibi et al. 2024", ("garibi2024renoise",)),
+    "gradient": Method(GradientDescent, "optimised", "gradient descent; like Zuo et al. 2025", ("zuo2025precise",)),
+    "gradient-first": Method(GradientThenFixedPoint, "optimised", "Zeng et al. 2026", ("zeng2026inverting",)),
+    "pix2pix-zero": Method(Pix2PixZero, "regularised", "Parmar et al. 2023", ("parmar2023zero",)),
+    "edict": Method(EDICT, "reversible", "Wallace et al. 2023", ("wallace2023edict",)),
+    "bdia": Method(BDIA, "reversible", "Zhang et al. 2024", ("zhang2024bdia",)),
+    "o-belm": Method(OBELM, "reversible", "Wang et al. 2024", ("wang2024belm",)),
+    "direct": Method(Direct, "corrected", "Ju et al. 2024 (PnP Inversion)", ("ju2024pnp",)),
+    "exact": Method(ExactAndGaussian, "corrected", "ours: any inversion, and the one map its sampler misses", ("unsample",)),
+    "edit-friendly": Method(
+        EditFriendly, "stochastic", "Huberman-Spiegelglas et al. 2024", ("huberman2024edit", "song2021ddim", "ho2020ddpm")
+    ),
+    "cyclediffusion": Method(
+        CycleDiffusion, "stochastic", "Wu and De la Torre 2023", ("wu2023cyclediffusion", "song2021ddim", "ho2020ddpm")
+    ),
+    "ledits++": Method(LEditsPP, "stochastic", "Brack et al. 2024 (LEDITS++)", ("brack2024leditspp", "lu2022dpmpp")),
+    "rf-solver": Method(RFSolver, "flow", "Wang et al. 2025", ("wang2025rfsolver",)),
+    "fireflow": Method(FireFlow, "flow", "Deng et al. 2025", ("deng2025fireflow",)),
+    "uni-inv": Method(UniInv, "flow", "Jiao et al. 2026", ("jiao2026uniedit",)),
+    "rf-inversion": Method(RFInversion, "flow", "Rout et al. 2025", ("rout2025rfinversion",)),
+    "look-ahead": Method(LookAhead, "flow", "ours: Uni-Inv's look ahead, along a bent line", ("unsample", "jiao2026uniedit")),
 }
 """Method name -> how to make it, what kind it is, and where it is from."""
 

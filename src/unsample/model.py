@@ -6,24 +6,28 @@ loaded from files is the business of `unsample.models`; nothing here knows of an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from .codec import Codec, PixelCodec
-from .denoiser import Denoiser, Guided, Network, NetworkDenoiser
+from .denoiser import Denoiser, Guided, Network, NetworkDenoiser, PerLevel
 from .errors import ArgumentError, UnknownNameError
 from .grid import Clean, Grid, Spacing
 from .prediction import Prediction
-from .schedule import Schedule
+from .schedule import AnySchedule, FlowSchedule
 from .spacing import parse_spacing
 
-__all__ = ["ClassConditioner", "Condition", "Conditioner", "Model"]
+__all__ = ["ClassConditioner", "Condition", "Conditioner", "Model", "Negative"]
 
 Condition = int | str | None
 """A class index, a class name or a prompt; None is "no condition"."""
+
+Negative = Sequence[Condition] | Mapping[int, Tensor] | None
+"""What guidance moves away from: a condition per item, or level -> embeddings of shape (batch, ...); None is no condition."""
 
 
 @runtime_checkable
@@ -69,18 +73,18 @@ class Model:
 
     Attributes:
         network: (x, t, condition) -> raw output.
-        schedule: The trained table.
+        schedule: The trained table, or a flow schedule.
         shape: Channels, height and width of a state.
         prediction: What the raw output is.
         codec: Images to states and back.
         conditioner: None for a model without conditions.
-        spacing, steps_offset, clean: The grid of the model's own sampler.
+        spacing, steps_offset, clean: The grid of the model's own sampler; a flow schedule has its own.
         device: Where the network lives.
         name, digest: For manifests: what it is called, and a hash of its weights.
     """
 
     network: Network = field(repr=False)
-    schedule: Schedule
+    schedule: AnySchedule
     shape: tuple[int, int, int]
     prediction: Prediction = "epsilon"
     codec: Codec = field(default_factory=PixelCodec)
@@ -103,32 +107,69 @@ class Model:
         Args:
             steps: N, moves from one end to the other.
             spacing: `leading`, `trailing` or `linspace`, or one of `unsample.spacing`: `karras`, `log-snr`, `trdi`.
+
+        Raises:
+            ArgumentError: Steps out of range, or a spacing for a flow model, which has its own.
         """
+        if isinstance(self.schedule, FlowSchedule):
+            if spacing is not None:
+                raise ArgumentError(
+                    f"model {self.name!r} is a flow model, whose schedule spaces its levels itself: leave out spacing "
+                    f"{spacing!r}, or make a grid with Grid.from_sigmas"
+                )
+            return Grid.of(self.schedule, steps)
         if spacing is None or spacing in get_args(Spacing):
             offset = self.steps_offset if spacing in (None, "leading") else 0
             own: Any = spacing or self.spacing
             return Grid.of(self.schedule, steps, spacing=own, steps_offset=offset, clean=self.clean)
         return Grid.from_timesteps(self.schedule, parse_spacing(spacing, self.schedule, steps), clean=self.clean)
 
-    def denoiser(self, conditions: Sequence[Condition] | None = None, guidance: float = 1.0) -> Denoiser:
+    def denoiser(
+        self, conditions: Sequence[Condition] | None = None, guidance: float = 1.0, negative: Negative = None
+    ) -> Denoiser:
         """The eps of a batch, with its conditions and guidance bound.
 
         Args:
             conditions: One per item; None, or None for an item, is unconditional.
             guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only and costs one evaluation, others two.
+            negative: What takes the place of the unconditional in eps_u. The source's own condition is negative-prompt
+                inversion: while it is also the condition, guidance cancels (Miyake et al. 2023, arXiv 2305.16807). Embeddings
+                by level are those of `unsample.null_text`; a level without any is unconditional.
 
         Raises:
             ArgumentError: Conditions for a model that takes none, or guidance without a condition.
         """
-        wanted = conditions is not None and any(condition is not None for condition in conditions)
+        given = [*(conditions or ()), *(() if isinstance(negative, Mapping) else negative or ())]
+        wanted = isinstance(negative, Mapping) or any(condition is not None for condition in given)
         if wanted and self.conditioner is None:
             raise ArgumentError(f"model {self.name!r} takes no condition: leave out the label or choose another model")
         if guidance != 1 and not wanted:
             raise ArgumentError(f"guidance {guidance} needs a condition to guide towards: give a label, or guidance 1")
         conditional = self._bound(conditions)
-        if guidance == 1 or conditions is None:
+        if guidance == 1:
             return conditional
-        return Guided(conditional, self._bound([None] * len(conditions)), guidance)
+        if negative is not None and not isinstance(negative, Mapping):
+            return Guided(conditional, self._bound(negative), guidance)
+        null = self._bound(conditions and [None] * len(conditions))
+        if negative is None:
+            return Guided(conditional, null, guidance)
+        own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in negative.items()}
+        return Guided(conditional, PerLevel(own, null), guidance)
+
+    def embed(self, conditions: Sequence[Condition]) -> Tensor:
+        """The conditions as floating tensors that the network takes in their place; (batch, ...), None the unconditional.
+
+        Raises:
+            ArgumentError: A model that takes no condition, or one whose conditions have no embedding.
+        """
+        encoded = None if self.conditioner is None else self.conditioner(conditions, self.device)
+        if isinstance(encoded, Tensor) and encoded.is_floating_point():
+            return encoded
+        embed: Any = getattr(self.network, "embed", None)
+        if encoded is None or embed is None:
+            raise ArgumentError(f"model {self.name!r} has no embedding of a condition: choose a network that has")
+        embedding: Tensor = embed(encoded)
+        return embedding
 
     def _bound(self, conditions: Sequence[Condition] | None) -> NetworkDenoiser:
         if self.conditioner is None:

@@ -1,7 +1,8 @@
 """What a network predicts, turned into eps.
 
-With x = alpha * x0 + sigma * eps, a network may be trained to output eps, x0 ("sample") or v = alpha * eps - sigma * x0. At a
-known level each determines the others, so `transfer` only ever sees eps.
+With x = alpha * x0 + sigma * eps, a network may be trained to output eps, x0 ("sample"), v = alpha * eps - sigma * x0
+("v_prediction") or the velocity eps - x0 ("flow"). At a known level each determines the others, so `transfer` only ever sees
+eps. Where alpha is tiny, eps says little of x0 and is given in float64 (`TINY_ALPHA`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .errors import ArgumentError, UnknownNameError
-from .schedule import Level
+from .schedule import TINY_ALPHA, Level
 
-__all__ = ["Prediction", "to_eps", "to_x0"]
+__all__ = ["Prediction", "to_eps", "to_velocity", "to_x0"]
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> Tensor:
     """Eps of a network's `output` for state `x` at `level` (docs/theory.md, eq. 8); shapes are equal.
 
-    v is solved with x, so no alpha^2 + sigma^2 = 1 is assumed: eps = (alpha v + sigma x) / (alpha^2 + sigma^2).
+    v is solved with x, so no alpha^2 + sigma^2 = 1 is assumed: eps = (alpha v + sigma x) / (alpha^2 + sigma^2). So is the
+    velocity, without alpha + sigma = 1: eps = (x + alpha v) / (alpha + sigma). The result has the dtype of the output, or
+    float64 where alpha is below `TINY_ALPHA` and eps is not the output itself.
 
     Raises:
         ArgumentError: A network that predicts x0, asked at a level without noise, where eps is not defined.
@@ -35,6 +38,10 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
     """
     if prediction == "epsilon":
         return output
+    if level.alpha < TINY_ALPHA:
+        output, x = output.double(), x.double()
+    if prediction == "flow":
+        return (x + level.alpha * output) / (level.alpha + level.sigma)
     if prediction == "v_prediction":
         norm = level.alpha**2 + level.sigma**2
         return (level.alpha / norm) * output + (level.sigma / norm) * x
@@ -51,3 +58,14 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
 def to_x0(eps: Tensor, x: Tensor, level: Level) -> Tensor:
     """x0 that goes with `eps` at `level`: (x - sigma * eps) / alpha."""
     return (x - level.sigma * eps) / level.alpha
+
+
+def to_velocity(eps: Tensor, x: Tensor, level: Level) -> Tensor:
+    """Velocity eps - x0 that goes with `eps` at `level`, in x's dtype: ((alpha + sigma) eps - x) / alpha.
+
+    >>> import torch
+    >>> to_velocity(torch.tensor(5.0), torch.tensor(2.75), Level(index=1, t=250.0, alpha=0.75, sigma=0.25))
+    tensor(3.)
+    """
+    wide = eps.double() if level.alpha < TINY_ALPHA else eps
+    return (((level.alpha + level.sigma) * wide - x) / level.alpha).to(x.dtype)

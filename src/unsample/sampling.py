@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,10 @@ from .corrected import Replay
 from .denoiser import Counted, Replayed
 from .errors import ArgumentError, DivergenceError
 from .grid import Grid
-from .model import Condition, Model
+from .model import Condition, Model, Negative
 from .rng import ItemNoise
 from .steppers import DDIM, Stepper
+from .steppers.stochastic import FreshNoise, Stochastic
 from .stored import Stored
 from .walk import walk
 
@@ -46,8 +47,11 @@ def sample(
     method: Stepper = DDIM(),
     condition: Condition | Sequence[Condition] = None,
     guidance: float = 1.0,
+    negative: Condition | Sequence[Condition] | Mapping[int, Tensor] = None,
     index: int | None = None,
     stored: Stored = Stored(),
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
     grid: Grid | None = None,
     on_step: OnStep | None = None,
@@ -61,8 +65,12 @@ def sample(
         method: How a move is made.
         condition: One for all items or one per item; class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
+        negative: What guidance moves away from: one condition or one per item; the default None is the unconditional. Or
+            embeddings by level, as `unsample.null_text` finds them.
         index: The level `latent` is at; default is the noisy end.
         stored: `Trajectory.stored`, with which some methods turn around exactly.
+        seed: For the noise that a stochastic `method` adds, together with `items`. With corrections stored, none is drawn.
+        items: One id per latent; defaults to 0, 1, 2, ... The noise of an item depends on (seed, id, level) alone.
         batch_size: Items per network call; all at once by default.
         grid: The levels to visit; default is the model's own.
         on_step: Called after each move, for progress bars.
@@ -79,15 +87,23 @@ def sample(
         )
     if not bool(torch.isfinite(latent).all()):
         raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
+    ids = list(range(len(latent))) if items is None else list(items)
+    if len(ids) != len(latent):
+        raise ArgumentError(f"expected one id per latent: {len(latent)} latents, {len(ids)} items")
     conditions = broadcast_conditions(condition, len(latent))
     top = grid.steps if index is None else index
     report = counter(on_step, total=len(latent) * top)
     images, nfe = [], 0
     for rows in batches(len(latent), batch_size):
         x = latent[rows].to(model.device)
-        kept, denoiser = stored.take(rows, x.device), Counted(model.denoiser(conditions and conditions[rows], guidance))
+        away = negative_of(negative, len(latent), rows)
+        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, away))
+        kept = stored.take(rows, x.device)
         known = Replayed(kept.eps, otherwise=denoiser) if kept.eps else denoiser
-        for moved in walk(known, x, grid.down(top), method, kept.memory or None, Replay(kept.corrections)):
+        correct: FreshNoise | Replay = Replay(kept.corrections)
+        if isinstance(method, Stochastic) and not kept.corrections:
+            correct = FreshNoise(method, ItemNoise(seed, ids[rows]))
+        for moved in walk(known, x, grid.down(top), method, kept.memory or None, correct):
             x = moved.x
             report(len(x))
         images.append(model.codec.decode(x))
@@ -119,6 +135,17 @@ def broadcast_conditions(condition: Condition | Sequence[Condition], count: int)
     if len(condition) != count:
         raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
     return list(condition)
+
+
+def negative_of(negative: Condition | Sequence[Condition] | Mapping[int, Tensor], count: int, rows: slice) -> Negative:
+    """What guidance moves the items `rows` of `count` away from."""
+    if not isinstance(negative, Mapping):
+        every = broadcast_conditions(negative, count)
+        return every and every[rows]
+    for level, embeddings in negative.items():
+        if len(embeddings) != count:
+            raise ArgumentError(f"expected one embedding per item: {count} items, {len(embeddings)} at level {level}")
+    return {level: embeddings[rows] for level, embeddings in negative.items()}
 
 
 def counter(on_step: OnStep | None, total: int) -> Callable[[int], None]:

@@ -1,7 +1,8 @@
-"""The noise schedule a network was trained on: its alpha_bar table, in float64.
+"""The noise schedule a network was trained on: its alpha_bar table, in float64, or the straight paths of a flow model.
 
-This is the only file that knows alpha^2 + sigma^2 = 1. Everywhere else a noise level is a `Level`: the scales `alpha` and
-`sigma` of x = alpha * x0 + sigma * noise (docs/theory.md, eq. 1) and the timestep the network is told.
+This is the only file that knows alpha^2 + sigma^2 = 1 of the tables and alpha + sigma = 1 of flow models. Everywhere else a
+noise level is a `Level`: the scales `alpha` and `sigma` of x = alpha * x0 + sigma * noise (docs/theory.md, eq. 1) and the
+timestep the network is told.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ import numpy.typing as npt
 
 from .errors import ArgumentError, ModelError, UnknownNameError
 
-__all__ = ["MIN_ALPHA_BAR", "Level", "Schedule"]
+__all__ = ["MIN_ALPHA", "MIN_ALPHA_BAR", "TINY_ALPHA", "AnySchedule", "FlowSchedule", "Level", "Schedule"]
 
 MIN_ALPHA_BAR = 2.0**-24
 """Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
 longer determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same value."""
+
+MIN_ALPHA = 2.0**-26
+"""Stand-in for the alpha of a flow model's noisy end, for the same reason. A move from there is off by this much of the
+velocity, and by float64 rounding over this much: both are smallest together, and below float32 rounding."""
+
+TINY_ALPHA = 2.0**-8
+"""At levels of smaller alpha, eps is kept and moved in float64, because x0 = (x - sigma eps) / alpha is there a difference of
+nearly equal numbers. The noisiest level of linear betas, alpha 0.0064, is not one of them."""
 
 Betas = npt.NDArray[np.float64]
 
@@ -43,6 +52,11 @@ class Level:
     def ratio(self) -> float:
         """Noise over signal, S = sigma / alpha."""
         return self.sigma / self.alpha
+
+    @property
+    def tau(self) -> float:
+        """Share of noise, sigma / (alpha + sigma), in 0..1: the time t of a flow model."""
+        return self.sigma / (self.alpha + self.sigma)
 
 
 @dataclass(frozen=True)
@@ -96,16 +110,22 @@ class Schedule:
         """The schedule of a diffusers scheduler config (any scheduler built on betas).
 
         Raises:
-            ModelError: The config describes no betas.
+            ModelError: The config describes no betas, or a flow model.
             UnknownNameError: An unknown `beta_schedule`.
         """
+        if config.get("use_flow_sigmas") or str(config.get("prediction_type")).startswith("flow"):
+            raise ModelError(
+                "expected a scheduler config of betas, given one whose network predicts a flow velocity; "
+                "use FlowSchedule, and its from_config for FlowMatchEulerDiscreteScheduler"
+            )
         zero_snr = bool(config.get("rescale_betas_zero_snr", False))
         if config.get("trained_betas") is not None:
             return cls.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
         if "beta_schedule" not in config:
             raise ModelError(
                 "expected a scheduler config with 'beta_schedule' or 'trained_betas', "
-                f"given one with {', '.join(sorted(config)) or 'nothing'}; flow-matching schedulers are not taken yet"
+                f"given one with {', '.join(sorted(config)) or 'nothing'}; flow-matching schedulers are not taken yet "
+                "as tables; FlowSchedule.from_config reads them"
             )
         makers = {
             "linear": cls.linear_betas,
@@ -134,6 +154,99 @@ class Schedule:
         """Betas of alpha_bar(s) = cos^2((s + 0.008) / 1.008 * pi / 2), capped (Nichol and Dhariwal 2021, eq. 17)."""
         alpha_bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.asarray(np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """Straight paths from image to noise: x = (1 - t) x0 + t noise, t in 0..1 (Liu et al. 2023; Lipman et al. 2023).
+
+    The network is told t * `trained`, a float, and predicts the velocity noise - x0 (prediction type `flow`). Every t has a
+    level; alpha is at least `MIN_ALPHA`.
+
+    Attributes:
+        trained: What t = 1 is called when the network is told.
+        shift: s of t' = s t / (1 + (s - 1) t), which moves the levels of a grid towards noise (Esser et al. 2024).
+
+    >>> schedule = FlowSchedule(shift=3.0)
+    >>> [round(t, 1) for t in schedule.timesteps(4)]
+    [8.9, 602.2, 857.7, 1000.0]
+    >>> schedule.level(250.0).alpha
+    0.75
+    """
+
+    trained: int = 1000
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.trained < 1 or not 0 < self.shift < math.inf:
+            raise ArgumentError(
+                f"a flow schedule needs trained of at least 1 and a positive shift, given {self.trained} and {self.shift}"
+            )
+
+    def __len__(self) -> int:
+        return self.trained
+
+    @property
+    def digest(self) -> str:
+        """A name for these very settings: equal digests, equal schedules."""
+        return hashlib.sha256(f"flow {self.trained} {float(self.shift)!r}".encode()).hexdigest()[:12]
+
+    def level(self, t: float, index: int = 0) -> Level:
+        """The level where the network is told `t`, in 0..trained."""
+        if not 0 <= t <= self.trained:
+            raise ArgumentError(f"timestep {t} is outside the trained range 0..{self.trained}")
+        alpha = max(1.0 - t / self.trained, MIN_ALPHA)
+        return Level(index, float(t), alpha, 1.0 - alpha)
+
+    def shifted(self, t: float) -> float:
+        """The time s t / (1 + (s - 1) t), of a time in 0..1; FLUX's dynamic shifting by mu is that of s = exp(mu)."""
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def timesteps(self, steps: int) -> list[float]:
+        """The N rising timesteps of diffusers' FlowMatchEulerDiscreteScheduler; the noisiest is t = 1.
+
+        As there, the cleanest is shifted twice: once as the least trained time, 1 / trained, and again as a level of the grid.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ArgumentError(f"steps must be a whole number from 1 on, given {steps!r}")
+        times = np.linspace(1.0, self.shifted(1 / self.trained), steps)[::-1]
+        return [self.trained * self.shifted(float(t)) for t in times]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> FlowSchedule:
+        """The schedule of a config of diffusers' FlowMatchEulerDiscreteScheduler.
+
+        Raises:
+            ModelError: Another scheduler, or options that change its levels: dynamic shifting, Karras sigmas and so on.
+        """
+        kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+        if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
+            raise ModelError(
+                f"expected a config of FlowMatchEulerDiscreteScheduler, with its shift, "
+                f"given one of {kind} with {', '.join(sorted(config)) or 'nothing'}"
+            )
+        refused = [name for name in _FLOW_OPTIONS if config.get(name)]
+        if refused:
+            raise ModelError(
+                f"a flow-matching scheduler with {', '.join(refused)} is not taken; make a FlowSchedule, "
+                "and a grid of its levels with Grid.from_sigmas"
+            )
+        return cls(int(config.get("num_train_timesteps", 1000)), float(config["shift"]))
+
+
+_FLOW_OPTIONS = (
+    "use_dynamic_shifting",
+    "shift_terminal",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
+"""Options of diffusers' scheduler that change its levels or its moves."""
+
+AnySchedule = Schedule | FlowSchedule
+"""What a grid can be made of."""
 
 
 def level_of(alpha_bar: float, t: float, index: int) -> Level:

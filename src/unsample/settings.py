@@ -92,3 +92,12 @@ class SampleSettings(_Settings):
 
     count: Annotated[int, Field(ge=1)] = 16
     source: str | None = None
+    negative: str | None = None
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> SampleSettings:
+        """As for every job; what guidance moves away from is checked too."""
+        made: SampleSettings = super().of(model, **settings)
+        if made.negative is not None:
+            model.denoiser([made.negative], made.guidance)
+        return made

@@ -65,7 +65,8 @@ class Trajectory:
         residuals: The same keys -> residual per item, for implicit methods.
         meta: Anything a manifest should say; JSON values.
         stored: What the method keeps of each image to find the way back, for `sample(stored=...)`.
-        starts: Level each item started from, where they differ; `start` is then the lowest and `nfe` the most.
+        starts: Level each item started from, where they differ; `start` is then the lowest.
+        costs: Network evaluations of each item, where they differ; `nfe` is then the most.
     """
 
     latent: Tensor
@@ -78,6 +79,7 @@ class Trajectory:
     meta: Mapping[str, Any] = field(default_factory=dict)
     stored: Stored = field(default_factory=Stored, repr=False)
     starts: tuple[int, ...] = ()
+    costs: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -99,15 +101,17 @@ class Trajectory:
             return {i: torch.cat([getattr(part, name)[i] for part in parts]) for i in common}
 
         starts = tuple(start for part in parts for start in part.starts or (part.start,) * len(part))
+        costs = tuple(cost for part in parts for cost in part.costs or (part.nfe,) * len(part))
         return cls(
             torch.cat([part.latent for part in parts]),
             min(starts),
             first.index,
-            max(part.nfe for part in parts),
+            max(costs),
             **{name: join(name) for name in ("states", "eps", "residuals")},
             meta=first.meta,
             stored=Stored.cat([part.stored for part in parts]),
             starts=starts if len(set(starts)) > 1 else (),
+            costs=costs if len(set(costs)) > 1 else (),
         )
 
     def take(self, rows: Tensor) -> Trajectory:
@@ -115,8 +119,8 @@ class Trajectory:
         kept: Any = {
             name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in ("states", "eps", "residuals")
         }
-        starts = tuple(self.starts[i] for i in rows.tolist()) if self.starts else ()
-        return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows), starts=starts)
+        starts, costs = (tuple(each[i] for i in rows.tolist()) if each else () for each in (self.starts, self.costs))
+        return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows), starts=starts, costs=costs)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
@@ -124,7 +128,8 @@ class Trajectory:
         for name in ("states", "eps", "residuals"):
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
         tensors |= {f"stored.{name}": tensor for name, tensor in self.stored.tensors().items()}
-        header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta), "starts": self.starts}
+        header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
+        header |= {"starts": self.starts, "costs": self.costs}
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}  # the last state is the latent
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
 
@@ -148,7 +153,8 @@ class Trajectory:
                 kind, index = name.split(".")
                 kept[kind][int(index)] = tensor
             where = (header["start"], header["index"], header["nfe"])
-            return cls(latent, *where, **kept, meta=header["meta"], stored=stored, starts=tuple(header["starts"]))
+            starts, costs = tuple(header["starts"]), tuple(header["costs"])
+            return cls(latent, *where, **kept, meta=header["meta"], stored=stored, starts=starts, costs=costs)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 

@@ -6,16 +6,20 @@ only in which eps they put in.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .grid import Step
 from .prediction import to_x0
+from .schedule import TINY_ALPHA
 
 __all__ = ["transfer"]
 
 
 def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> Tensor:
-    """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2).
+    """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2), in x's dtype.
+
+    From a level of tiny alpha, or along an eps in float64, it is computed in float64.
 
     Args:
         x: State at `step.src`, any shape.
@@ -30,6 +34,8 @@ def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> T
     tensor(2.2000)
     """
     src, dst = step.src, step.dst
+    if x.dtype != torch.float64 and (src.alpha < TINY_ALPHA or eps.dtype == torch.float64):
+        return transfer(x.double(), eps.double(), step, clip).to(x.dtype)
     if clip is not None:
         return dst.alpha * to_x0(eps, x, src).clamp(-clip, clip) + dst.sigma * eps
     scale = dst.alpha / src.alpha

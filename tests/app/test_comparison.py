@@ -21,6 +21,13 @@ def model():
     return us.load()
 
 
+@pytest.fixture
+def pictures():
+    """Four pictures for the toy model: two grey ones, which are plain all over, and two of noise."""
+    noise = torch.rand((4, 1, 4, 4), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.cat([0.01 * noise[:2], noise[2:]])
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("forward", ["0", "2", "4%"])
 def test_equal_cost_spends_the_budget_and_no_more(model, method, forward):
@@ -29,14 +36,165 @@ def test_equal_cost_spends_the_budget_and_no_more(model, method, forward):
 
     def cost(steps: int) -> int:
         grid = model.grid(steps)
-        return evaluations_on(parse_method(method), list(grid.up(parse_start(forward).index(grid))))
+        return evaluations_on(parse_method(method), list(grid.up(parse_start(way.forward).index(grid))))
 
     assert cost(way.steps) <= 60 < cost(way.steps + 1)
 
 
-def test_a_budget_too_small_is_refused(model):
-    with pytest.raises(us.ArgumentError, match="too few for one move of gradient"):
+def test_a_long_start_gets_a_longer_grid(model):
+    """60 % of the grid is left out: the budget is for the rest. Reference: count the moves."""
+    (way,) = comparison.equal_cost(["ddim"], ["60%"], 50, model)
+    assert way.steps - round(0.6 * way.steps) == 50
+
+
+def test_a_budget_too_small_for_all_is_refused(model):
+    with pytest.raises(us.ArgumentError, match="too few for 2 moves of gradient"):
         comparison.equal_cost(["gradient"], ["0"], 10, model)
+
+
+@pytest.mark.parametrize("forward", ["100%", "sigma=1e9"])
+def test_a_start_that_leaves_no_way_to_go_is_refused(model, forward):
+    with pytest.raises(us.ArgumentError, match="leaves fewer than 2 moves"):
+        comparison.equal_cost(["ddim"], [forward], 10, model)
+
+
+def test_methods_without_a_start_are_listed_once_and_methods_are_kept_together(model):
+    ways = comparison.equal_cost(["ddim", "edit-friendly", "ab", "ddim"], ["0", "1", "0"], 10, model)
+    assert [(way.method, way.forward) for way in ways] == [
+        ("ddim", "0"),
+        ("ddim", "1"),
+        ("edit-friendly", "0"),
+        ("ab", "0"),
+        ("ab", "1"),
+    ]
+    assert ways[2].title == "edit-friendly, forward diffusion alone"
+
+
+def test_a_method_too_expensive_is_listed_and_stops_nothing(toy, pictures):
+    found = us.compare(toy(), pictures, methods=["gradient", "ddim"], forwards="1", nfe=4)
+    assert [way.steps for way in found.ways] == [0, 5]
+    assert "too expensive" in found.table().splitlines()[1]
+    assert found.to_dict()["ways"][0]["failure"].startswith("too expensive")
+    assert [way.method for way in found.pareto] == ["ddim"]
+
+
+@pytest.mark.parametrize("wrong", [{"methods": "ddim,dimm"}, {"forwards": "0,x"}, {"spacing": "x"}, {"nfe": 1}])
+def test_a_mistake_fails_before_any_work(toy, pictures, monkeypatch, wrong):
+    monkeypatch.setattr(jobs, "invert_photos", None)
+    with pytest.raises(us.ArgumentError):
+        us.compare(toy(), pictures, **{"methods": "ddim", "nfe": 4} | wrong)
+
+
+def test_a_bad_method_name_is_one_line(unsample, tmp_path):
+    done = unsample("compare", demo_photos()[0], "--methods", "ddim,dimm", "--nfe", 4, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "did you mean 'ddim'" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_files_and_photos_give_the_same(model, tmp_path):
+    """From the image itself there is no noise to depend on a photo's id; elsewhere files and photos agree."""
+    places = demo_photos()[:2]
+    photos = read_photos(places, model.image_size)
+    images = torch.stack([photo.pixels for photo in photos])
+    ways = {"methods": "ddim", "forwards": ("0", "1"), "nfe": 2}
+    given = (images, photos, places, [str(places[0]), photos[1]])
+    found = [list(us.compare(model, one, **ways).ways.values()) for one in given]
+    for usual, started in found:
+        assert torch.equal(usual.psnr.sort()[0], found[0][0].psnr.sort()[0])
+        assert len(started.psnr) == 2
+    assert torch.equal(found[1][1].psnr, found[2][1].psnr)
+
+
+def test_names_of_a_tensor_reach_the_reports(toy, pictures, monkeypatch):
+    seen = []
+    real = jobs.invert_photos
+    monkeypatch.setattr(jobs, "invert_photos", lambda m, photos, *rest: seen.extend(photos) or real(m, photos, *rest))
+    us.compare(toy(), pictures.double(), methods="ddim", forwards="0", nfe=2, names=list("abcd"))
+    assert [photo.name for photo in seen] == list("abcd")
+    assert len({photo.id for photo in seen}) == 4
+    assert seen[0].pixels.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("photos", "more", "says"),
+    [
+        (torch.zeros(2, 1, 5, 5), {}, "expected images of shape"),
+        (torch.zeros(2, 1, 4, 4), {"names": ["a"]}, "one name per image"),
+        (torch.full((2, 1, 4, 4), 255.0), {}, "rescale bytes"),
+        ([], {}, "at least one photo"),
+        ([], {"names": ["a"]}, "names are for"),
+        (torch.zeros(2, 1, 4, 4), {"out": "out"}, "has none"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(toy, photos, more, says):
+    with pytest.raises(us.ArgumentError, match=says):
+        us.compare(toy(), photos, methods="ddim", nfe=4, **more)
+
+
+def test_nothing_is_kept_without_a_folder(toy, pictures, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path)
+    us.compare(toy(), pictures, methods="ddim", forwards="1", nfe=2)
+    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
+
+
+def test_what_is_stored_is_counted_in_latents(toy, pictures):
+    """DDIM keeps nothing, `exact` one map, `direct` one per move down that the path has a state for."""
+    found = us.compare(toy(), pictures, methods="ddim,exact,direct", forwards=["0"], nfe=12)
+    assert {way.method: measured.stored for way, measured in found.ways.items()} == {
+        "ddim": 0,
+        "exact": 1,
+        "direct": next(way.steps for way in found.ways if way.method == "direct"),
+    }
+    made = comparison.table(found.ways)
+    assert [row[made.head.index("stored")] for row in made.rows] == ["0", "1", "6", ""]
+
+
+def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
+    found = us.compare(model, demo_photos()[:3], methods="ddim", forwards=("0", "1"), nfe=3)
+    made = comparison.table(found.ways)
+    column = {name: [row[i] for row in made.rows] for i, name in enumerate(made.head)}
+    usual = next(iter(found.ways.values())).diagnosis
+    assert column["inversion"] == ["ddim, usual inversion", "ddim, forward start 1", "true noise"]
+    assert column["PSNR, dB (median)"][0].startswith(f"{usual['median PSNR'].value:.3f} [")
+    (head,) = (name for name in made.head if name.startswith("std plain (median"))
+    assert head == f"std plain (median of {usual['median std plain'].note})"
+    assert "[" in column[head][2]
+    assert column["PSNR, dB (median)"][2] == ""
+    assert usual["median std plain"].null.low < 1.01
+
+
+def test_whiteness_is_told_twice_in_json(model):
+    """Reference: by hand, from the rows."""
+    found = us.compare(model, demo_photos()[:2] * 16, methods="ddim", forwards="0", nfe=2)  # r takes 32 images
+    assert found.photos < 32
+    (way,) = found.to_dict()["ways"]
+    rows = {row["name"]: row for row in way["rows"]}
+    assert way["std_plain_distance"] == pytest.approx(abs(rows["std plain"]["value"] - 1))
+    assert way["top_20_r_excess"] is None
+    photos = read_photos(demo_photos()[:4], model.image_size) * 8
+    (way,) = us.compare(model, photos, methods="ddim", forwards="0", nfe=2).to_dict()["ways"]
+    r = next(row for row in way["rows"] if row["name"] == "top-20 patch correlation")
+    assert way["top_20_r_excess"] == pytest.approx(r["value"] - r["null"]["mean"])
+
+
+def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, monkeypatch):
+    real = jobs.invert_photos
+
+    def picky(model, photos, settings, *rest):
+        if settings.method == "ab":
+            raise us.ArgumentError("not with me")
+        return real(model, photos, settings, *rest)
+
+    monkeypatch.setattr(jobs, "invert_photos", picky)
+    found = us.compare(toy(), pictures, methods="ab,ddim", forwards="0", nfe=2)
+    assert found.failures == ("ab, usual inversion: refused: not with me",)
+    assert found.table().endswith("refused: not with me")
+    with pytest.raises(us.ArgumentError, match=r"^not with me$"):
+        us.compare(toy(), pictures, methods="ab", forwards="0", nfe=2)
 
 
 def test_compare_writes_table_picture_and_json(unsample, tmp_path):
@@ -70,10 +228,12 @@ def test_divergence_is_shown_not_hidden(model, tmp_path, monkeypatch):
         return trajectory
 
     monkeypatch.setattr(jobs, "invert", spoiled)
-    photos = read_photos(demo_photos()[:2], model.image_size)
-    found = comparison.compare(model, photos, tmp_path, methods=["ddim"], forwards=["1"], nfe=2)
-    assert next(iter(found.values())).failure
-    assert "diverged" in comparison.table(found).markdown()
+    found = comparison.compare(model, demo_photos()[:2], methods="ddim,ab", forwards="1", nfe=2, out=tmp_path)
+    assert all(measured.failure.startswith("diverged: ") for measured in found.ways.values())
+    assert "diverged" in comparison.table(found.ways).markdown()
+    assert "left the finite numbers" in (tmp_path / "comparison.md").read_text()
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+    assert found.pareto == ()
 
 
 def test_a_reversible_method_reconstructs_exactly_with_its_memory(unsample, tmp_path):

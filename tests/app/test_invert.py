@@ -35,7 +35,9 @@ def test_a_run_holds_everything(unsample, photos, tmp_path):
     assert manifest["results"]["cost"]["2"]["nfe"] == 2 + 4
     assert manifest["results"]["cost"]["2"]["seconds"] > 0
     tensors = load_file(run / "latents.safetensors")
-    assert set(tensors) == {"images", "latent.0", "latent.2", "reconstruction.0", "reconstruction.2"}
+    names = ("latent", "reconstruction", "start", "nfe_up")
+    assert set(tensors) == {"images", *(f"{name}.{start}" for name in names for start in ("0", "2"))}
+    assert tensors["nfe_up.2"].tolist() == tensors["start.2"].tolist() == [2, 2, 2]
     assert tensors["latent.2"].shape == (3, 3, 32, 32)
     for place in ("reconstructions/0/0000-brushes.png", "reconstructions/2/0002-creek.png", "overview.png"):
         with Image.open(run / place) as picture:

@@ -80,7 +80,7 @@ def test_every_method_states_its_cost(name, k):
     """Reference: the network's own count."""
     method, counted = METHODS[name](), us.Counted(lambda x, level: torch.tanh(x))
     assert isinstance(method, us.Stepper)
-    for _ in us.walk(counted, torch.ones((1, 2)), GRID.up(k), method):
+    for _ in us.walk(counted, torch.ones((1, 1, 8, 8)), GRID.up(k), method):
         pass
     assert counted.nfe == evaluations_on(method, list(GRID.up(k))) <= method.evaluations(6 - k)
 

@@ -2,7 +2,8 @@
 
 For Gaussian data the optimal eps is linear, one gain per mode (docs/theory.md, eq. 7); for a mixture it is a weighted sum of
 such terms. Both are presented as a network that is told a timestep, so every method runs on them as on a trained one, in
-float64, including methods that ask at a level other than the state's.
+float64, including methods that ask at a level other than the state's. Told the timesteps of a table they answer eps, told
+those of a flow schedule the velocity, E[noise - x0 | x].
 """
 
 from __future__ import annotations
@@ -17,29 +18,41 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..model import ClassConditioner, Model
-from ..schedule import Schedule
+from ..prediction import Prediction
+from ..schedule import AnySchedule, FlowSchedule, Schedule
 
 __all__ = ["bench_field", "gaussian", "mixture"]
+
+LEAST_VARIANCE = 1e-24
+"""Stand-in for the variance of a state that has none: data without variance at a level without noise."""
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Scales at a timestep, looked up in a schedule."""
+    """Scales at a timestep, looked up in a table or those of a flow schedule."""
 
-    schedule: Schedule
+    schedule: AnySchedule
 
     @cached_property
     def alpha_bar(self) -> Tensor:
+        assert isinstance(self.schedule, Schedule)
         return torch.tensor(self.schedule.alpha_bar, dtype=torch.float64)
 
+    @property
+    def is_flow(self) -> bool:
+        return isinstance(self.schedule, FlowSchedule)
+
     def scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.is_flow:
+            sigma = t[:, None].double() / len(self.schedule)
+            return 1 - sigma, sigma
         alpha_bar = self.alpha_bar.to(x.device)[t]
         return alpha_bar.sqrt()[:, None], (1 - alpha_bar).sqrt()[:, None]
 
 
 @dataclass(frozen=True)
 class _GaussianNetwork(_Table):
-    """eps = sigma (alpha^2 C + sigma^2)^-1 (x - alpha mean), in the modes of C."""
+    """eps = sigma (alpha^2 C + sigma^2)^-1 (x - alpha mean), in the modes of C; x0 likewise, mean + alpha C (...)."""
 
     variances: Tensor
     basis: Tensor | None
@@ -49,9 +62,10 @@ class _GaussianNetwork(_Table):
         alpha, sigma = self.scales(x, t)
         centred = x.flatten(1).double() - alpha * self.mean
         modes = centred if self.basis is None else centred @ self.basis
-        eps = sigma * modes / (alpha**2 * self.variances + sigma**2)
-        eps = eps if self.basis is None else eps @ self.basis.T
-        return eps.reshape(x.shape).to(x.dtype)
+        weight = sigma - alpha * self.variances if self.is_flow else sigma
+        answer = weight * modes / (alpha**2 * self.variances + sigma**2).clamp_min(LEAST_VARIANCE)
+        answer = answer if self.basis is None else answer @ self.basis.T
+        return (answer - self.mean if self.is_flow else answer).reshape(x.shape).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -65,17 +79,25 @@ class _MixtureNetwork(_Table):
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         alpha, sigma = self.scales(x, t)
         flat, count = x.flatten(1).double(), len(self.weights)
-        variance = alpha**2 * self.variances + sigma**2
+        variance = (alpha**2 * self.variances + sigma**2).clamp_min(LEAST_VARIANCE)
         offset = flat[:, None, :] - alpha[:, :, None] * self.means
         logits = self.weights.log() - 0.5 * flat.shape[1] * variance.log() - 0.5 * offset.square().sum(-1) / variance
         asked = condition[:, None] == torch.arange(count, device=x.device)
         logits = logits.masked_fill(~asked & (condition != count)[:, None], -torch.inf)
-        share = logits.softmax(dim=1) / variance
+        posterior = logits.softmax(dim=1)
+        share = posterior / variance
+        if self.is_flow:
+            velocity = torch.einsum("bk,bkd->bd", share * (sigma - alpha * self.variances), offset) - posterior @ self.means
+            return velocity.reshape(x.shape).to(x.dtype)
         return (sigma * torch.einsum("bk,bkd->bd", share, offset)).reshape(x.shape).to(x.dtype)
 
 
+def _prediction(schedule: AnySchedule) -> Prediction:
+    return "flow" if isinstance(schedule, FlowSchedule) else "epsilon"
+
+
 def gaussian(
-    schedule: Schedule,
+    schedule: AnySchedule,
     variances: Tensor | Sequence[float],
     *,
     shape: tuple[int, int, int],
@@ -85,7 +107,7 @@ def gaussian(
     """The exact model of data x0 ~ N(mean, basis diag(variances) basis^T).
 
     Args:
-        schedule: Any trained table.
+        schedule: Any trained table, or a flow schedule.
         variances: One per mode, shape (D,), at least 0.
         shape: Channels, height, width, with product D.
         basis: Orthonormal modes as columns, shape (D, D); default is the pixels themselves.
@@ -103,11 +125,11 @@ def gaussian(
     network = _GaussianNetwork(
         schedule, spread, None if basis is None else basis.double(), torch.as_tensor(mean, dtype=torch.float64)
     )
-    return Model(network, schedule, shape, name="gaussian")
+    return Model(network, schedule, shape, _prediction(schedule), name="gaussian")
 
 
 def mixture(
-    schedule: Schedule,
+    schedule: AnySchedule,
     means: Tensor,
     variances: Tensor | Sequence[float],
     *,
@@ -117,7 +139,7 @@ def mixture(
     """The exact model of a mixture of K isotropic Gaussians; a component is a class, no condition the whole mixture.
 
     Args:
-        schedule: Any trained table.
+        schedule: Any trained table, or a flow schedule.
         means: Shape (K, D).
         variances: One per component, shape (K,).
         shape: Channels, height, width, with product D.
@@ -130,10 +152,10 @@ def mixture(
         raise ArgumentError(f"expected means ({count}, {int(np.prod(shape))}) and {count} variances and weights")
     network = _MixtureNetwork(schedule, share / share.sum(), means.double(), spread)
     conditioner = ClassConditioner(tuple(str(i) for i in range(count)), null=count)
-    return Model(network, schedule, shape, conditioner=conditioner, name="mixture")
+    return Model(network, schedule, shape, _prediction(schedule), conditioner=conditioner, name="mixture")
 
 
-def bench_field(schedule: Schedule | None = None) -> tuple[Model, Tensor]:
+def bench_field(schedule: AnySchedule | None = None) -> tuple[Model, Tensor]:
     """The bench without weights: a 16x16 Gaussian field, smooth on its left half and textured on its right.
 
     Covariance is block-diagonal: left 0.3 exp(-(d/4)^2 / 2) + 1e-5 on the diagonal, right 0.15 exp(-d^2 / 2) + 0.15 on the

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, UnknownNameError
+from ..errors import ArgumentError, ModelError, UnknownNameError
 from ..grid import Grid
 from ..model import ClassConditioner, Model
 from ..prediction import Prediction
@@ -28,11 +28,28 @@ class UNet2D:
     channels: int
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """Raw prediction of `x`'s shape and dtype."""
-        output: Tensor = self.unet(
-            x.to(self.unet.dtype, memory_format=torch.channels_last), t, class_labels=condition, return_dict=False
-        )[0]
+        """Raw prediction of `x`'s shape and dtype; a floating condition is an embedding, (batch, dim), as of `embed`."""
+        state = x.to(self.unet.dtype, memory_format=torch.channels_last)
+        output: Tensor
+        if condition is not None and condition.is_floating_point():  # a table of classes in which item i is class i
+            table = {"class_embedding.weight": condition.to(self.unet.dtype)}
+            labels = torch.arange(len(condition), device=condition.device)
+            options = {"class_labels": labels, "return_dict": False}
+            output = torch.func.functional_call(self.unet, table, (state, t), options)[0]
+        else:
+            output = self.unet(state, t, class_labels=condition, return_dict=False)[0]
         return output[:, : self.channels].to(x.dtype).contiguous()
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """The embeddings of class indices, (batch, dim), in the network's dtype.
+
+        Raises:
+            ArgumentError: A network that computes them instead of looking them up.
+        """
+        table = self.unet.class_embedding
+        if not isinstance(table, torch.nn.Embedding):
+            raise ArgumentError(f"expected a network with a table of classes, given one with {type(table).__name__}")
+        return table.weight.detach()[labels]
 
 
 def load_pixel(

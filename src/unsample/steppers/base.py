@@ -15,7 +15,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..grid import Step
 
-__all__ = ["HasCost", "Moved", "Stepper", "evaluations_on", "is_reversible"]
+__all__ = ["HasCost", "Moved", "Steered", "Stepper", "evaluations_on", "is_reversible"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,14 @@ class Stepper(HasCost, Protocol):
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any) -> Moved:
         """`x` at `step.src` moved to `step.dst`."""
+
+
+@runtime_checkable
+class Steered(Stepper, Protocol):
+    """A method that pulls the inversion towards a draw of noise, one per item."""
+
+    def steer(self, denoiser: Denoiser, noise: Tensor) -> Denoiser:
+        """What is asked instead of `denoiser` on the way up."""
 
 
 def is_reversible(method: Stepper) -> bool:

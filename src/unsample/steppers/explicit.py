@@ -81,7 +81,7 @@ class Midpoint:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
         """One transfer along eps_src + (eps_mid - eps_src) / (2 c), the middle a share c of the way in S."""
-        middle = _between(step)
+        middle = between(step)
         if middle is None:
             return Heun().step(denoiser, x, step)
         eps = denoiser(x, step.src)
@@ -91,7 +91,7 @@ class Midpoint:
         return Moved(step, transfer(x, eps, step), eps)
 
 
-def _between(step: Step) -> Level | None:
+def between(step: Step) -> Level | None:
     """The level halfway in trained timesteps, index -1; None where there is none."""
     src, dst = step.src, step.dst
     t = (src.t + dst.t) // 2

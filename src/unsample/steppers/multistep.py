@@ -1,8 +1,9 @@
 """Multistep methods: one evaluation a move, asked where x is, and the answers of the last moves put to use.
 
 Along the path, d(x / alpha) = eps dS with S = sigma / alpha, the answers are points of a curve; the next move integrates the
-polynomial through them. `AdamsBashforth` takes eps as a polynomial in S. `DPMSolverPP` takes predicted x0 as a polynomial in
-lambda = log(alpha / sigma) and integrates it exactly. Both are `transfer` with a combined eps, up and down.
+polynomial through them. `AdamsBashforth` takes eps as a polynomial in S, or in another variable. `DPMSolverPP` takes
+predicted x0 as a polynomial in lambda = log(alpha / sigma) and integrates it exactly. Both are `transfer` with a combined
+eps, up and down.
 
 The first moves have fewer answers and are of lower order; the first is DDIM's, asked at the source. Levels of equal S count as
 one, with the newest answer.
@@ -11,6 +12,7 @@ one, with the newest answer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,13 +21,14 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, UnknownNameError
 from ..grid import Step
-from ..prediction import to_x0
+from ..prediction import to_eps, to_velocity, to_x0
 from ..schedule import Level
 from ..transfer import transfer
 from .base import Moved
 
-__all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver"]
+__all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver", "Variable"]
 
+Variable = Literal["ratio", "flow", "log-snr"]
 Solver = Literal["midpoint", "heun"]
 Memory = tuple[tuple[Level, Tensor], ...]
 """Levels asked at and the answers there, newest first."""
@@ -33,25 +36,33 @@ Memory = tuple[tuple[Level, Tensor], ...]
 
 @dataclass(frozen=True)
 class AdamsBashforth:
-    """Adams-Bashforth in S with variable steps: eps extrapolated linearly (order 2) or quadratically (order 3).
+    """Adams-Bashforth with variable steps: eps extrapolated linearly (order 2) or quadratically (order 3).
 
     One evaluation a move. Started by a move of DDIM, whose error is of second order in its size: on the way up it is not
     forgotten, and order 3 is then no better than order 2. Down, where it is, order 3 shows.
 
-    Source: Hairer, Norsett and Wanner 1993, chapter III.1 and III.5 (variable steps).
+    Source: Hairer, Norsett and Wanner 1993, chapter III.1 and III.5 (variable steps); in log S, exponentially weighted,
+    Zhang and Chen 2023 (DEIS).
 
     Attributes:
         order: 2 or 3.
+        variable: In what the answers are taken as a polynomial. `ratio`: eps in S. `flow`: the direction w = eps - x0 in
+            tau = sigma / (alpha + sigma), along which d(x / (alpha + sigma)) = w dtau; for a flow model its velocity in t.
+            `log-snr`: eps in log S, integrated exactly against dS; a move from or to a level without noise is DDIM's. A level
+            of almost no signal (flow models, zero terminal SNR) is far away in S and log S: only `flow` extrapolates into it.
 
     >>> AdamsBashforth()
-    AdamsBashforth(order=2)
+    AdamsBashforth(order=2, variable='ratio')
     """
 
     order: Literal[2, 3] = 2
+    variable: Variable = "ratio"
 
     def __post_init__(self) -> None:
         if self.order not in (2, 3):
             raise ArgumentError(f"expected order 2 or 3, given {self.order}; for order 1 use DDIM(eval_at='source')")
+        if self.variable not in get_args(Variable):
+            raise UnknownNameError("variable", self.variable, get_args(Variable))
 
     def evaluations(self, moves: int) -> int:
         """One a move."""
@@ -63,9 +74,26 @@ class AdamsBashforth:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
         """One evaluation at the source."""
-        memory = _remember(step.src, denoiser(x, step.src), state, self.order)
-        eps = _mean_eps(step, memory)
+        eps = denoiser(x, step.src)
+        if self.variable == "log-snr" and step.src.sigma == 0:
+            return Moved(step, transfer(x, eps, step), eps, state)
+        answer = to_velocity(eps, x, step.src) if self.variable == "flow" else eps
+        memory = _remember(step.src, answer, state, self.order)
+        if len(memory) > 1:
+            eps = self._mean_eps(x, step, memory)
         return Moved(step, transfer(x, eps, step), eps, memory)
+
+    def _mean_eps(self, x: Tensor, step: Step, memory: Memory) -> Tensor:
+        """The eps of the move, from two or three answers."""
+        if self.variable == "flow":
+            mean = _mean([level.tau for level, _ in memory], memory, *_moments(step.dst.tau - step.src.tau))
+            return to_eps(mean, x, step.src, "flow")
+        if self.variable == "ratio":
+            return _mean([level.ratio for level, _ in memory], memory, *_moments(step.dst.ratio - step.src.ratio))
+        if step.dst.sigma == 0:
+            return memory[0][1]
+        h = math.log(step.dst.ratio / step.src.ratio)
+        return _mean([math.log(level.ratio) for level, _ in memory], memory, *_exponential_moments(h))
 
 
 def _remember(level: Level, answer: Tensor, memory: Memory, keep: int) -> Memory:
@@ -73,25 +101,33 @@ def _remember(level: Level, answer: Tensor, memory: Memory, keep: int) -> Memory
     return ((level, answer), *(old for old in memory if old[0].ratio != level.ratio))[:keep]
 
 
-def _mean_eps(step: Step, memory: Memory) -> Tensor:
-    """Mean over the move of the polynomial through up to three answers.
+def _mean(places: Sequence[float], memory: Memory, first: float, second: float) -> Tensor:
+    """Mean over the move of the polynomial through two or three answers at `places`, newest first.
 
-    With h = S_dst - S_0, h_0 = S_0 - S_1 and divided differences e_01, e_012 the polynomial at S_0 + u is
-    e_0 + u e_01 + u (u + h_0) e_012, and its mean over 0..h is e_0 + h/2 e_01 + (h^2/3 + h h_0/2) e_012.
+    With h_0 = places_0 - places_1 and divided differences e_01, e_012 the polynomial at places_0 + u is
+    e_0 + u e_01 + u (u + h_0) e_012; `first` and `second` are the means of u and u^2.
     """
-    h = step.dst.ratio - step.src.ratio
-    (level, eps), *older = memory
-    if not older:
-        return eps
-    (before, previous), *oldest = older
-    h0 = level.ratio - before.ratio
+    (_, eps), (_, previous), *oldest = memory
+    h0 = places[0] - places[1]
     slope = (eps - previous) / h0
-    mean = eps + h / 2 * slope
+    mean = eps + first * slope
     if oldest:
-        last, first = oldest[0]
-        earlier = (previous - first) / (before.ratio - last.ratio)
-        mean = mean + (h * h / 3 + h * h0 / 2) * (slope - earlier) / (level.ratio - last.ratio)
+        earlier = (previous - oldest[0][1]) / (places[1] - places[2])
+        mean = mean + (second + first * h0) * (slope - earlier) / (places[0] - places[2])
     return mean
+
+
+def _moments(h: float) -> tuple[float, float]:
+    """Means of u and u^2 over 0..h."""
+    return h / 2, h * h / 3
+
+
+def _exponential_moments(h: float) -> tuple[float, float]:
+    """Means of u and u^2 over 0..h under the weight exp(u): that of dS where u is a difference of log S."""
+    if h == 0:
+        return 0.0, 0.0
+    whole = -h / math.expm1(-h)  # h exp(h) / (exp(h) - 1)
+    return whole - 1, h * whole - 2 * (whole - 1)
 
 
 @dataclass(frozen=True)

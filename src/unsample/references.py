@@ -1,0 +1,125 @@
+"""What to cite: the works behind a method or a run, and their BibTeX.
+
+The manifest of a run says what ran: the method and the methods among its options, the starts, the spacing, the guidance, the
+model. Each has its keys, a method's in `METHODS`; `references.bib` has the entries. The software itself always comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from importlib import resources
+from typing import Any
+
+from .errors import UnknownNameError
+from .methods import METHODS, inversion_of, parse_method, sampler_of
+from .starts import ForwardNoise, parse_start
+from .steppers import DDIM
+from .store import Manifest
+
+__all__ = ["bibtex", "entries", "gaps", "keys_of_method", "keys_of_run"]
+
+SOFTWARE = "unsample"
+FORWARD = "staniszewski2026there"
+SAMPLING = "song2021ddim"
+GUIDANCE = "ho2022cfg"
+SPACINGS = {"trdi": "sun2026trdi", "karras": "karras2022edm"}
+MODELS = {"tiny-imagenet-32": ("ho2020ddpm", "le2015tiny")}
+"""Bundled model -> its network and noise schedule, and its data."""
+
+
+def entries() -> dict[str, str]:
+    """Key -> BibTeX entry, of all there are.
+
+    >>> print(entries()["le2015tiny"].splitlines()[1].strip())
+    title = {Tiny {ImageNet} Visual Recognition Challenge},
+    """
+    text = (resources.files(__package__) / "references.bib").read_text(encoding="ascii")
+    return {found[1]: found[0] for found in re.finditer(r"^@\w+\{([^,\s]+),$.*?^\}$", text, re.MULTILINE | re.DOTALL)}
+
+
+def bibtex(keys: Sequence[str], version: str | None = None) -> str:
+    """The entries of `keys`, in their order, an empty line between; `version` is that of the software, if not this one.
+
+    Raises:
+        UnknownNameError: No such key.
+    """
+    known = entries()
+    for key in keys:
+        if key not in known:
+            raise UnknownNameError("reference", key, known)
+    if version is not None:
+        known[SOFTWARE] = re.sub(r"(?<=Software, version )[^}]+", lambda _: version, known[SOFTWARE])
+    return "\n\n".join(known[key] for key in keys)
+
+
+def keys_of_method(text: str) -> tuple[str, ...]:
+    """Keys of the software, of a method as people type it, of the methods among its options, and of what samples back.
+
+    Raises:
+        UnknownNameError: No such method, or no such option of it.
+        ArgumentError: An option whose value is not one.
+
+    >>> keys_of_method("direct:method=damped/iterations=10")
+    ('unsample', 'ju2024pnp', 'hong2024exact', 'song2021ddim')
+    """
+    method = parse_method(text)
+    keys = [SOFTWARE, *METHODS[text.strip().split(":")[0]].references, *_inside(method)]
+    sampler = sampler_of(method)
+    if isinstance(sampler, DDIM):
+        keys.append(SAMPLING)
+    elif sampler is not method:
+        keys.extend(_behind(sampler))
+    return tuple(dict.fromkeys(keys))
+
+
+def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
+    """Keys of all that ran: the software, the forward start, the method and its sampler, spacing, guidance and model.
+
+    Raises:
+        UnknownNameError: The run's method is not one of this version.
+    """
+    settings: dict[str, Any] = manifest.settings
+    keys = [SOFTWARE]
+    if "method" in settings:
+        walks = inversion_of(parse_method(settings["method"])) is not None  # without an inversion no start is used
+        keys += [FORWARD] if walks and any(map(_noises, settings.get("forward", ()))) else []
+        keys += keys_of_method(settings["method"])
+    else:
+        keys.append(SAMPLING)
+    spacing = (settings.get("spacing") or "").partition(":")[0]
+    keys += [SPACINGS[spacing]] if spacing in SPACINGS else []
+    keys += [GUIDANCE] if settings.get("guidance", 1) != 1 else []
+    keys += MODELS.get(settings.get("model", ""), ())
+    return tuple(dict.fromkeys(keys))
+
+
+def gaps(manifest: Manifest) -> tuple[str, ...]:
+    """What ran but `keys_of_run` cannot know, in sentences: a model that is not ours, an inversion in another run."""
+    settings, notes = manifest.settings, []
+    if settings.get("model") not in MODELS:
+        notes.append(f"the model {settings.get('model')!r} has no entry here; cite it as its card says")
+    if settings.get("source"):
+        notes.append("the latents came from another run, and the manifest does not name its method; cite that run as well")
+    return tuple(notes)
+
+
+def _noises(start: str) -> bool:
+    """Whether a start replaces moves by forward diffusion; one of 0 moves does not."""
+    made = parse_start(start)
+    return isinstance(made, ForwardNoise) and bool(made.steps or made.fraction or made.sigma)
+
+
+def _inside(method: Any) -> Iterator[str]:
+    """Keys of the methods among the options of a method."""
+    for option in fields(method):
+        yield from _behind(getattr(method, option.name))
+
+
+def _behind(value: Any) -> Iterator[str]:
+    """Keys of a method and of those among its options; none of any other value."""
+    if is_dataclass(value):
+        known: dict[Any, tuple[str, ...]] = {method.make: method.references for method in METHODS.values()}
+        yield from known.get(type(value), ())
+        yield from _inside(value)

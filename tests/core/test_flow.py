@@ -1,0 +1,284 @@
+"""Flow schedules: levels, grids, what the network is told, and the noisy end, where alpha is all but zero."""
+
+import math
+
+import pytest
+import torch
+
+import unsample as us
+from unsample.methods import METHODS, sampler_of
+from unsample.models.analytic import gaussian, mixture
+from unsample.prediction import to_velocity
+from unsample.schedule import MIN_ALPHA, TINY_ALPHA
+
+FLOW = us.FlowSchedule()
+MODEL_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+
+
+# Levels and grids
+
+
+@pytest.mark.parametrize("t", [0.0, 0.25, 333.3, 999.0, 1000.0])
+def test_a_level_is_on_the_straight_path(t):
+    level = FLOW.level(t, 3)
+    assert (level.index, level.t) == (3, t)
+    assert level.alpha == max(1 - t / 1000, MIN_ALPHA)
+    assert level.alpha + level.sigma == 1
+    assert level.tau == pytest.approx(t / 1000, abs=2 * MIN_ALPHA)
+
+
+def test_the_share_of_noise_of_a_table_is_sigma_over_both():
+    level = us.Schedule.from_betas(us.Schedule.linear_betas()).level(500)
+    assert level.tau == pytest.approx(level.ratio / (1 + level.ratio), rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+@pytest.mark.parametrize("steps", [1, 4, 28])
+def test_a_grid_has_its_levels_from_clean_to_pure_noise(shift, steps):
+    grid = us.Grid.of(us.FlowSchedule(shift=shift), steps)
+    assert grid.steps == steps
+    assert (grid[0].t, grid[0].alpha, grid[0].sigma) == (0.0, 1.0, 0.0)
+    assert (grid[steps].t, grid[steps].alpha) == (1000.0, MIN_ALPHA)
+    assert gaussian(us.FlowSchedule(shift=shift), [1.0], shape=(1, 1, 1)).grid(steps) == grid
+
+
+def test_a_grid_of_given_sigmas_is_not_shifted_again():
+    grid = us.Grid.from_sigmas(us.FlowSchedule(shift=3.0), [0.125, 0.5, 1.0])
+    assert [level.sigma for level in grid.levels] == [0.0, 0.125, 0.5, 1 - MIN_ALPHA]
+    assert grid == us.Grid.from_timesteps(us.FlowSchedule(), [125.0, 500.0, 1000.0])
+
+
+def test_dynamic_shifting_is_a_shift_of_exp_mu():
+    """Reference: diffusers' exponential time shift, exp(mu) / (exp(mu) + 1 / t - 1)."""
+    mu = 0.8
+    for t in (0.02, 0.5, 1.0):
+        assert us.FlowSchedule(shift=math.exp(mu)).shifted(t) == pytest.approx(math.exp(mu) / (math.exp(mu) + 1 / t - 1))
+
+
+def test_schedules_are_named_by_their_settings():
+    digests = {
+        schedule.digest for schedule in (FLOW, us.FlowSchedule(shift=3.0), us.FlowSchedule(500), us.FlowSchedule(shift=3))
+    }
+    assert len(digests) == 3
+    assert us.FlowSchedule(shift=1).digest == FLOW.digest
+    assert len(us.FlowSchedule(500)) == 500
+
+
+def test_configs():
+    assert us.FlowSchedule.from_config(MODEL_CONFIG) == us.FlowSchedule(1000, 3.0)
+    assert us.FlowSchedule.from_config({"shift": 2}) == us.FlowSchedule(1000, 2.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_dynamic_shifting": True},
+        {"shift_terminal": 0.02},
+        {"use_karras_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"use_beta_sigmas": True},
+        {"invert_sigmas": True},
+        {"stochastic_sampling": True},
+        {"_class_name": "FlowMatchHeunDiscreteScheduler"},
+    ],
+    ids=str,
+)
+def test_configs_of_other_levels_are_refused(change):
+    name, value = next(iter(change.items()))
+    with pytest.raises(us.ModelError, match=value if isinstance(value, str) else name):
+        us.FlowSchedule.from_config({**MODEL_CONFIG, **change})
+    if not isinstance(value, str):
+        assert us.FlowSchedule.from_config({**MODEL_CONFIG, name: None}).shift == 3
+
+
+def test_a_table_is_not_read_from_the_config_of_a_flow_model():
+    with pytest.raises(us.ModelError, match=r"FlowSchedule\.from_config"):
+        us.Schedule.from_config(MODEL_CONFIG)
+    for option in ({"use_flow_sigmas": True}, {"prediction_type": "flow_prediction"}):
+        with pytest.raises(us.ModelError, match="flow velocity"):
+            us.Schedule.from_config({"beta_schedule": "linear", **option})
+    with pytest.raises(us.ModelError, match="given one of FlowMatchEulerDiscreteScheduler with beta_schedule"):
+        us.FlowSchedule.from_config({"beta_schedule": "linear"})
+
+
+def test_what_does_not_fit_is_refused(untyped):
+    for settings in ({"trained": 0}, {"shift": 0.0}, {"shift": -1.0}, {"shift": math.inf}, {"shift": math.nan}):
+        with pytest.raises(us.ArgumentError, match="positive shift"):
+            us.FlowSchedule(**settings)
+    for t in (-1.0, 1000.5):
+        with pytest.raises(us.ArgumentError, match=r"outside the trained range 0\.\.1000"):
+            FLOW.level(t)
+    for steps in (0, True, 2.5):
+        with pytest.raises(us.ArgumentError, match="whole number from 1 on"):
+            us.Grid.of(FLOW, steps)
+    for more in ({"spacing": "trailing"}, {"steps_offset": 1}):
+        with pytest.raises(us.ArgumentError, match="leave out spacing"):
+            us.Grid.of(FLOW, 4, **more)
+    with pytest.raises(us.ArgumentError, match="leave out clean"):
+        us.Grid.of(FLOW, 4, clean="first")
+    with pytest.raises(us.ArgumentError, match="strictly rising"):
+        us.Grid.from_sigmas(FLOW, [1.0, 0.5])
+    with pytest.raises(us.ArgumentError, match="leave out spacing 'karras'"):
+        gaussian(FLOW, [1.0], shape=(1, 1, 1)).grid(4, "karras")
+
+
+# What the network is told, and what it answers
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"), [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float32)]
+)
+def test_a_flow_network_is_told_a_float_and_a_table_network_a_whole_number(dtype, told):
+    seen = []
+
+    def network(x, t, condition):
+        seen.append(t)
+        return torch.zeros_like(x)
+
+    x = torch.ones((2, 1, 1, 1), dtype=dtype)
+    us.NetworkDenoiser(network, "flow")(x, FLOW.level(333.25))
+    us.NetworkDenoiser(network, "epsilon")(x, us.Schedule.from_betas(us.Schedule.linear_betas()).level(333))
+    assert [(t.dtype, t.tolist()) for t in seen] == [(told, [333.25] * 2), (torch.long, [333] * 2)]
+
+
+@pytest.mark.parametrize("level", [FLOW.level(250.0), us.Level(1, 9, 0.8, 0.6), us.Level(1, 9, 2.0, 3.0)], ids=str)
+def test_velocity_and_eps_determine_each_other(level):
+    x0, noise = torch.randn((2, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = level.alpha * x0 + level.sigma * noise
+    torch.testing.assert_close(us.to_eps(noise - x0, x, level, "flow"), noise)
+    torch.testing.assert_close(to_velocity(noise, x, level), noise - x0)
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0, 400.0, 999.5, 1000.0])
+def test_the_analytic_velocities_are_the_posterior_means_of_noise_less_image(t):
+    """Reference: regression of noise - x0 on x for one Gaussian, and the mean over the posterior for two."""
+    s = t / 1000
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    told = torch.full((9,), t, dtype=torch.float64)
+    mean, variance = 0.3, 0.5
+    network = gaussian(FLOW, [variance], shape=(1, 1, 1), mean=mean).network
+    slope = (s - (1 - s) * variance) / ((1 - s) ** 2 * variance + s**2)
+    torch.testing.assert_close(network(x, told, None), slope * (x - (1 - s) * mean) - mean, rtol=1e-12, atol=1e-12)
+
+    parts = [gaussian(FLOW, [v], shape=(1, 1, 1), mean=m).network(x, told, None) for m, v in ((-1.0, 0.2), (0.5, 0.7))]
+    logs = [
+        math.log(w / total**0.5) - (x - (1 - s) * m) ** 2 / (2 * total)
+        for w, m, total in ((0.4, -1.0, (1 - s) ** 2 * 0.2 + s**2), (0.6, 0.5, (1 - s) ** 2 * 0.7 + s**2))
+    ]
+    share = torch.softmax(torch.stack(logs), dim=0)
+    both = mixture(FLOW, torch.tensor([[-1.0], [0.5]]), [0.2, 0.7], shape=(1, 1, 1), weights=[0.4, 0.6])
+    found = both.network(x, told, torch.full((9,), 2))
+    torch.testing.assert_close(found, share[0] * parts[0] + share[1] * parts[1], rtol=1e-11, atol=1e-11)
+
+
+def test_data_without_variance_have_an_answer_where_there_is_no_noise():
+    model = gaussian(FLOW, [0.0, 1.0], shape=(1, 1, 2), mean=0.25)
+    eps = model.denoiser()(torch.full((1, 1, 1, 2), 0.25).double(), FLOW.level(0.0))
+    torch.testing.assert_close(eps, torch.zeros_like(eps))
+
+
+# The noisy end
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_move_from_the_noisy_end_is_eulers(steps, dtype):
+    """Reference: x + (t' - 1) v, for which eps alone says nothing."""
+    x, v = torch.randn((2, 64, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    move = next(us.Grid.of(us.FlowSchedule(shift=3.0), steps).down())
+    asked = us.NetworkDenoiser(lambda x, t, condition: v, "flow")
+    moved = next(us.walk(asked, x, [move], us.DDIM()))
+    expected = x.double() + (move.dst.t / 1000 - 1) * v.double()
+    assert moved.x.dtype == dtype
+    assert moved.eps.dtype == torch.float64
+    assert float((moved.x - expected).abs().max()) < (1e-6 if dtype == torch.float32 else 2e-7)
+
+
+def test_the_floor_of_alpha_leaves_less_than_float32_rounding():
+    """Of the velocity: half from the floor, half from float64; in float32 eps the same move would be off by ten per cent."""
+    x, v = torch.randn((2, 1000), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    end, mid = FLOW.level(1000.0), FLOW.level(500.0)
+    found = us.transfer(x, us.to_eps(v, x, end, "flow"), us.Step(end, mid))
+    assert float((found - (x - 0.5 * v)).abs().max()) < 2.0**-23
+    rough = us.transfer(x.float(), us.to_eps(v, x, end, "flow").float(), us.Step(end, mid))
+    assert float((rough - (x - 0.5 * v)).abs().max()) > 0.1
+
+
+def test_zero_terminal_snr_is_left_in_float32_as_in_float64():
+    schedule = us.Schedule.from_betas(us.Schedule.scaled_linear_betas(), zero_terminal_snr=True)
+    grid = us.Grid.of(schedule, 10, spacing="trailing")
+    assert grid[10].alpha < TINY_ALPHA < grid[9].alpha
+    asked = us.NetworkDenoiser(lambda x, t, condition: torch.tanh(2 * x), "v_prediction")
+    x = torch.randn((8, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    wide, narrow = (next(us.walk(asked, x.to(dtype), grid.down(), us.DDIM())).x for dtype in (torch.float64, torch.float32))
+    assert narrow.dtype == torch.float32
+    assert float((narrow - wide).abs().max()) < 1e-6
+
+
+def test_ordinary_levels_are_moved_in_their_own_precision():
+    """Bit by bit the equation in float32; only an eps in float64 is moved in float64, and the result is still float32."""
+    src, dst = us.Schedule.from_betas(us.Schedule.linear_betas()).level(999), us.Level(0, 0, 1.0, 0.0)
+    x, eps = torch.randn((2, 50), generator=torch.Generator().manual_seed(0))
+    scale = dst.alpha / src.alpha
+    assert src.alpha > TINY_ALPHA
+    assert torch.equal(us.transfer(x, eps, us.Step(src, dst)), scale * x + (dst.sigma - scale * src.sigma) * eps)
+    wide = us.transfer(x, eps.double(), us.Step(src, dst))
+    assert torch.equal(wide, us.transfer(x.double(), eps.double(), us.Step(src, dst)).float())
+    torch.testing.assert_close(us.transfer(x, eps.double(), us.Step(src, dst), 0.5), torch.clamp(wide, -0.5, 0.5))
+
+
+# Inversion
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_a_flow_model(name):
+    """From a forward start in float32, up to pure noise and back: finite, of the same dtype, as many evaluations as stated."""
+    model = gaussian(us.FlowSchedule(shift=3.0), torch.linspace(0.1, 1.0, 16), shape=(1, 4, 4))
+    images = torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    method, start = METHODS[name](), us.ForwardNoise(steps=2)
+    found = us.invert(model, images, steps=6, method=method, start=start)
+    assert found.latent.dtype == torch.float32
+    assert bool(found.finite.all())
+    moves = list(model.grid(6).up(2))
+    assert found.nfe == us.steppers.evaluations_on(method, moves)
+    back = us.sample(model, found.latent, steps=6, method=sampler_of(method), stored=found.stored).images
+    assert back.dtype == torch.float32
+    assert torch.isfinite(back).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 28])
+def test_a_forward_start_is_on_the_straight_path_of_each_item(k):
+    model = gaussian(us.FlowSchedule(shift=3.0), [0.5] * 4, shape=(1, 2, 2))
+    x0 = torch.rand((3, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = us.ItemNoise(7, ["a", "b", "c"]).draw(x0.shape, dtype=x0.dtype)
+    start = us.ForwardNoise(steps=k)
+    found = us.invert(model, x0, steps=28, start=start, until=k, seed=7, items=["a", "b", "c"])
+    t = model.grid(28)[k].t / 1000
+    torch.testing.assert_close(found.latent, (1 - t) * x0 + t * noise, rtol=0, atol=2e-7)
+
+
+GAINS = {  # of a plain area (x0 = 0, variance 0, velocity x / t) over a move from s to t
+    "source": lambda s, t: t / s,
+    "target_time": lambda s, t: 2 - s / t,
+    "target": lambda s, t: 1 + max(1 - t, MIN_ALPHA) / (1 - s) * (1 - s / t),
+}
+
+
+@pytest.mark.parametrize("eval_at", GAINS)
+@pytest.mark.parametrize("k", [1, 2, 5, 27])
+def test_std_of_a_plain_area_after_a_forward_start_of_k(eval_at, k):
+    """Closed form: t_k times the gains of the moves; asked at the source it is 1 for every k but 0."""
+    model = gaussian(us.FlowSchedule(shift=3.0), [0.0] * 4, shape=(1, 2, 2))
+    x0 = torch.zeros((3, 1, 2, 2), dtype=torch.float64)
+    noise = us.ItemNoise(0, range(3)).draw(x0.shape, dtype=x0.dtype)
+    found = us.invert(model, x0, steps=28, start=us.ForwardNoise(steps=k), method=us.DDIM(eval_at=eval_at))
+    times = [level.t / 1000 for level in model.grid(28).levels]
+    std = times[k] * math.prod(GAINS[eval_at](s, t) for s, t in zip(times[k:], times[k + 1 :], strict=False))
+    assert std == pytest.approx(1) if eval_at == "source" else std < 1
+    torch.testing.assert_close(found.latent, std * noise, rtol=1e-6, atol=1e-6)
+
+
+def test_without_a_forward_start_a_plain_area_stays_without_noise():
+    model = gaussian(us.FlowSchedule(shift=3.0), [0.0] * 4, shape=(1, 2, 2))
+    found = us.invert(model, torch.zeros((2, 1, 2, 2)), steps=28, start=us.FromImage(), method=us.DDIM(eval_at="source"))
+    assert float(found.latent.abs().max()) == 0

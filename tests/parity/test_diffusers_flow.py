@@ -1,0 +1,90 @@
+"""Step by step against diffusers' FlowMatchEulerDiscreteScheduler, which rounds its levels and states to float32."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+import unsample as us
+
+SHIFTS, STEPS = (1.0, 3.0), (1, 4, 28)
+
+
+def velocity(x, t):
+    """Any smooth, bounded, nonlinear function of state and time."""
+    return torch.tanh(x * (0.5 + t / 2000)) + 0.3 * torch.sin(3 * x + t / 100)
+
+
+def model(schedule):
+    def network(x, t, condition):
+        return velocity(x, t.reshape(-1, 1, 1, 1))
+
+    return us.Model(network, schedule, (1, 3, 3), prediction="flow")
+
+
+def noise(dtype=torch.float64):
+    return torch.randn((4, 1, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+def their_walk(theirs, x):
+    states = []
+    for t in theirs.timesteps:
+        x = theirs.step(velocity(x, t), t, x).prev_sample
+        states.append(x)
+    return states
+
+
+@pytest.mark.parametrize("shift", [*SHIFTS, 0.7])
+@pytest.mark.parametrize("steps", [*STEPS, 50, 999])
+def test_levels_and_timesteps_are_those_of_diffusers(shift, steps):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(steps)
+    levels = us.FlowSchedule.from_config(theirs.config)
+    grid = us.Grid.of(levels, steps)
+    told = [level.t for level in grid.levels[:0:-1]]
+    np.testing.assert_allclose(told, theirs.timesteps.double(), rtol=3e-7)
+    np.testing.assert_allclose([level.sigma for level in grid.levels[::-1]], theirs.sigmas.double(), rtol=3e-7)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sampling_by_ddim_is_their_euler(shift, steps, dtype):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(steps)
+    ours = model(us.FlowSchedule.from_config(theirs.config))
+    expected = their_walk(theirs, noise())
+    found = [moved.x for moved in us.walk(ours.denoiser(), noise(dtype), ours.grid(steps).down(), us.DDIM())]
+    assert {x.dtype for x in found} == {dtype}
+    worst = float((torch.stack(found) - torch.stack(expected)).abs().max())
+    assert worst < (1e-6 if dtype == torch.float64 else 5e-6)
+    assert torch.equal(us.sample(ours, noise(dtype), steps=steps).images, found[-1])
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.15])
+def test_dynamic_shifting_by_a_known_mu_is_a_grid_of_given_sigmas(mu):
+    """As the FLUX pipeline asks for it: even sigmas from 1 to 1 / N, and mu from the image size."""
+    theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    even = np.linspace(1.0, 1 / 28, 28)
+    theirs.set_timesteps(sigmas=even, mu=mu)
+    schedule = us.FlowSchedule(shift=math.exp(mu))
+    grid = us.Grid.from_sigmas(schedule, [schedule.shifted(float(sigma)) for sigma in even[::-1]])
+    np.testing.assert_allclose([level.t for level in grid.levels[:0:-1]], theirs.timesteps.double(), rtol=3e-7)
+    with pytest.raises(us.ModelError, match="use_dynamic_shifting"):
+        us.FlowSchedule.from_config(theirs.config)
+    ours = model(schedule)
+    *_, last = us.walk(ours.denoiser(), noise(), grid.down(), us.DDIM())
+    torch.testing.assert_close(last.x, their_walk(theirs, noise())[-1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 5, 28])
+def test_a_forward_start_is_their_scale_noise(k):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(28)
+    grid = us.Grid.of(us.FlowSchedule(shift=3.0), 28)
+    x0, drawn = noise().clamp(-1, 1), us.ItemNoise(0, range(4)).draw((4, 1, 3, 3), dtype=torch.float64)
+    expected = theirs.scale_noise(x0, theirs.timesteps[28 - k].reshape(1), drawn)
+    found = us.ForwardNoise(steps=k).place(x0, grid, us.ItemNoise(0, range(4)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
