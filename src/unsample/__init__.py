@@ -30,14 +30,17 @@ from .errors import (
 from .grid import Grid, Step
 from .inversion import Reconstruction, invert, reconstruct
 from .io import load_images
+from .methods import parse_method
 from .model import ClassConditioner, Model
 from .models import load
+from .null_text import NullText, null_text
 from .prediction import to_eps, to_x0
 from .rng import ItemNoise
 from .sampling import Samples, draw_noise, sample
 from .schedule import FlowSchedule, Level, Schedule
-from .starts import ForwardNoise, FromImage, Start
-from .steppers import DDIM, Moved, Stepper
+from .starts import ForwardNoise, FromImage, PlainNoise, Start
+from .steppers import DDIM, LookAhead, Moved, Stepper
+from .stored import Stored
 from .trajectory import Keep, Trajectory
 from .transfer import transfer
 from .walk import walk
@@ -76,12 +79,15 @@ __all__ = [
     "ItemNoise",
     "Keep",
     "Level",
+    "LookAhead",
     "Model",
     "ModelError",
     "Moved",
     "Network",
     "NetworkDenoiser",
+    "NullText",
     "PixelCodec",
+    "PlainNoise",
     "Reconstruction",
     "Recorded",
     "Replayed",
@@ -91,6 +97,7 @@ __all__ = [
     "Start",
     "Step",
     "Stepper",
+    "Stored",
     "Trajectory",
     "UnknownNameError",
     "UnsampleError",
@@ -100,6 +107,8 @@ __all__ = [
     "invert",
     "load",
     "load_images",
+    "null_text",
+    "parse_method",
     "reconstruct",
     "sample",
     "to_eps",

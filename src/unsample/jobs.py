@@ -7,7 +7,7 @@ are cut the same way every time, so an interrupted run ends bit-identical to one
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import plotting, report
-from .diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
-from .errors import DivergenceError, RunError
+from . import plotting
+from .diagnostics import Diagnosis
+from .errors import DivergenceError
 from .inversion import invert
 from .io import Photo, png_bytes
 from .methods import moves_of, sampler_of
 from .model import Model
+from .results import diagnose_run, diagnose_tensors, write_pictures, write_report
 from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
-from .starts import AUTO_SCORE, FromImage, Start, parse_start, whiteness_scores
-from .steppers import DDIM, Stepper
+from .starts import Start, parse_start
 from .store import Item, Part, Run, slug
 from .stored import Stored
 from .trajectory import Keep
 
-__all__ = ["diagnose_run", "invert_photos", "sample_images"]
+__all__ = ["invert_photos", "sample_images"]
 
 
 @dataclass
@@ -103,6 +103,8 @@ class _Inversion:
         tensors = {"latent": there.latent.cpu(), "reconstruction": back.images.cpu()}
         tensors["start"] = torch.tensor(there.starts or (there.start,) * len(there))
         tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * len(there))
+        if there.residuals:
+            tensors["residual"] = torch.stack(list(there.residuals.values())).amax(0).cpu()
         tensors |= {f"stored.{name}": tensor.cpu() for name, tensor in there.stored.tensors().items()}
         return self.run.store(key, Part(tensors, there.nfe + back.nfe, time.perf_counter() - began, there.nfe))
 
@@ -144,7 +146,7 @@ def invert_photos(
             tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
         costs[text] = _cost(parts)
     diagnoses = diagnose_tensors(tensors, settings.forward)
-    _write_pictures(run, tensors, settings.forward)
+    write_pictures(run, tensors)
     run.finish(tensors, {"cost": costs, "diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
     write_report(run, tensors, diagnoses)
     return run, diagnoses
@@ -157,12 +159,11 @@ def sample_images(
     on_step: OnStep | None = None,
     latents: Tensor | None = None,
     names: Sequence[str] | None = None,
-    sampler: Stepper = DDIM(),
     stored: Stored = Stored(),
 ) -> Run:
     """Sample from true noise, or from the `latents` of a run; writes the pictures and a sheet of them.
 
-    `sampler` and `stored` are those of the method the latents were made with.
+    `stored` is what the method they were made with, that of the settings, needs on the way down.
 
     Raises:
         RunError: `out` holds something else, or cannot be written.
@@ -182,7 +183,7 @@ def sample_images(
             model,
             noise[rows],
             grid=settings.grid(model),
-            method=sampler,
+            method=settings.sampler(),
             condition=settings.label,
             guidance=settings.guidance,
             negative=settings.negative,
@@ -216,68 +217,6 @@ def _sample_batch(
     return run.store(key, Part({"samples": back.images.cpu()}, back.nfe, time.perf_counter() - began))
 
 
-def diagnose_run(run: Run) -> dict[str, Diagnosis]:
-    """The diagnoses of a complete run of `invert`, one per start, from its tensors."""
-    return diagnose_tensors(run.tensors(), starts_of(run))
-
-
-def starts_of(run: Run) -> list[str]:
-    """The starts of a run of `invert`.
-
-    Raises:
-        RunError: A run of another command.
-    """
-    starts = run.manifest.settings.get("forward")
-    if run.manifest.command != "invert" or not isinstance(starts, list):
-        raise RunError(f"expected a run of 'invert', given one of {run.manifest.command!r} in {run.path}")
-    return [str(text) for text in starts]
-
-
-def diagnose_tensors(tensors: Mapping[str, Tensor], starts: Sequence[str]) -> dict[str, Diagnosis]:
-    """One diagnosis per start of what an inversion left behind; reconstructions are clamped as a viewer would."""
-    return {
-        title(text): diagnose(
-            tensors[f"latent.{text}"],
-            images=tensors["images"],
-            reconstruction=tensors[f"reconstruction.{text}"].clamp(-1, 1),
-        )
-        for text in starts
-    }
-
-
-def title(text: str) -> str:
-    """A start for people.
-
-    >>> title("0"), title("4%")
-    ('usual inversion', 'forward start 4%')
-    """
-    return "usual inversion" if isinstance(parse_start(text), FromImage) else f"forward start {text}"
-
-
-def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis]) -> None:
-    """`overview.png` and `report.html` of a complete run of `invert`."""
-    starts = starts_of(run)
-    names = [item.name for item in run.manifest.items]
-    ways = [plotting.Inverted(title(text), tensors[f"latent.{text}"], tensors[f"reconstruction.{text}"]) for text in starts]
-    picture = plotting.overview(tensors["images"], names, ways)
-    run.write("overview.png", picture)
-    more = f"; the first {plotting.ROWS} of {len(names)} pictures" if len(names) > plotting.ROWS else ""
-    page = report.html_page(
-        run.manifest,
-        table_of(run, diagnoses),
-        report.sentences(diagnoses),
-        {f"Each way of inverting, and true noise to compare with{more}": picture},
-        _item_table(run, tensors, starts),
-    )
-    run.write("report.html", page)
-
-
-def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> report.Table:
-    """The table of a run, with what it cost."""
-    costs: Any = run.manifest.results.get("cost", {})
-    return report.compare(diagnoses, {title(text): str(cost["nfe"]) for text, cost in costs.items()})
-
-
 def _item(photo: Photo) -> Item:
     width, height = photo.original
     return Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
@@ -287,36 +226,3 @@ def _cost(parts: Sequence[Part]) -> dict[str, float]:
     """Network evaluations of the item that took most, and seconds in all."""
     spent = {"nfe": max(part.nfe for part in parts), "nfe_up": max(part.nfe_up for part in parts)}
     return {**spent, "seconds": round(sum(part.seconds for part in parts), 3)}
-
-
-def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> report.Table:
-    """Plain share and reconstruction error of each picture."""
-    images = tensors["images"]
-    columns = [[f"{share:.0%}" for share in plain_mask(images).float().mean((1, 2)).tolist()]]
-    head = ["plain"]
-    for text in starts:
-        back = tensors[f"reconstruction.{text}"].clamp(-1, 1)
-        if text.startswith("auto"):
-            columns += [[str(k) for k in tensors[f"start.{text}"].tolist()], _whiteness(images, tensors[f"latent.{text}"])]
-            head += [f"{title(text)}: steps", "white where plain"]
-        columns += [[f"{v:.4f}" for v in mae(images, back).tolist()], [f"{v:.2f}" for v in psnr(images, back).tolist()]]
-        head += [f"{title(text)}: MAE", "PSNR, dB"]
-    items = run.manifest.items
-    rows = zip((item.name for item in items), *columns, ("; ".join(item.notes) for item in items), strict=True)
-    return report.Table(("picture", *head, "note"), tuple(rows))
-
-
-def _whiteness(images: Tensor, latents: Tensor) -> list[str]:
-    """What the automatic start went by: yes or no, and the scores of variance and neighbours."""
-    scores = whiteness_scores(images, latents)
-    fine = scores.abs().amax(1) < AUTO_SCORE
-    return [
-        f"{'yes' if white else 'no'} ({spread:+.1f}, {pairs:+.1f})"
-        for white, (spread, pairs) in zip(fine.tolist(), scores.tolist(), strict=True)
-    ]
-
-
-def _write_pictures(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> None:
-    for text in starts:
-        for index, (item, image) in enumerate(zip(run.manifest.items, tensors[f"reconstruction.{text}"], strict=True)):
-            run.write(f"reconstructions/{slug(text)}/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))

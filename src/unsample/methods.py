@@ -24,7 +24,7 @@ from .steppers.regularised import Pix2PixZero
 from .steppers.renoise import ReNoise
 from .steppers.reversible import BDIA, EDICT, OBELM
 
-__all__ = ["METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sampler_of"]
+__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sampler_of"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ METHODS: dict[str, Method] = {
 """Method name -> how to make it, what kind it is, and where it is from."""
 
 
+AUTO = "look-ahead"
+"""What `auto` stands for: the best of all at equal cost on the bundled model (docs/choosing.md)."""
+
+
 def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     """A method from what people type: its name, then options, with colons between: `damped:iterations=10:rho=0.5`.
 
@@ -101,8 +105,9 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     DDIM(eval_at='source', clip=None)
     """
     name, *pairs = text.strip().split(":")
+    name = AUTO if name == "auto" else name
     if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
+        raise UnknownNameError("method", name, ["auto", *METHODS])
     given = dict(options)
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -65,7 +65,7 @@ def keys_of_method(text: str) -> tuple[str, ...]:
     ('unsample', 'ju2024pnp', 'hong2024exact', 'song2021ddim')
     """
     method = parse_method(text)
-    keys = [SOFTWARE, *METHODS[text.strip().split(":")[0]].references, *_inside(method)]
+    keys = [SOFTWARE, *_behind(method)]
     sampler = sampler_of(method)
     if isinstance(sampler, DDIM):
         keys.append(SAMPLING)
@@ -77,12 +77,14 @@ def keys_of_method(text: str) -> tuple[str, ...]:
 def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
     """Keys of all that ran: the software, the forward start, the method and its sampler, spacing, guidance and model.
 
+    For latents of another run the method is named if it also samples back; what else was up to that run is not known here.
+
     Raises:
         UnknownNameError: The run's method is not one of this version.
     """
     settings: dict[str, Any] = manifest.settings
     keys = [SOFTWARE]
-    if "method" in settings:
+    if settings.get("method"):
         walks = inversion_of(parse_method(settings["method"])) is not None  # without an inversion no start is used
         keys += [FORWARD] if walks and any(map(_noises, settings.get("forward", ()))) else []
         keys += keys_of_method(settings["method"])
@@ -101,7 +103,8 @@ def gaps(manifest: Manifest) -> tuple[str, ...]:
     if settings.get("model") not in MODELS:
         notes.append(f"the model {settings.get('model')!r} has no entry here; cite it as its card says")
     if settings.get("source"):
-        notes.append("the latents came from another run, and the manifest does not name its method; cite that run as well")
+        unknown = "" if settings.get("method") else ", and the manifest does not name its method"
+        notes.append(f"the latents came from another run{unknown}; cite that run as well")
     return tuple(notes)
 
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .corrected import Corrected
 from .errors import ArgumentError
 from .grid import Grid
-from .methods import parse_method
+from .methods import AUTO, parse_method, sampler_of
 from .model import Model
 from .starts import parse_start
-from .steppers import EvalAt, Stepper
+from .steppers import DDIM, EvalAt, Stepper
 from .trajectory import What
 
 __all__ = ["InvertSettings", "SampleSettings"]
@@ -66,14 +66,17 @@ class _Settings(BaseModel):
 class InvertSettings(_Settings):
     """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
 
-    method: str = "ddim"
+    method: str = "auto"
     eval_at: EvalAt | None = None
-    forward: tuple[str, ...] = ("4%",)
+    forward: tuple[str, ...] = ("1",)
     keep: What = "latent"
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> InvertSettings:
         """As for every job; the method and each start are checked too."""
+        name, colon, options = settings.get("method", "auto").strip().partition(":")
+        if name == "auto":
+            settings["method"] = ("ddim" if settings.get("eval_at") else AUTO) + colon + options
         made: InvertSettings = super().of(model, **settings)
         made.inversion()
         if not made.forward or len(set(made.forward)) < len(made.forward):
@@ -88,16 +91,25 @@ class InvertSettings(_Settings):
 
 
 class SampleSettings(_Settings):
-    """Settings of `sample_images`; `source` says where given latents come from."""
+    """Settings of `sample_images`; `source` says where given latents come from.
+
+    `method` is the one that made them, if it samples back its own way or with what it stored; None is DDIM alone.
+    """
 
     count: Annotated[int, Field(ge=1)] = 16
     source: str | None = None
+    method: str | None = None
     negative: str | None = None
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> SampleSettings:
-        """As for every job; what guidance moves away from is checked too."""
+        """As for every job; the method and what guidance moves away from are checked too."""
         made: SampleSettings = super().of(model, **settings)
+        made.sampler()
         if made.negative is not None:
             model.denoiser([made.negative], made.guidance)
         return made
+
+    def sampler(self) -> Stepper:
+        """What walks down."""
+        return DDIM() if self.method is None else sampler_of(parse_method(self.method))

@@ -13,12 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ArgumentError, UnknownNameError
-from .grid import Spacing
+from .grid import Grid, Spacing
 from .schedule import Schedule
 
-__all__ = ["SPACINGS", "karras", "log_snr", "parse_spacing", "power"]
+__all__ = ["SPACINGS", "karras", "leading", "log_snr", "parse_spacing", "power"]
 
 Times = npt.NDArray[np.float64]
+
+
+def leading(schedule: Schedule, steps: int, offset: float = 0) -> list[int]:
+    """The timesteps offset, offset + T // N, ... of diffusers' leading spacing; the first is that of a start of one step.
+
+    >>> leading(Schedule.from_betas(Schedule.linear_betas()), 4, offset=3)
+    [3, 253, 503, 753]
+    """
+    return [int(level.t) for level in Grid.of(schedule, steps, steps_offset=int(offset)).levels[1:]]
 
 
 def power(schedule: Schedule, steps: int, exponent: float = 1.05, first: int = 0) -> list[int]:
@@ -90,7 +99,7 @@ def _rising(times: Times, schedule: Schedule, first: int = 0) -> list[int]:
     return [int(t) for t in np.minimum(slack, len(schedule) - len(times)) + count]
 
 
-SPACINGS: dict[str, Callable[..., list[int]]] = {"trdi": power, "karras": karras, "log-snr": log_snr}
+SPACINGS: dict[str, Callable[..., list[int]]] = {"leading": leading, "trdi": power, "karras": karras, "log-snr": log_snr}
 """Name -> function of (schedule, steps); `trdi` is the global part of timestep rescheduling."""
 
 

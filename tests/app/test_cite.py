@@ -205,7 +205,11 @@ PAPER = "staniszewski2026there"
         ({"method": "ddim", "forward": ["0"], "guidance": 2.5}, [*DDIM_UP, "ho2022cfg"]),
         ({"command": "sample"}, ["song2021ddim"]),
         ({"command": "sample", "guidance": 0.0, "spacing": "log-snr"}, ["song2021ddim", "ho2022cfg"]),
+        ({"command": "sample", "method": None}, ["song2021ddim"]),
         ({"command": "reconstruct", "source": "2 of 0123abcd"}, ["song2021ddim"]),
+        ({"command": "reconstruct", "source": "2 of 0123abcd", "method": None}, ["song2021ddim"]),
+        ({"command": "reconstruct", "source": "2 of 0123abcd", "method": "bdia"}, ["zhang2024bdia"]),
+        ({"command": "reconstruct", "source": "2 of 0123abcd", "method": "direct"}, ["ju2024pnp", *DDIM_UP]),
     ],
 )
 def test_keys_are_exactly_those_of_what_ran(settings, keys):
@@ -227,7 +231,10 @@ def test_a_start_that_is_not_used_is_not_cited(monkeypatch):
 def test_what_cannot_be_known_is_said():
     assert references.gaps(manifest(method="ddim", forward=["0"])) == ()
     assert "google/ddpm" in references.gaps(manifest(model="google/ddpm-church-256"))[0]
-    assert "cite that run" in references.gaps(manifest("reconstruct", source="2 of 0123abcd"))[0]
+    (note,) = references.gaps(manifest("reconstruct", source="2 of 0123abcd"))
+    assert "does not name its method; cite that run as well" in note
+    (note,) = references.gaps(manifest("reconstruct", source="2 of 0123abcd", method="bdia"))
+    assert note == "the latents came from another run; cite that run as well"
     assert references.keys_of_run(manifest("sample", model="elsewhere")) == ("unsample", "song2021ddim")
 
 
@@ -265,6 +272,26 @@ def test_a_run_of_the_command_line(unsample, tmp_path):
     assert f"version {version('unsample')}" in plain.out
 
 
+@pytest.mark.parametrize(
+    ("method", "more", "named", "keys"),
+    [
+        ("bdia", (), "bdia", ["zhang2024bdia"]),
+        ("direct", (), "direct", ["ju2024pnp", *DDIM_UP]),
+        ("bdia", ("--steps", 5), None, ["song2021ddim"]),
+        ("look-ahead", (), None, ["song2021ddim"]),
+    ],
+)
+def test_a_run_that_samples_back_with_the_method_cites_it(unsample, tmp_path, method, more, named, keys):
+    up = ("--steps", 4, "--forward", "1", "--method", method)
+    assert unsample("invert", demo_photos()[0], *up, "--out", tmp_path / "run").code == 0
+    assert unsample("reconstruct", tmp_path / "run", *more, "--out", tmp_path / "back").code == 0
+    assert json.loads((tmp_path / "back" / "manifest.json").read_text())["settings"]["method"] == named
+    done = unsample("cite", tmp_path / "back")
+    assert list(parse(done.out)) == ["unsample", *keys, *MODEL]
+    assert ("does not name its method" in done.err) == (named is None)
+    assert "cite that run as well" in done.err
+
+
 def test_notes_go_to_standard_error(unsample, tmp_path):
     (tmp_path / "manifest.json").write_text(manifest("sample", model="elsewhere").model_dump_json())
     done = unsample("cite", tmp_path)
@@ -277,6 +304,7 @@ def test_notes_go_to_standard_error(unsample, tmp_path):
 def test_a_method_without_a_run(unsample):
     done = unsample("cite", "--method", "averaged:iterations=2")
     assert list(parse(done.out)) == ["unsample", "pan2023aidi", "song2021ddim"]
+    assert unsample("cite", "--method", "auto").out == unsample("cite", "--method", methods.AUTO).out
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import unsample as us
-from unsample import jobs, starts
-from unsample.io import read_photo
+from unsample import inversion, jobs, methods, starts
+from unsample.io import demo_photos, read_photo
+from unsample.settings import InvertSettings
 from unsample.store import Run
 
 from .conftest import start
@@ -23,8 +24,13 @@ from .conftest import start
 QUICK = ("--steps", 4, "--batch-size", 2)
 
 
+def settings_of(place):
+    return json.loads((place / "manifest.json").read_text())["settings"]
+
+
 def test_a_run_holds_everything(unsample, photos, tmp_path):
-    done = unsample("invert", *photos, *QUICK, "--forward", "0,2", "--keep", "all", "--out", tmp_path / "run")
+    way = ("--method", "ddim", "--forward", "0,2")
+    done = unsample("invert", *photos, *QUICK, *way, "--keep", "all", "--out", tmp_path / "run")
     assert done.code == 0, done.err
     run = tmp_path / "run"
     manifest = json.loads((run / "manifest.json").read_text())
@@ -74,6 +80,52 @@ def test_latents_equal_the_library(unsample, photos, tmp_path):
     assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.2"], latent, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("asked", "method", "forward", "python"),
+    [
+        ((), "look-ahead", "1", (inversion.DEFAULT_METHOD, inversion.DEFAULT_START)),
+        (("--paper",), "ddim", "4%", (inversion.PAPER_METHOD, inversion.PAPER_START)),
+    ],
+    ids=["default", "paper"],
+)
+def test_the_command_lines_settings_are_pythons_and_the_manifest_names_them(
+    unsample, photos, tmp_path, asked, method, forward, python
+):
+    done = unsample("invert", photos[0], *QUICK, *asked, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    made = settings_of(tmp_path / "run")
+    assert (made["method"], made["forward"]) == (method, [forward])
+    assert (methods.parse_method(method), starts.parse_start(forward)) == python
+
+
+def test_the_defaults_give_the_same_latents_in_python(unsample, photos, tmp_path):
+    unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run")
+    model = us.load()
+    photo = read_photo(photos[0], model.image_size)
+    latent = us.invert(model, photo.pixels[None], steps=4, items=[photo.id]).latent
+    assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.1"], latent, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "method", "eval_at"),
+    [
+        (("--method", "auto"), methods.AUTO, None),
+        (("--eval-at", "source"), "ddim", "source"),
+        (("--paper", "--eval-at", "source"), "ddim", "source"),
+    ],
+)
+def test_the_manifest_names_what_auto_stood_for(unsample, photos, tmp_path, asked, method, eval_at):
+    done = unsample("invert", photos[0], *QUICK, *asked, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    made = settings_of(tmp_path / "run")
+    assert (made["method"], made["eval_at"]) == (method, eval_at)
+
+
+def test_options_of_auto_are_those_of_what_it_stands_for(toy, monkeypatch):
+    monkeypatch.setattr("unsample.settings.AUTO", "fixed-point")
+    assert InvertSettings.of(toy(), method="auto:iterations=2").method == "fixed-point:iterations=2"
+
+
 def test_json_is_one_document(unsample, photos, tmp_path):
     done = unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run", "--json")
     assert json.loads(done.out)["run"] == str(tmp_path / "run")
@@ -102,11 +154,12 @@ def test_a_run_stopped_before_its_report_gets_it_on_a_rerun(unsample, photos, tm
         (("--steps", 5), "steps"),
         (("--seed", 1), "seed"),
         (("--forward", "0"), "forward"),
+        (("--method", "heun"), "method"),
         (("--eval-at", "source"), "eval_at"),
     ],
 )
 def test_other_settings_are_refused(unsample, photos, tmp_path, change, named):
-    base = {"--steps": 4, "--batch-size": 2, "--out": tmp_path / "run"}
+    base = {"--steps": 4, "--batch-size": 2, "--method": "ddim", "--out": tmp_path / "run"}
     unsample("invert", photos[0], *(word for pair in base.items() for word in pair))
     before = (tmp_path / "run" / "manifest.json").read_bytes()
     base[change[0]] = change[1]
@@ -168,8 +221,9 @@ def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "latents.safetensors").read_bytes() == (tmp_path / "whole" / "latents.safetensors").read_bytes()
 
 
-def test_ctrl_c_in_a_real_process(unsample, photos, tmp_path):
-    arguments = ["invert", *photos, "--steps", 150, "--batch-size", 1, "--out", tmp_path / "run"]
+def test_ctrl_c_in_a_real_process(tmp_path):
+    """Eight long parts, so that most of the run is still ahead when the first is there, however slow this process is."""
+    arguments = ["invert", *demo_photos(), "--steps", 300, "--batch-size", 1, "--out", tmp_path / "run"]
     process = start(arguments)
     parts = tmp_path / "run" / "parts"
     deadline = time.monotonic() + 120
@@ -236,8 +290,28 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
     wall = np.full((64, 64, 3), 128, np.uint8)
     wall[:8, :8] = np.random.default_rng(0).integers(0, 255, (8, 8, 3))
     Image.fromarray(wall).save(tmp_path / "wall.png")
-    unsample("invert", tmp_path / "wall.png", "--steps", 20, "--forward", "0,2", "--out", tmp_path / "run")
+    way = ("--method", "ddim", "--forward", "0,2")
+    unsample("invert", tmp_path / "wall.png", "--steps", 20, *way, "--out", tmp_path / "run")
     done = json.loads(unsample("diagnose", tmp_path / "run", "--json").out)
     std = {name: next(row["value"] for row in found["rows"] if row["name"] == "std plain") for name, found in done.items()}
     assert std["usual inversion"] < 0.8
     assert 0.85 < std["forward start 2"] < 1.1
+
+
+def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, photos, tmp_path):
+    """Reference: the residuals of the same inversion in Python."""
+    done = unsample("invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    stored = load_file(tmp_path / "run" / "latents.safetensors")
+    model = us.load()
+    read = us.io.read_photos(photos, model.image_size)
+    found = us.invert(
+        model,
+        torch.stack([photo.pixels for photo in read]),
+        steps=5,
+        method=us.parse_method("fixed-point:iterations=2"),
+        items=[photo.id for photo in read],
+    )
+    worst = torch.stack([found.residuals[i] for i in (2, 3, 4, 5)]).amax(0)
+    torch.testing.assert_close(stored["residual.1"], worst, rtol=1e-3, atol=1e-6)
+    assert "worst residual" in (tmp_path / "run" / "report.html").read_text()

@@ -27,10 +27,11 @@ def test_an_unknown_negative_is_one_line(unsample, tmp_path):
 def test_reconstructing_away_from_the_label(unsample, tmp_path):
     from unsample.io import demo_photos
 
-    done = unsample("invert", *demo_photos()[:1], "--steps", 3, "--label", "goldfish", "--out", tmp_path / "run")
+    way = ("--steps", 3, "--forward", "1", "--label", "goldfish")
+    done = unsample("invert", *demo_photos()[:1], *way, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     done = unsample("reconstruct", tmp_path / "run", "--guidance", 3, "--negative", "goldfish", "--out", tmp_path / "back")
     assert done.code == 0, done.err
     ours = load_file(tmp_path / "back" / "latents.safetensors")["samples"]
-    theirs = load_file(tmp_path / "run" / "latents.safetensors")["reconstruction.4%"]
+    theirs = load_file(tmp_path / "run" / "latents.safetensors")["reconstruction.1"]
     assert (ours - theirs).abs().max() < 1e-4

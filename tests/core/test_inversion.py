@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import unsample as us
+from unsample.inversion import PAPER_METHOD, PAPER_START
 from unsample.models.analytic import gaussian
 
 
@@ -51,32 +52,42 @@ def test_plain_inversion_ignores_seed_and_items(model):
     assert torch.equal(one, us.invert(model, x, steps=10, start=us.FromImage(), seed=2).latent)
 
 
-def test_default_start_is_the_papers_four_percent(model):
-    trajectory = us.invert(model, pictures(1))
-    assert (trajectory.start, trajectory.index, trajectory.nfe) == (2, 50, 48)
+@pytest.mark.parametrize("call", [us.invert, us.reconstruct])
+def test_the_default_is_to_look_ahead_after_one_forward_step(model, call):
+    default = call(model, pictures(2))
+    stated = call(model, pictures(2), method=us.LookAhead(), start=us.ForwardNoise(steps=1))
+    there, same = (found if call is us.invert else found.trajectory for found in (default, stated))
+    assert (there.start, there.index, there.nfe) == (1, 50, 49 + 1)  # one evaluation to begin with
+    assert torch.equal(there.latent, same.latent)
+
+
+def test_the_papers_setting_is_ddim_after_four_percent(model):
+    trajectory = us.invert(model, pictures(1), method=PAPER_METHOD, start=PAPER_START)
+    assert (PAPER_METHOD, trajectory.start, trajectory.index, trajectory.nfe) == (us.DDIM(), 2, 50, 48)
 
 
 @pytest.mark.parametrize("k", [0, 1, 4, 10])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_nfe_is_the_number_of_moves_twice_with_guidance(model, k, guidance):
-    start = us.ForwardNoise(steps=k)
-    there = us.invert(model, pictures(3), steps=10, start=start, condition=1, guidance=guidance, batch_size=2)
+    settings = {"steps": 10, "method": us.DDIM(), "start": us.ForwardNoise(steps=k), "condition": 1, "guidance": guidance}
+    there = us.invert(model, pictures(3), batch_size=2, **settings)
     assert there.nfe == (10 - k) * (1 if guidance == 1 else 2)
-    both = us.reconstruct(model, pictures(3), steps=10, start=start, condition=1, guidance=guidance)
+    both = us.reconstruct(model, pictures(3), **settings)
     assert both.nfe == (20 - k) * (1 if guidance == 1 else 2)
 
 
-def test_until_stops_part_way_and_sample_goes_on_from_there(model):
+@pytest.mark.parametrize("method", [us.DDIM(), us.LookAhead()], ids=["without memory", "with memory"])
+def test_until_stops_part_way_and_sample_goes_on_from_there(model, method):
     x = pictures(2, torch.float64)
-    full = us.invert(model, x, steps=20, start=START, keep=us.Keep("states"))
-    part = us.invert(model, x, steps=20, start=START, until=8)
-    assert (part.start, part.index, part.nfe) == (2, 8, 6)
+    full = us.invert(model, x, steps=20, method=method, start=START, keep=us.Keep("states"))
+    part = us.invert(model, x, steps=20, method=method, start=START, until=8)
+    assert (part.start, part.index, part.nfe) == (2, 8, method.evaluations(6))
     assert torch.equal(part.latent, full.states[8])
     back = us.sample(model, part.latent, steps=20, index=8)
     assert back.nfe == 8
     *_, last = us.walk(model.denoiser(), part.latent, model.grid(20).down(8), us.DDIM())
     assert torch.equal(back.images, last.x)
-    at_start = us.invert(model, x, steps=20, start=START, until=2)
+    at_start = us.invert(model, x, steps=20, method=method, start=START, until=2)
     assert at_start.nfe == 0
     assert torch.equal(at_start.latent, full.states[2])
 
@@ -101,7 +112,8 @@ def test_guidance_is_that_of_the_formula(model):
     x = pictures(2, torch.float64)
     by_hand = us.Guided(model.denoiser([0, 2]), model.denoiser(), 2.5)
     *_, last = us.walk(by_hand, x, model.grid(10).up(), us.DDIM())
-    latent = us.invert(model, x, steps=10, start=us.FromImage(), condition=[0, 2], guidance=2.5).latent
+    settings = {"method": us.DDIM(), "start": us.FromImage(), "condition": [0, 2], "guidance": 2.5}
+    latent = us.invert(model, x, steps=10, **settings).latent
     torch.testing.assert_close(latent, last.x, rtol=1e-12, atol=1e-12)
 
 
@@ -119,7 +131,7 @@ def test_float32_differs_from_float64_by_rounding(model):
 
 def test_a_grid_overrides_the_number_of_steps(model):
     grid = us.Grid.from_timesteps(model.schedule, [5, 100, 300, 900], clean="first")
-    trajectory = us.invert(model, pictures(1), steps=77, grid=grid, start=us.FromImage())
+    trajectory = us.invert(model, pictures(1), steps=77, grid=grid, method=us.DDIM(), start=us.FromImage())
     assert trajectory.nfe == 4
     assert us.sample(model, trajectory.latent, grid=grid).nfe == 4
 

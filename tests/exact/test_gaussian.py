@@ -142,12 +142,12 @@ def test_noise_of_a_forward_start_survives_in_plain_areas_as_the_products_say(k,
     """Reference: the factors above, multiplied; matched keeps all of it, sigma_N, from the first level on."""
     model = gaussian(USUAL, torch.zeros(4), shape=(1, 2, 2))
     images, grid = torch.zeros((2000, 1, 2, 2), dtype=torch.float64), model.grid(50)
-    assert us.invert(model, images, start=us.FromImage()).latent.abs().max() == 0
+    assert us.invert(model, images, method=us.DDIM(), start=us.FromImage()).latent.abs().max() == 0
     start, expected = us.ForwardNoise(steps=k), grid[k].ratio * grid[50].alpha
     for step in grid.up(k):
         expected *= 1 + step.src.alpha / step.dst.alpha * (1 - step.src.ratio / step.dst.ratio)
     rounding = 5 / math.sqrt(2 * images.numel())
-    assert float(us.invert(model, images, start=start).latent.std()) == pytest.approx(expected, rel=rounding)
+    assert float(us.invert(model, images, method=us.DDIM(), start=start).latent.std()) == pytest.approx(expected, rel=rounding)
     assert expected == pytest.approx(measured, abs=0.01)
     matched = us.invert(model, images, start=start, method=us.DDIM(eval_at="source")).latent
     assert float(matched.std()) == pytest.approx(grid[50].sigma, rel=rounding)
@@ -197,6 +197,6 @@ def test_invert_with_a_forward_start_walks_only_the_moves_that_are_left():
         a, b = grid[i], grid[i + 1]
         eps = b.sigma * x.flatten() / (b.alpha**2 * torch.tensor(VARIANCES, dtype=torch.float64) + b.sigma**2)
         x = b.alpha * (x - a.sigma * eps.reshape(x.shape)) / a.alpha + b.sigma * eps.reshape(x.shape)
-    trajectory = us.invert(model, images, steps=10, start=start)
+    trajectory = us.invert(model, images, steps=10, method=us.DDIM(), start=start)
     torch.testing.assert_close(trajectory.latent, x, rtol=1e-12, atol=1e-12)
     assert (trajectory.start, trajectory.index, trajectory.nfe) == (3, 10, 7)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import jobs
+from .. import jobs, results
 from ..diagnostics import Diagnosis, Row, psnr
 from ..diagnostics.medians import PSNR_MEDIAN, medians
 from ..errors import ArgumentError, DivergenceError
@@ -98,7 +98,7 @@ def equal_cost(
         starts = inversion_of(parse_method(method)) is not None
         for forward in dict.fromkeys(forwards if starts else ["0"]):
             steps = _steps(method, forward, nfe, grid, len(model.schedule))
-            title = jobs.title(forward) if starts else "forward diffusion alone"
+            title = results.title(forward) if starts else "forward diffusion alone"
             ways.append(Way(method, forward, steps, f"{method}, {title}", spacing))
     if not any(way.steps for way in ways):
         raise ArgumentError(f"{nfe} evaluations are too few for {MIN_MOVES} moves of {ways[0].method}; raise --nfe")

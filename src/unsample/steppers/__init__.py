@@ -2,10 +2,12 @@
 
 from .base import Moved, Steered, Stepper, evaluations_on, is_reversible
 from .ddim import DDIM, EvalAt
+from .look_ahead import LookAhead
 
 __all__ = [
     "DDIM",
     "EvalAt",
+    "LookAhead",
     "Moved",
     "Steered",
     "Stepper",

@@ -23,28 +23,28 @@ __all__ = ["LookAhead"]
 
 @dataclass(frozen=True)
 class LookAhead:
-    """u' = u + dtau w(u + dtau w_guess, dst), w_guess = w_last + c (w_last - w_before): ours, after Uni-Inv, which has c = 0.
+    """u' = u + dtau w(u + dtau guess, dst), the guess on the line through the last two directions: ours, after Uni-Inv.
 
-    In u = x / (alpha + sigma), tau = sigma / (alpha + sigma), w = eps - x0, as the methods in `flow`, on any model. c is the
-    length of the move over that of the last one, which extrapolates a straight line, but no more than `limit`: with few steps
-    the directions bend too much to be followed all the way. One evaluation a move, and one to begin with. Down it is DDIM.
+    In u = x / (alpha + sigma), tau = sigma / (alpha + sigma), w = eps - x0, as the methods in `flow`, on any model. The line
+    is followed where the move multiplies S = sigma / alpha by no more than `ratio`; where it multiplies it by more the last
+    direction alone is the guess, which is Uni-Inv. One evaluation a move, and one to begin with. Down it is DDIM.
 
     As a method for the path it is of first order, like the DDIM it undoes. What DDIM, on the same grid, then misses of the
-    state it started from falls with the third power of the step if the limit allows, and with the second if not; after DDIM
-    inversion, with the first.
+    state it started from falls with the third power of the step; after Uni-Inv with the second, after DDIM inversion with the
+    first.
 
     Attributes:
-        limit: At most so much of the last bend, from 0 on. More pays with many steps, less with few.
+        ratio: 2 means the moves whose implicit equation contracts by 1 - 1/r = 1/2 or better (docs/theory.md); 1 means none.
 
     >>> LookAhead().evaluations(10)
     11
     """
 
-    limit: float = 0.5
+    ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.limit >= 0:
-            raise ArgumentError(f"expected a limit from 0 on, given {self.limit}")
+        if not self.ratio >= 1:
+            raise ArgumentError(f"expected a ratio from 1 on, given {self.ratio}")
 
     @property
     def order(self) -> int:
@@ -65,8 +65,8 @@ class LookAhead:
             return DDIM().step(denoiser, x, step)
         last, *older = state or ((step.src.tau, ask(denoiser, x, step.src)),)
         guess = last[1]
-        if older and step.dst.tau != last[0] != older[0][0]:
+        if older and last[0] != older[0][0] and step.dst.ratio <= self.ratio * step.src.ratio:
             bend = (step.dst.tau - last[0]) / (last[0] - older[0][0])
-            guess = guess + min(bend, self.limit) * (guess - older[0][1])
+            guess = guess + bend * (guess - older[0][1])
         direction = ask(denoiser, moved_along(x, guess, step).x, step.dst)
         return moved_along(x, direction, step, ((step.dst.tau, direction), last))

@@ -1,0 +1,60 @@
+"""The command line. It parses, calls `jobs`, and shows; there is no science in it.
+
+Every error on purpose is one line on standard error and exit code 2. Ctrl-C leaves with 130 and keeps what was finished; the
+same command goes on from there. With --json, standard output holds one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import UnsampleError
+from .catalogue import cite, methods, models
+from .comparing import compare
+from .runs import demo, diagnose, invert, reconstruct, sample
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
+)
+for _command in (invert, demo, sample, reconstruct, diagnose, compare, methods, cite, models):  # in the order of --help
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, turning every error on purpose into one line and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        code = int(app(args=arguments, standalone_mode=False) or 0)
+    except UnsampleError as error:
+        code = _fail(str(error))
+    except typer.TyperException as error:
+        code = 2 if type(error).__name__ == "NoArgsIsHelpError" else _fail(error.format_message())
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except MemoryError as error:
+        code = _fail(f"out of memory ({error}); use a smaller --batch-size")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        code = _fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16")
+    if code == INTERRUPTED:
+        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+    sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    print(f"unsample: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,38 @@
+"""Tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+__all__ = ["print_json", "print_table", "tell"]
+
+
+def tell(place: Path, as_json: bool, manifest: dict[str, Any], look_at: str) -> None:
+    """Where a run is: the file to look at first, or its manifest."""
+    if as_json:
+        print_json({"run": str(place), **manifest})
+    else:
+        print(f"{place / look_at}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; what JSON has no type for is told as text."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def print_table(table: Any) -> None:
+    """A `report.Table`, as wide as the terminal; 200 columns in a file or pipe."""
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    rich_table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(table.head):
+        rich_table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*map(Text, row))
+    console.print(rich_table)

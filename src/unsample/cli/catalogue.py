@@ -1,0 +1,74 @@
+"""Commands that tell what there is: methods, models, and what to cite."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ArgumentError
+from ._show import print_json, print_table
+from .options import AsJson
+
+__all__ = ["cite", "methods", "models"]
+
+
+def methods(as_json: AsJson = False) -> None:
+    """The methods of inversion, with their cost and source."""
+    from ..methods import METHODS
+    from ..report import Table
+
+    rows = tuple(
+        (name, method.family, f"{method().evaluations(50)}", str(getattr(method(), "order", "exact")), method.source)
+        for name, method in METHODS.items()
+    )
+    head = ("method", "family", "evaluations for 50 moves", "order", "source")
+    if as_json:
+        print_json([dict(zip(head, row, strict=True)) for row in rows])
+    else:
+        print_table(Table(head, rows))
+
+
+def cite(
+    run: Annotated[Path | None, typer.Argument(help="A run directory.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method instead of a run, written as for `unsample invert`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The BibTeX of exactly what ran, or of a method."""
+    from .. import references
+    from ..store import Run
+
+    if run is not None and method is None:
+        manifest = Run.load(run).manifest
+        keys, version, notes = references.keys_of_run(manifest), manifest.versions.get("unsample"), references.gaps(manifest)
+    elif method is not None and run is None:
+        keys, version, notes = references.keys_of_method(method), None, ()
+    else:
+        raise ArgumentError(f"expected a run directory or --method, given {'neither' if run is None else 'both'}")
+    for note in notes:
+        print(note, file=sys.stderr)
+    bibtex = references.bibtex(keys, version)
+    if as_json:
+        print_json({"keys": keys, "bibtex": bibtex})
+    else:
+        print(bibtex)
+
+
+def models(as_json: AsJson = False) -> None:
+    """The models known by name."""
+    from ..models import cards
+
+    known = cards().values()
+    if as_json:
+        print_json([{**vars(card), "present": card.present} for card in known])
+        return
+    from ..report import Table
+
+    head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "about")
+    rows = (
+        (c.name, c.family, c.size, c.parameters, c.conditions, c.licence, "present" if c.present else "missing", c.about)
+        for c in known
+    )
+    print_table(Table(head, tuple(rows)))
