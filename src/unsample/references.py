@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import UnknownNameError
 from .methods import METHODS, inversion_of, parse_method, sampler_of
-from .starts import ForwardNoise, parse_start
+from .starts import ForwardNoise, PlainNoise, parse_start
 from .steppers import DDIM
 from .store import Manifest
 
@@ -111,7 +111,7 @@ def gaps(manifest: Manifest) -> tuple[str, ...]:
 def _noises(start: str) -> bool:
     """Whether a start replaces moves by forward diffusion; one of 0 moves does not."""
     made = parse_start(start)
-    return isinstance(made, ForwardNoise) and bool(made.steps or made.fraction or made.sigma)
+    return isinstance(made, PlainNoise) or (isinstance(made, ForwardNoise) and bool(made.steps or made.fraction or made.sigma))
 
 
 def _inside(method: Any) -> Iterator[str]:

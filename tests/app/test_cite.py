@@ -193,6 +193,7 @@ PAPER = "staniszewski2026there"
         ({"method": "ddim", "forward": ["0", "2"]}, [PAPER, *DDIM_UP]),
         ({"method": "ddim", "forward": ["0%", "sigma=0"]}, DDIM_UP),
         ({"method": "heun", "forward": ["sigma=0.1"]}, [PAPER, "karras2022edm", "song2021ddim"]),
+        ({"method": "heun", "forward": ["2@plain"]}, [PAPER, "karras2022edm", "song2021ddim"]),
         ({"method": "edict", "forward": ["0"]}, ["wallace2023edict"]),
         ({"method": "direct", "forward": ["0"]}, ["ju2024pnp", *DDIM_UP]),
         ({"method": "direct:method=damped/iterations=3", "forward": ["0"]}, ["ju2024pnp", "hong2024exact", "song2021ddim"]),

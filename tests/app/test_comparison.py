@@ -266,3 +266,9 @@ def test_methods_lists_every_method(unsample):
 def test_methods_people_mistype(text, says):
     with pytest.raises(us.ArgumentError, match=says):
         parse_method(text)
+
+
+def test_a_spacing_that_the_finest_grids_do_not_have_is_fine(model):
+    """Leading timesteps from 3 on fit 50 steps, but not 1000."""
+    (way,) = comparison.equal_cost(["look-ahead"], ["1"], 20, model, "leading:offset=3")
+    assert (way.steps, way.spacing) == (20, "leading:offset=3")

@@ -17,12 +17,20 @@ __all__ = ["cite", "methods", "models"]
 
 def methods(as_json: AsJson = False) -> None:
     """The methods of inversion, with their cost and source."""
-    from ..methods import METHODS
+    from ..corrected import Corrected
+    from ..methods import AUTO, METHODS
     from ..report import Table
 
+    made = {name: (method, method()) for name, method in METHODS.items()}
     rows = tuple(
-        (name, method.family, f"{method().evaluations(50)}", str(getattr(method(), "order", "exact")), method.source)
-        for name, method in METHODS.items()
+        (
+            name + (" (auto)" if name == AUTO and not as_json else ""),
+            entry.family,
+            f"{method.evaluations(50)}",
+            "exact" if isinstance(method, Corrected) else f"{method.order}",
+            entry.source,
+        )
+        for name, (entry, method) in made.items()
     )
     head = ("method", "family", "evaluations for 50 moves", "order", "source")
     if as_json:

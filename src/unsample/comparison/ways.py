@@ -107,10 +107,6 @@ def equal_cost(
 
 def _steps(method: str, forward: str, nfe: int, grid: Callable[[int], Grid], trained: int) -> int:
     inversion, start = parse_method(method), parse_start(forward)
-    if all(
-        len(_moves(start, grid, steps)) < MIN_MOVES for steps in (trained, trained - 1)
-    ):  # not every grid can be the finest
-        raise ArgumentError(f"forward start {forward} leaves fewer than {MIN_MOVES} moves on any grid; use a smaller one")
     most = 0
     for steps in range(1, trained + 1):
         moves = _moves(start, grid, steps)
@@ -118,6 +114,8 @@ def _steps(method: str, forward: str, nfe: int, grid: Callable[[int], Grid], tra
             break
         if len(moves) >= MIN_MOVES and evaluations_on(inversion, moves) <= nfe:
             most = steps
+    if not most and all(len(_moves(start, grid, steps)) < MIN_MOVES for steps in range(1, trained + 1)):
+        raise ArgumentError(f"forward start {forward} leaves fewer than {MIN_MOVES} moves on any grid; use a smaller one")
     return most
 
 
