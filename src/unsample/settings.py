@@ -68,7 +68,7 @@ class InvertSettings(_Settings):
 
     method: str = "auto"
     eval_at: EvalAt | None = None
-    forward: tuple[str, ...] = ("1",)
+    forward: tuple[str, ...] = ("4%",)
     keep: What = "latent"
 
     @classmethod

@@ -83,7 +83,7 @@ def test_latents_equal_the_library(unsample, photos, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "method", "forward", "python"),
     [
-        ((), "look-ahead", "1", (inversion.DEFAULT_METHOD, inversion.DEFAULT_START)),
+        ((), "look-ahead", "4%", (inversion.DEFAULT_METHOD, inversion.DEFAULT_START)),
         (("--paper",), "ddim", "4%", (inversion.PAPER_METHOD, inversion.PAPER_START)),
     ],
     ids=["default", "paper"],
@@ -300,7 +300,9 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
 
 def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, photos, tmp_path):
     """Reference: the residuals of the same inversion in Python."""
-    done = unsample("invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--out", tmp_path / "run")
+    done = unsample(
+        "invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--forward", 1, "--out", tmp_path / "run"
+    )
     assert done.code == 0, done.err
     stored = load_file(tmp_path / "run" / "latents.safetensors")
     model = us.load()
@@ -310,6 +312,7 @@ def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, pho
         torch.stack([photo.pixels for photo in read]),
         steps=5,
         method=us.parse_method("fixed-point:iterations=2"),
+        start=us.ForwardNoise(steps=1),
         items=[photo.id for photo in read],
     )
     worst = torch.stack([found.residuals[i] for i in (2, 3, 4, 5)]).amax(0)

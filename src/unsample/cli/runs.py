@@ -36,7 +36,7 @@ from .options import (
 
 __all__ = ["demo", "diagnose", "invert", "reconstruct", "sample"]
 
-DEFAULT = {"--method": "auto", "--forward": "1"}
+DEFAULT = {"--method": "auto", "--forward": "4%"}
 """What `unsample.invert` does if not told."""
 
 PAPER = {"--method": "ddim", "--forward": "4%"}

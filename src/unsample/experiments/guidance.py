@@ -29,6 +29,7 @@ from ..model import Condition, Model
 from ..null_text import null_text
 from ..report import Table
 from ..sampling import Samples, sample
+from ..starts import ForwardNoise
 from ..trajectory import Keep, Trajectory
 
 __all__ = ["main"]
@@ -59,10 +60,10 @@ def _ways(
     model: Model, images: Tensor, labels: Sequence[Condition], steps: int, guidance: float
 ) -> dict[str, Callable[[], tuple[Samples, int]]]:
     """Title -> the images sampled back, and the evaluations spent on fitting."""
-    grid = model.grid(steps)
+    grid, one = model.grid(steps), ForwardNoise(steps=1)
 
     def there(w: float) -> Trajectory:
-        return invert(model, images, grid=grid, condition=labels, guidance=w, keep=Keep("states"))
+        return invert(model, images, grid=grid, start=one, condition=labels, guidance=w, keep=Keep("states"))
 
     free = there(1.0)
 
