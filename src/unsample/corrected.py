@@ -18,6 +18,7 @@ from .errors import ArgumentError
 from .grid import Grid, Step
 from .rng import ItemNoise
 from .steppers import DDIM, Moved, Stepper, evaluations_on, is_reversible
+from .steppers.ddim import sampler_for
 from .steppers.multistep import AdamsBashforth
 from .trajectory import What
 
@@ -159,7 +160,7 @@ class ExactAndGaussian:
     @property
     def sampler(self) -> Stepper:
         """The method itself if it is reversible, DDIM otherwise."""
-        return self.method if is_reversible(self.method) else DDIM()
+        return sampler_for(self.method)
 
     def evaluations(self, moves: int) -> int:
         """Up, and down where the network is asked."""

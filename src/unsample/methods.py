@@ -11,13 +11,13 @@ from .corrected import Corrected, Direct, ExactAndGaussian
 from .diffused import CycleDiffusion, EditFriendly, LEditsPP
 from .errors import ArgumentError, UnknownNameError
 from .grid import Grid
-from .steppers.base import Stepper, is_reversible
+from .steppers.base import Stepper
 from .steppers.contraction import ContractionAware
-from .steppers.ddim import DDIM
+from .steppers.ddim import DDIM, sampler_for
 from .steppers.explicit import EasyInv, Heun, Midpoint
-from .steppers.flow import FireFlow, RFInversion, RFSolver, UniInv
+from .steppers.flow import FireFlow, RFInversion, RFSolver
 from .steppers.implicit import Anderson, AveragedFixedPoint, DampedFixedPoint, FixedPoint
-from .steppers.look_ahead import LookAhead
+from .steppers.look_ahead import LookAhead, UniInv
 from .steppers.multistep import AdamsBashforth, DPMSolverPP
 from .steppers.optimised import GradientDescent, GradientThenFixedPoint
 from .steppers.regularised import Pix2PixZero
@@ -130,7 +130,7 @@ def sampler_of(method: Stepper | Corrected) -> Stepper:
     """What samples back from the latents of `method`: itself if it is reversible, DDIM otherwise."""
     if isinstance(method, Corrected):
         return method.sampler
-    return method if is_reversible(method) else DDIM()
+    return sampler_for(method)
 
 
 def inversion_of(method: Stepper | Corrected) -> Stepper | None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .diagnostics import area_sums, plain_mask, resize_mask
+from .diagnostics import area_sums, plain_area
 from .errors import ArgumentError
 from .grid import Grid
 from .rng import ItemNoise
@@ -196,7 +196,7 @@ class PlainNoise:
         level = grid[self.index(grid)]
         implied = (climb(level.index) - level.alpha * x0) / level.sigma
         fresh = noise.draw(x0.shape, dtype=x0.dtype, device=x0.device)
-        plain = _plain_area(images, x0)[:, None].to(x0)
+        plain = plain_area(images.clamp(-1, 1), x0)[:, None].to(x0)
         share = torch.nn.functional.avg_pool2d(plain, 3, stride=1, padding=1, count_include_pad=False)
         blend = (share * fresh + (1 - share) * implied) / (share.square() + (1 - share).square()).sqrt()
         return level.alpha * x0 + level.sigma * blend
@@ -214,17 +214,11 @@ def whiteness_scores(images: Tensor, latent: Tensor) -> Tensor:
         images: Pixels in [-1, 1], shape (batch, channels, height, width).
         latent: Their latents; may be smaller than the images.
     """
-    sums = area_sums(latent, _plain_area(images, latent))
+    sums = area_sums(latent, plain_area(images.clamp(-1, 1), latent))
     enough = (sums.count >= AUTO_VALUES) & (sums.pairs >= AUTO_VALUES)
     count, pairs = np.where(enough, sums.count, 1), np.where(enough, sums.pairs, 1)
     scores = np.stack([(sums.squares / count - 1) * np.sqrt(count / 2), sums.products / np.sqrt(pairs)], axis=1)
     return torch.from_numpy(np.where(enough[:, None], scores, 0.0))
-
-
-def _plain_area(images: Tensor, like: Tensor) -> Tensor:
-    """Where images are plain, at the resolution of `like`; Bool (batch, height, width)."""
-    height, width = like.shape[2:]
-    return resize_mask(plain_mask(images.to(like.device).clamp(-1, 1)), (height, width))
 
 
 def parse_start(text: str) -> FromImage | ForwardNoise | PlainNoise:

@@ -11,7 +11,8 @@ from scipy.integrate import quad
 import unsample as us
 from unsample.models.analytic import gaussian, mixture
 from unsample.prediction import to_velocity
-from unsample.steppers.flow import Controlled, FireFlow, RFSolver, UniInv
+from unsample.steppers.flow import Controlled, FireFlow, RFSolver
+from unsample.steppers.look_ahead import UniInv
 from unsample.steppers.multistep import AdamsBashforth, _exponential_moments
 
 LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))

@@ -8,8 +8,8 @@ import torch
 
 import unsample as us
 from unsample.models.analytic import gaussian
-from unsample.steppers.flow import RFInversion, UniInv
-from unsample.steppers.look_ahead import LookAhead
+from unsample.steppers.flow import RFInversion
+from unsample.steppers.look_ahead import LookAhead, UniInv
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 

@@ -17,7 +17,7 @@ from ._border import Mask, PerImage
 from .fidelity import psnr
 from .intervals import bootstrap
 from .null import Null, nulls
-from .regions import area_sums, plain_mask, resize_mask
+from .regions import area_sums, plain_area
 from .summary import Row
 
 __all__ = ["MIN_PLAIN", "PLAIN_MEDIAN", "PSNR_MEDIAN", "medians", "plain_stds"]
@@ -48,7 +48,7 @@ def plain_stds(latent: Latent, images: Images) -> PerImage:
     >>> plain_stds(true_noise((2, 3, 32, 32)), torch.zeros(2, 3, 32, 32)).round(decimals=1).tolist()
     [1.0, 1.0]
     """
-    return _stds(latent, _plain(latent, images))
+    return _stds(latent, plain_area(images, latent))
 
 
 def medians(latent: Latent, images: Images, reconstruction: Images, *, seed: int = 0, null_draws: int = 8) -> tuple[Row, Row]:
@@ -73,7 +73,7 @@ def medians(latent: Latent, images: Images, reconstruction: Images, *, seed: int
     >>> std.is_noise, std.note, round(psnr.value)
     (True, '4 of 4 photos', 20)
     """
-    plain = _plain(latent, images)
+    plain = plain_area(images, latent)
     stds = _stds(latent, plain)
     known = stds[~stds.isnan()]
     null = None
@@ -84,10 +84,6 @@ def medians(latent: Latent, images: Images, reconstruction: Images, *, seed: int
         _row(PLAIN_MEDIAN, known, seed, null, f"{len(known)} of {len(stds)} photos"),
         _row(PSNR_MEDIAN, psnr(images, reconstruction), seed, None, "dB"),
     )
-
-
-def _plain(latent: Latent, images: Images) -> Mask:
-    return resize_mask(plain_mask(images).to(latent.device), (latent.shape[2], latent.shape[3]))
 
 
 def _stds(latent: Latent, plain: Mask) -> PerImage:

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, UnknownNameError
 from ._border import Batch, Mask, blocks, check_batch, check_images, check_mask, wide
 from .intervals import Pooled
 
-__all__ = ["AreaSums", "area_sums", "plain_mask", "resize_mask"]
+__all__ = ["AreaSums", "area_sums", "plain_area", "plain_mask", "resize_mask"]
 
 Array = npt.NDArray[np.float64]
 
@@ -95,6 +95,17 @@ def _overlap(old: int, new: int) -> Float[Tensor, "{new} {old}"]:
     width = old / new
     covered = torch.minimum((a + 1) * width, b + 1) - torch.maximum(a * width, b)
     return (covered.clamp_min(0) / width).float()
+
+
+def plain_area(
+    images: Images, latent: Float[Tensor, "batch latent_channels latent_height latent_width"]
+) -> Bool[Tensor, "batch latent_height latent_width"]:
+    """`plain_mask` of `images` at the resolution and on the device of their latents; Bool[B, h, w].
+
+    >>> plain_area(torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 2, 2)).shape
+    torch.Size([2, 2, 2])
+    """
+    return resize_mask(plain_mask(images).to(latent.device), (latent.shape[2], latent.shape[3]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from ..errors import UnknownNameError
 from ..grid import Step
 from ..schedule import Level
 from ..transfer import transfer
-from .base import Moved
+from .base import Moved, Stepper, is_reversible
 
-__all__ = ["DDIM", "EvalAt"]
+__all__ = ["DDIM", "EvalAt", "sampler_for"]
 
 EvalAt = Literal["target", "source", "target_time"]
 
@@ -67,3 +67,12 @@ class DDIM:
         if not step.is_up or self.eval_at == "source":
             return step.src
         return step.dst if self.eval_at == "target" else replace(step.src, t=step.dst.t)
+
+
+def sampler_for(method: Stepper) -> Stepper:
+    """What samples back from where `method` walked up to: itself if it is reversible, DDIM otherwise.
+
+    >>> sampler_for(DDIM(eval_at="source"))
+    DDIM(eval_at='target', clip=None)
+    """
+    return method if is_reversible(method) else DDIM()

@@ -8,12 +8,12 @@ along eps = (x + alpha w) / (alpha + sigma). Euler's method in these variables i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from torch import Tensor, zeros_like
+from torch import Tensor
 
 from ..denoiser import Denoiser, cost_of
-from ..errors import ArgumentError, UnknownNameError
+from ..errors import ArgumentError
 from ..grid import Step
 from ..prediction import to_eps, to_velocity
 from ..schedule import Level
@@ -22,9 +22,8 @@ from .base import Moved
 from .ddim import DDIM
 from .explicit import between
 
-__all__ = ["Controlled", "Direction", "FireFlow", "First", "RFInversion", "RFSolver", "UniInv", "ask", "moved_along"]
+__all__ = ["Controlled", "Direction", "FireFlow", "RFInversion", "RFSolver", "ask", "moved_along"]
 
-First = Literal["source", "zero"]
 Direction = tuple[float, Tensor]
 """tau, and w there."""
 
@@ -86,48 +85,6 @@ class FireFlow:
         last = state or (step.src.tau, ask(denoiser, x, step.src))
         middle = _ahead(denoiser, x, step, last[1])
         return moved_along(x, _halfway(step, last, middle), step, middle)
-
-
-@dataclass(frozen=True)
-class UniInv:
-    """Euler's way down, undone by one look at where the last move's direction would lead (Uni-Inv, Jiao et al. 2025).
-
-    u' = u + dtau w(u + dtau w_last, dst): an explicit guess at the implicit step that undoes DDIM. One evaluation a move. Down
-    it is DDIM.
-
-    Attributes:
-        first: The first move looks along the direction at the `source`, one evaluation more, or along none (`zero`).
-
-    >>> UniInv().evaluations(10), UniInv(first="zero").evaluations(10)
-    (11, 10)
-    """
-
-    first: First = "source"
-
-    def __post_init__(self) -> None:
-        if self.first not in get_args(First):
-            raise UnknownNameError("first direction", self.first, get_args(First))
-
-    @property
-    def order(self) -> int:
-        """First order, both ways."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """One a move up, and one if the first move asks at the source."""
-        return moves + (moves > 0 and self.first == "source")
-
-    def init(self, x: Tensor) -> None:
-        """Nothing remembered yet."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Tensor | None = None) -> Moved:
-        """One evaluation at the target; the memory is its direction."""
-        if not step.is_up:
-            return DDIM().step(denoiser, x, step)
-        if state is None:
-            state = ask(denoiser, x, step.src) if self.first == "source" else zeros_like(x)
-        direction = ask(denoiser, moved_along(x, state, step).x, step.dst)
-        return moved_along(x, direction, step, direction)
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,20 @@ direction leads, bent as the direction itself was bending.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 from ..denoiser import Denoiser
-from ..errors import ArgumentError
+from ..errors import ArgumentError, UnknownNameError
 from ..grid import Step
 from .base import Moved
 from .ddim import DDIM
 from .flow import Direction, ask, moved_along
 
-__all__ = ["LookAhead"]
+__all__ = ["First", "LookAhead", "UniInv"]
+
+First = Literal["source", "zero"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,43 @@ class LookAhead:
             guess = guess + bend * (guess - older[0][1])
         direction = ask(denoiser, moved_along(x, guess, step).x, step.dst)
         return moved_along(x, direction, step, ((step.dst.tau, direction), last))
+
+
+@dataclass(frozen=True)
+class UniInv:
+    """Euler's way down, undone by one look at where the last move's direction would lead (Uni-Inv, Jiao et al. 2025).
+
+    u' = u + dtau w(u + dtau w_last, dst): an explicit guess at the implicit step that undoes DDIM. One evaluation a move. Down
+    it is DDIM.
+
+    Attributes:
+        first: The first move looks along the direction at the `source`, one evaluation more, or along none (`zero`).
+
+    >>> UniInv().evaluations(10), UniInv(first="zero").evaluations(10)
+    (11, 10)
+    """
+
+    first: First = "source"
+
+    def __post_init__(self) -> None:
+        if self.first not in get_args(First):
+            raise UnknownNameError("first direction", self.first, get_args(First))
+
+    @property
+    def order(self) -> int:
+        """First order, both ways."""
+        return 1
+
+    def evaluations(self, moves: int) -> int:
+        """One a move up, and one if the first move asks at the source."""
+        return moves + (moves > 0 and self.first == "source")
+
+    def init(self, x: Tensor) -> tuple[Direction, ...]:
+        """Nothing remembered yet."""
+        return ()
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...]) -> Moved:
+        """`LookAhead` that never follows a line; the memory is its."""
+        if not state and self.first == "zero":
+            state = ((step.src.tau, zeros_like(x)),)
+        return LookAhead(ratio=1.0).step(denoiser, x, step, state)

@@ -6,11 +6,9 @@ network is in them, so the gradients are cheap and the method costs what DDIM co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
@@ -20,7 +18,7 @@ from ..transfer import transfer
 from .base import Moved
 from .ddim import DDIM, EvalAt
 from .implicit import at_least
-from .renoise import autocorrelation
+from .renoise import autocorrelation, descended
 
 __all__ = ["Pix2PixZero", "normal_divergence", "regularised"]
 
@@ -72,18 +70,10 @@ def regularised(eps: Tensor, rounds: int = 5, rolls: int = 5, correlation: float
     pixels, values = eps[0, 0].numel(), eps[0].numel()
     for _ in range(rounds):
         for _ in range(rolls if correlation else 0):
-            eps = _descended(autocorrelation, eps, correlation / rolls * pixels / PIXELS)
+            eps = descended(autocorrelation, eps, correlation / rolls * pixels / PIXELS)
         if divergence:
-            eps = _descended(normal_divergence, eps, divergence * values / VALUES)
+            eps = descended(normal_divergence, eps, divergence * values / VALUES)
     return eps
-
-
-@torch.enable_grad()
-def _descended(loss: Callable[[Tensor], Tensor], eps: Tensor, size: float) -> Tensor:
-    """One gradient step; the losses of items are summed, so that their gradients do not mix."""
-    eps = eps.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(eps).sum(), eps)
-    return eps.detach() - size * slope
 
 
 @dataclass(frozen=True)

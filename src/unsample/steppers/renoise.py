@@ -7,6 +7,8 @@ itself, cheap because no network is in them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +22,7 @@ from .base import Moved
 from .ddim import DDIM
 from .implicit import at_least, residual_of
 
-__all__ = ["ReNoise", "autocorrelation", "patch_divergence", "whitened"]
+__all__ = ["ReNoise", "autocorrelation", "descended", "patch_divergence", "whitened"]
 
 PATCH = 4
 SMALLEST = 8
@@ -77,6 +79,18 @@ def autocorrelation(eps: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
+def descended(loss: Callable[[Tensor], Tensor], eps: Tensor, size: float, steepest: float = math.inf) -> Tensor:
+    """`eps` after one gradient step on `loss`, a value per item; the losses are summed, so that items do not mix.
+
+    >>> descended(lambda eps: eps.square().flatten(1).sum(1), torch.ones(2, 1), 0.25)
+    tensor([[0.5000],
+            [0.5000]])
+    """
+    eps = eps.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(eps).sum(), eps)
+    return eps.detach() - size * slope.clamp(-steepest, steepest)
+
+
 def whitened(eps: Tensor, divergence: float = 0.065, correlation: float = 20.0, rounds: int = 4, rolls: int = 5) -> Tensor:
     """`eps` after gradient descent on `patch_divergence` and `autocorrelation`, item by item; no network evaluations.
 
@@ -97,14 +111,10 @@ def whitened(eps: Tensor, divergence: float = 0.065, correlation: float = 20.0, 
     """
     for _ in range(rounds):
         if divergence:
-            eps = eps.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(patch_divergence(eps).sum(), eps)
-            eps = eps.detach() - divergence * slope.clamp(-100, 100)
+            eps = descended(patch_divergence, eps, divergence, steepest=100)
         for _ in range(rolls if correlation else 0):
-            eps = eps.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(autocorrelation(eps).sum(), eps)
-            eps = eps.detach() - correlation / rolls * slope
-    return eps.detach()
+            eps = descended(autocorrelation, eps, correlation / rolls)
+    return eps
 
 
 @dataclass(frozen=True)
