@@ -56,6 +56,13 @@ class Photo:
     original: tuple[int, int]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, image: Tensor, name: str) -> Photo:
+        """A tensor of shape (channels, height, width) as a photo; its id is a hash of its values."""
+        pixels = image.detach().cpu().to(torch.promote_types(image.dtype, torch.float32)).contiguous()
+        key = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
+        return cls(name, key, pixels, (pixels.shape[2], pixels.shape[1]))
+
 
 def find_photos(places: Sequence[str | Path]) -> list[Path]:
     """Files, the pictures in folders (not below them), and what globs match; sorted within each place, none twice.

@@ -22,7 +22,7 @@ from .inversion import invert
 from .io import Photo, png_bytes
 from .methods import moves_of, sampler_of
 from .model import Model
-from .results import diagnose_run, diagnose_tensors, write_pictures, write_report
+from .results import diagnose_run, write_pictures, write_report
 from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
 from .starts import Start, parse_start
@@ -30,7 +30,7 @@ from .store import Item, Part, Run, slug
 from .stored import Stored
 from .trajectory import Keep
 
-__all__ = ["invert_photos", "sample_images"]
+__all__ = ["invert_photos", "invert_run", "sample_images"]
 
 
 @dataclass
@@ -120,7 +120,21 @@ class _Inversion:
 def invert_photos(
     model: Model, photos: Sequence[Photo], settings: InvertSettings, out: Path, on_step: OnStep | None = None
 ) -> tuple[Run, dict[str, Diagnosis]]:
-    """Invert `photos` from each start, sample back, diagnose and draw; the complete run and a diagnosis per start.
+    """`invert_run`, diagnosed and drawn; the complete run and a diagnosis per start."""
+    run = invert_run(model, photos, settings, out, on_step)
+    diagnoses = diagnose_run(run)
+    if not (run.path / "report.html").is_file():
+        tensors = run.tensors()
+        write_pictures(run, tensors)
+        run.add({"diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
+        write_report(run, tensors, diagnoses)
+    return run, diagnoses
+
+
+def invert_run(
+    model: Model, photos: Sequence[Photo], settings: InvertSettings, out: Path, on_step: OnStep | None = None
+) -> Run:
+    """Invert `photos` from each start and sample back; the complete run.
 
     Raises:
         RunError: `out` holds something else, or cannot be written.
@@ -128,10 +142,7 @@ def invert_photos(
     """
     run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos])
     if run.complete:
-        diagnoses = diagnose_run(run)
-        if not (run.path / "report.html").is_file():  # stopped between the last tensor and the report
-            write_report(run, run.tensors(), diagnoses)
-        return run, diagnoses
+        return run
     pixels = torch.stack([photo.pixels for photo in photos])
     starts = {text: parse_start(text) for text in settings.forward}
     grid, method = settings.grid(model), settings.inversion()
@@ -145,11 +156,8 @@ def invert_photos(
         for name in parts[0].tensors:
             tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
         costs[text] = _cost(parts)
-    diagnoses = diagnose_tensors(tensors, settings.forward)
-    write_pictures(run, tensors)
-    run.finish(tensors, {"cost": costs, "diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
-    write_report(run, tensors, diagnoses)
-    return run, diagnoses
+    run.finish(tensors, {"cost": costs})
+    return run
 
 
 def sample_images(

@@ -12,7 +12,7 @@ from .diagnostics import Diagnosis, Row
 from .diagnostics.summary import format_number as number
 from .store import Manifest
 
-__all__ = ["Table", "compare", "html_page", "sentences"]
+__all__ = ["Table", "compare", "html_page", "html_table", "page", "picture", "sentences", "text"]
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,33 @@ def html_page(
     items: Table | None = None,
 ) -> str:
     """One page with everything inside it; it loads nothing from anywhere."""
-    settings = "".join(f"<tr><th>{_text(k)}</th><td>{_text(str(v))}</td></tr>" for k, v in manifest.settings.items())
-    figures = "".join(
-        f'<figure><img alt="{_text(title)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-        f"<figcaption>{_text(title)}</figcaption></figure>"
-        for title, data in pictures.items()
-    )
-    per_item = f"<h2>Photo by photo</h2>{_html_table(items)}" if items else ""
-    return _PAGE.format(
-        title=_text(f"unsample {manifest.command}: {len(manifest.items)} pictures"),
-        said="".join(f"<li>{_text(sentence)}</li>" for sentence in said),
-        table=_html_table(table),
-        figures=figures,
-        items=per_item,
-        settings=settings,
-        versions=_text(", ".join(f"{name} {value}" for name, value in manifest.versions.items())),
-        finished=_text(manifest.finished or ""),
+    settings = "".join(f"<tr><th>{text(k)}</th><td>{text(str(v))}</td></tr>" for k, v in manifest.settings.items())
+    versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
+    body = [
+        f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in said)}</ul>",
+        *(picture(title, data) for title, data in pictures.items()),
+        "<h2>Latents against true noise</h2>",
+        "<p>An estimate with its 95&nbsp;% interval over pictures; the last column is the same statistic on true noise of the "
+        "same shape, count and areas. Images are measured in [-1, 1].</p>",
+        html_table(table),
+        f"<h2>Photo by photo</h2>{html_table(items)}" if items else "",
+        f"<h2>Settings</h2><div class=wide><table><tbody>{settings}</tbody></table></div>",
+        f"<footer>{text(versions)}. Finished {text(manifest.finished or '')}.</footer>",
+    ]
+    return page(f"unsample {manifest.command}: {len(manifest.items)} pictures", body)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A page with everything inside it, from a title and pieces of HTML."""
+    return _PAGE.format(title=text(title), body="\n".join(body))
+
+
+def picture(caption: str, png: bytes) -> str:
+    """A PNG file as HTML."""
+    data = base64.b64encode(png).decode()
+    return (
+        f'<figure><img alt="{text(caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 
 
@@ -99,14 +110,16 @@ def _cell(row: Row | None) -> str:
     return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
 
 
-def _text(text: str) -> str:
-    return html.escape(text)
+def text(words: str) -> str:
+    """Words as HTML."""
+    return html.escape(words)
 
 
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.head)
+def html_table(table: Table) -> str:
+    """A table as HTML, which scrolls by itself if it is wide."""
+    head = "".join(f"<th>{text(cell)}</th>" for cell in table.head)
     body = "".join(
-        f"<tr><th>{_text(row[0])}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in row[1:])}</tr>" for row in table.rows
+        f"<tr><th>{text(row[0])}</th>{''.join(f'<td>{text(cell)}</td>' for cell in row[1:])}</tr>" for row in table.rows
     )
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
@@ -125,15 +138,6 @@ tbody th, thead th:first-child {{ text-align: left; font-weight: 600; }}
 figcaption, footer {{ color: #5a6575; font-size: .85rem; }}
 </style></head><body>
 <h1>{title}</h1>
-<ul>{said}</ul>
-{figures}
-<h2>Latents against true noise</h2>
-<p>An estimate with its 95&nbsp;% interval over pictures; the last column is the same statistic on true noise of the same
-shape, count and areas. Images are measured in [-1, 1].</p>
-{table}
-{items}
-<h2>Settings</h2>
-<div class=wide><table><tbody>{settings}</tbody></table></div>
-<footer>{versions}. Finished {finished}.</footer>
+{body}
 </body></html>
 """

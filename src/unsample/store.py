@@ -132,10 +132,14 @@ class Run:
     def finish(self, tensors: Mapping[str, Tensor], results: Mapping[str, Any]) -> None:
         """Write all tensors, mark the run complete, and drop its parts."""
         _write(self.path / TENSORS, tensors, {"items": [item.id for item in self.manifest.items]})
-        done = {"status": "complete", "finished": _now(), "results": dict(results)}
-        self.manifest = self.manifest.model_copy(update=done)
-        self._write_manifest()
+        self.manifest = self.manifest.model_copy(update={"status": "complete", "finished": _now()})
+        self.add(results)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def add(self, results: Mapping[str, Any]) -> None:
+        """Write more results into the manifest."""
+        self.manifest = self.manifest.model_copy(update={"results": {**self.manifest.results, **results}})
+        self._write_manifest()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a complete run.

@@ -80,7 +80,7 @@ def test_a_method_too_expensive_is_listed_and_stops_nothing(toy, pictures):
 
 @pytest.mark.parametrize("wrong", [{"methods": "ddim,dimm"}, {"forwards": "0,x"}, {"spacing": "x"}, {"nfe": 1}])
 def test_a_mistake_fails_before_any_work(toy, pictures, monkeypatch, wrong):
-    monkeypatch.setattr(jobs, "invert_photos", None)
+    monkeypatch.setattr(jobs, "invert_run", None)
     with pytest.raises(us.ArgumentError):
         us.compare(toy(), pictures, **{"methods": "ddim", "nfe": 4} | wrong)
 
@@ -109,8 +109,8 @@ def test_tensors_files_and_photos_give_the_same(model, tmp_path):
 
 def test_names_of_a_tensor_reach_the_reports(toy, pictures, monkeypatch):
     seen = []
-    real = jobs.invert_photos
-    monkeypatch.setattr(jobs, "invert_photos", lambda m, photos, *rest: seen.extend(photos) or real(m, photos, *rest))
+    real = jobs.invert_run
+    monkeypatch.setattr(jobs, "invert_run", lambda m, photos, *rest: seen.extend(photos) or real(m, photos, *rest))
     us.compare(toy(), pictures.double(), methods="ddim", forwards="0", nfe=2, names=list("abcd"))
     assert [photo.name for photo in seen] == list("abcd")
     assert len({photo.id for photo in seen}) == 4
@@ -182,14 +182,14 @@ def test_whiteness_is_told_twice_in_json(model):
 
 
 def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, monkeypatch):
-    real = jobs.invert_photos
+    real = jobs.invert_run
 
     def picky(model, photos, settings, *rest):
         if settings.method == "ab":
             raise us.ArgumentError("not with me")
         return real(model, photos, settings, *rest)
 
-    monkeypatch.setattr(jobs, "invert_photos", picky)
+    monkeypatch.setattr(jobs, "invert_run", picky)
     found = us.compare(toy(), pictures, methods="ab,ddim", forwards="0", nfe=2)
     assert found.failures == ("ab, usual inversion: refused: not with me",)
     assert found.table().endswith("refused: not with me")

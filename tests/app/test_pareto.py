@@ -16,6 +16,7 @@ from PIL import Image
 from unsample import plotting
 from unsample.comparison import Comparison, Measured, Way, pareto, table
 from unsample.diagnostics import Diagnosis, Null, Row
+from unsample.plotting import plane
 
 NOISE = Null(1.0, 0.01, 0.98, 1.02)
 
@@ -101,14 +102,14 @@ def blue(png):
     ids=["none", "one", "exact", "no plain areas", "forty"],
 )
 def test_any_comparison_has_a_picture(points):
-    assert pixels(Comparison(ways(points), 50, 4).picture()).shape == (770, 1320, 3)
+    assert pixels(Comparison(ways(points), 50, 4).picture().png).shape == (770, 1320, 3)
 
 
 def test_only_the_front_has_its_colour():
     points = {"a": (0.9, 30.0), "b": (1.0, 20.0), "c": (0.8, 10.0)}
-    assert blue(plotting.tradeoff(points, "across", "up", 1.0, fronts={"front": []})) == 0
-    assert blue(plotting.tradeoff(points, "across", "up", 1.0, fronts={"front": ["a", "b"]})) > 200
-    assert blue(plotting.tradeoff(points, "across", "up", 1.0)) > 60
+    assert blue(plotting.tradeoff(points, "across", "up", 1.0, fronts={"front": []}).png) == 0
+    assert blue(plotting.tradeoff(points, "across", "up", 1.0, fronts={"front": ["a", "b"]}).png) > 200
+    assert blue(plotting.tradeoff(points, "across", "up", 1.0).png) > 60
 
 
 def test_the_ways_that_store_nothing_have_a_front_of_their_own():
@@ -124,21 +125,21 @@ def test_the_ways_that_store_nothing_have_a_front_of_their_own():
 
 def test_a_point_beyond_the_limits_is_drawn_at_them_and_told():
     limits = ((0.5, 1.5), (-math.inf, 60.0))
-    assert plotting._within((1.7, 119.0), limits) == (1.5, 60.0)
-    assert plotting._with_value("o-belm", (1.7, 119.0), limits) == "o-belm (1.7, 119)"
-    assert plotting._with_value("ddim", (0.7, 30.0), limits) == "ddim"
-    assert [plotting._marker(point, limits) for point in ((0.7, 119.0), (1.7, 30.0), (0.3, 30.0), (1, 30.0))] == list("^><o")
-    assert plotting._bars((1.5, 60.0), ((1.4, 2.0), None), limits) == [((1.4, 1.5), (60.0, 60.0))]
+    assert plane._within((1.7, 119.0), limits) == (1.5, 60.0)
+    assert plane._with_value("o-belm", (1.7, 119.0), limits) == "o-belm (1.7, 119)"
+    assert plane._with_value("ddim", (0.7, 30.0), limits) == "ddim"
+    assert [plane._marker(point, limits) for point in ((0.7, 119.0), (1.7, 30.0), (0.3, 30.0), (1, 30.0))] == list("^><o")
+    assert plane._bars((1.5, 60.0), ((1.4, 2.0), None), limits) == [((1.4, 1.5), (60.0, 60.0))]
 
 
 def test_labels_hide_neither_each_other_nor_the_points():
     """Forty points, half of them in one heap: the boxes of all labels are apart, inside the picture."""
     rng = np.random.default_rng(0)
     places = [*rng.normal([0.98, 30], [0.02, 2], (20, 2)).tolist(), *rng.uniform([0.7, 20], [1.2, 60], (20, 2)).tolist()]
-    figure, canvas, axis = plotting._plane("across", "up", 1.0, None)
+    figure, canvas, axis = plane._plane("across", "up", 1.0, None)
     for x, y in places:
         axis.plot(x, y, "o")
-    plotting._label(
+    plane._label(
         figure, canvas, axis, [(f"{i}" if i > 5 else f"a long name {i}", tuple(p), i > 5) for i, p in enumerate(places)]
     )
     boxes = [text.get_window_extent() for text in figure.texts]
@@ -153,10 +154,10 @@ def test_labels_hide_neither_each_other_nor_the_points():
 def test_the_line_of_the_front_has_every_point_on_or_below_it():
     points = [(0.75, 97.0), (0.93, 37.5), (0.95, 32.0), (1.015, 31.0), (1.02, 47.7), (1.3, 20.0)]
     front = [(min(max(x, 0.7), 1.4), min(y, 60.0)) for i, (x, y) in enumerate(points) if i in naive_front(points)]
-    _, _, axis = plotting._plane("across", "up", 1.0, None)
+    _, _, axis = plane._plane("across", "up", 1.0, None)
     axis.set_xlim(0.6, 1.4)
     before = len(axis.lines)
-    plotting._draw_front(axis, front, 1.0, "C0", "front")
+    plane._draw_front(axis, front, 1.0, "C0", "front")
     for line in axis.lines[before:]:
         x, y = (np.asarray(values, dtype=float) for values in line.get_data())
         for place, height in points:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..atomic import write_atomically
@@ -19,9 +17,21 @@ from ..io import Photo, read_photos
 from ..methods import METHODS
 from ..model import Model
 from .result import BRIEF, COLUMNS, Comparison, pareto, table
-from .ways import Measured, Way, equal_cost, measure
+from .ways import Measured, Way, equal_cost, measure, run_way
 
-__all__ = ["BRIEF", "COLUMNS", "Comparison", "Measured", "Way", "compare", "equal_cost", "measure", "pareto", "table"]
+__all__ = [
+    "BRIEF",
+    "COLUMNS",
+    "Comparison",
+    "Measured",
+    "Way",
+    "compare",
+    "equal_cost",
+    "measure",
+    "pareto",
+    "run_way",
+    "table",
+]
 
 Given = Tensor | str | Path | Sequence[str | Path | Photo]
 
@@ -78,7 +88,7 @@ def compare(
         raise ArgumentError(next(measured.failure.partition(": ")[2] for way, measured in found.items() if way.steps))
     compared = Comparison(found, nfe, len(ready))
     if out is not None:
-        write_atomically(Path(out) / "comparison.png", compared.picture())
+        write_atomically(Path(out) / "comparison.png", compared.picture().png)
         write_atomically(Path(out) / "comparison.json", json.dumps(compared.to_dict(), indent=1, allow_nan=False).encode())
         text = "\n\n".join([table(found).markdown(), *compared.failures])
         write_atomically(Path(out) / "comparison.md", (text + "\n").encode())
@@ -98,9 +108,7 @@ def _photos(given: Given, model: Model, names: Sequence[str] | None) -> list[Pho
         called = [f"{i:04d}" for i in range(len(given))] if names is None else list(names)
         if len(called) != len(given):
             raise ArgumentError(f"expected one name per image: {len(given)} images, {len(called)} names")
-        images = given.detach().cpu().to(torch.promote_types(given.dtype, torch.float32)).contiguous()
-        ids = [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in images]
-        return [Photo(name, key, x, (x.shape[2], x.shape[1])) for name, key, x in zip(called, ids, images, strict=True)]
+        return [Photo.of(image, name) for image, name in zip(given, called, strict=True)]
     if names is not None:
         raise ArgumentError("names are for the images of a tensor; photos have their own")
     places = [given] if isinstance(given, (str, Path)) else list(given)

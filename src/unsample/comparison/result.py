@@ -13,6 +13,7 @@ from .. import plotting
 from ..diagnostics import Row
 from ..diagnostics.medians import PLAIN_MEDIAN, PSNR_MEDIAN
 from ..diagnostics.summary import format_number as number
+from ..plotting import Drawing
 from ..report import Table
 from .ways import Measured, Way
 
@@ -91,8 +92,8 @@ class Comparison:
         ]
         return {"nfe": self.nfe, "photos": self.photos, "ways": ways}
 
-    def picture(self) -> bytes:
-        """Whiteness across, reconstruction up, and both fronts, as PNG bytes; from 60 dB on, points are at the upper edge."""
+    def picture(self) -> Drawing:
+        """Whiteness across, reconstruction up, and both fronts; from 60 dB on, points are at the upper edge."""
         places = {way.title: measured.place for way, measured in self.ways.items() if measured.place}
         points = {title: (std.value, reached.value) for title, (std, reached) in places.items()}
         fronts = {"front of all ways": self.pareto, "front of those that store nothing": self.pareto_unaided}

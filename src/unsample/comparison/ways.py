@@ -28,9 +28,9 @@ from ..progress import progress_bar
 from ..settings import InvertSettings
 from ..starts import Start, parse_start
 from ..steppers import evaluations_on
-from ..store import slug
+from ..store import Run, slug
 
-__all__ = ["MIN_MOVES", "Measured", "Way", "equal_cost", "measure"]
+__all__ = ["MIN_MOVES", "Measured", "Way", "equal_cost", "measure", "run_way"]
 
 MIN_MOVES = 2
 """Fewest moves up that are an inversion; a method that cannot afford them is too expensive."""
@@ -127,10 +127,13 @@ def _moves(start: Start, grid: Callable[[int], Grid], steps: int) -> list[Step]:
         return []
 
 
-def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batch_size: int = 64, seed: int = 0) -> Measured:
-    """One way on all photographs; read back if it was run before."""
-    if not way.steps:
-        return Measured(None, None, 0, 0.0, "too expensive for this budget")
+def run_way(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batch_size: int = 64, seed: int = 0) -> Run:
+    """The complete run of one way on all photographs; not repeated if it was run before.
+
+    Raises:
+        ArgumentError: A method or start that does not fit the model.
+        DivergenceError: A latent is not finite.
+    """
     settings = InvertSettings.of(
         model,
         steps=way.steps,
@@ -143,9 +146,16 @@ def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batc
     ids = hashlib.sha256("".join(photo.id for photo in photos).encode()).hexdigest()[:8]
     name = f"{way.method}-{way.forward}-{way.steps}-{way.spacing or 'own'}-{seed}"
     place = runs / f"{model.name}-{model.digest}-{ids}" / slug(name)
+    with progress_bar(way.title) as on_step:
+        return jobs.invert_run(model, photos, settings, place, on_step)
+
+
+def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batch_size: int = 64, seed: int = 0) -> Measured:
+    """What one way gives on all photographs; a failure is told, not raised."""
+    if not way.steps:
+        return Measured(None, None, 0, 0.0, "too expensive for this budget")
     try:
-        with progress_bar(way.title) as on_step:
-            run, diagnoses = jobs.invert_photos(model, photos, settings, place, on_step)
+        run = run_way(model, photos, way, runs, batch_size=batch_size, seed=seed)
     except (ArgumentError, DivergenceError) as error:
         failure = "diverged" if isinstance(error, DivergenceError) else "refused"
         return Measured(None, None, 0, 0.0, f"{failure}: {error}")
@@ -154,7 +164,7 @@ def measure(model: Model, photos: Sequence[Photo], way: Way, runs: Path, *, batc
     back = tensors[f"reconstruction.{way.forward}"].clamp(-1, 1)
     cost: Any = run.manifest.results["cost"]
     spent = cost[way.forward]
-    (diagnosis,) = diagnoses.values()
+    (diagnosis,) = results.diagnose_tensors(tensors, [way.forward]).values()
     diagnosis = replace(diagnosis, rows=(*diagnosis.rows, *medians(latent, images, back)))
     stored = sum(tensor[0].numel() for key, tensor in tensors.items() if key.startswith("stored.")) / latent[0].numel()
     return Measured(diagnosis, psnr(images, back), spent["nfe_up"], spent["seconds"], stored=stored)

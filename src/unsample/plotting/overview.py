@@ -1,11 +1,8 @@
-"""Pictures for people. The only file that knows matplotlib; figures go in and out as tensors and PNG bytes."""
+"""Photographs beside their latents, and sheets of pictures."""
 
 from __future__ import annotations
 
-import io
-import math
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from .diagnostics import excess_variance, plain_mask, true_noise
-from .io import to_bytes
+from ..diagnostics import excess_variance, plain_mask, true_noise
+from ..io import to_bytes
+from ._canvas import columns_of, panels, png, short
 
-__all__ = ["Inverted", "latent_picture", "overview", "sheet", "tradeoff"]
+__all__ = ["ROWS", "Inverted", "latent_picture", "overview", "sheet"]
 
 Pixels = npt.NDArray[Any]
-Point = tuple[float, float]
-Span = tuple[float, float]
-
-UNLIMITED = (-math.inf, math.inf)
-FRONTS, OTHER = ("C0", "C1"), "0.6"
 
 EXCESS_RANGE = 1.0
 """Colour range of the excess-variance maps: from -1 (no noise at all) through 0 (true noise) to +1."""
@@ -55,11 +48,9 @@ def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, 
     photos = photos[:count]
     noise = Inverted("true noise", true_noise(tuple(ways[0].latent[:count].shape)))
     columns = ["photo", "where it is plain"]
-    widths = [1.0, 1.0]
     for way in (*ways, noise):
         columns += [f"{way.title}\nlatent", "its variance - 1", *(["sampled back"] if way.reconstruction is not None else [])]
-        widths += [1.0] * (2 + (way.reconstruction is not None))
-    figure, axes, canvas = _canvas(count, widths)
+    figure, axes, canvas = panels(count, len(columns))
     masks = plain_mask(photos)
     for row in range(count):
         cells: list[tuple[Pixels, dict[str, Any]]] = [
@@ -77,174 +68,27 @@ def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, 
             drawn = axis.imshow(pixels, interpolation="nearest", **how)
             if how:
                 scale = drawn
-        axes[row][0].set_ylabel(_short(names[row]), fontsize=9)
+        axes[row][0].set_ylabel(short(names[row]), fontsize=9)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=9)
     bar = figure.colorbar(scale, ax=axes.ravel().tolist(), location="bottom", fraction=0.015, pad=0.01, aspect=60)
     bar.set_label(
         "local variance of the latent - 1:   blue, too little noise;   white, like true noise;   red, too much", fontsize=9
     )
-    return _png(figure, canvas)
+    return png(figure, canvas)
 
 
 def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int = 8) -> bytes:
     """Images side by side, shape (batch, channels, height, width) in [-1, 1]; as PNG bytes."""
-    columns = min(columns, len(images))
-    count = -(-len(images) // columns)
-    figure, axes, canvas = _canvas(count, [1.0] * columns)
+    figure, axes, canvas = panels(*columns_of(len(images), columns))
     for index, axis in enumerate(axes.ravel()):
         if index < len(images):
             axis.imshow(to_bytes(images[index]), interpolation="nearest")
             if titles:
-                axis.set_title(_short(titles[index]), fontsize=8)
+                axis.set_title(short(titles[index]), fontsize=8)
         else:
             axis.axis("off")
-    return _png(figure, canvas)
-
-
-def tradeoff(
-    points: Mapping[str, Point],
-    across: str,
-    up: str,
-    best: float,
-    *,
-    bars: Mapping[str, tuple[Span | None, Span | None]] | None = None,
-    fronts: Mapping[str, Sequence[str]] | None = None,
-    band: Span | None = None,
-    limits: tuple[Span, Span] = (UNLIMITED, UNLIMITED),
-) -> bytes:
-    """Named points in a plane and the fronts of those that none beats; as PNG bytes.
-
-    The points of a front are named on the picture. Its line is the most that its ways reach at a distance from true noise or
-    less, on both sides of it. The other points are small, grey and numbered, and the legend names them.
-
-    Args:
-        points: Name -> (value across, value up).
-        across: What the horizontal axis shows.
-        up: What the vertical axis shows.
-        best: Value across of true noise.
-        bars: Name -> intervals across and up, None where there is none.
-        fronts: One or two, title -> names of its points; by default every point is named, and there is no line.
-        band: The values across that true noise takes, shaded.
-        limits: Lowest and highest value drawn, across and up. A point beyond is an arrow head at the limit, with its value.
-    """
-    named = [list(points)] if fronts is None else list(fronts.values())
-    colors = {name: color for names, color in reversed(list(zip(named, FRONTS, strict=False))) for name in names}
-    numbers = {name: str(i) for i, name in enumerate((name for name in points if name not in colors), 1)}
-    figure, canvas, axis = _plane(across, up, best, band, height=max(7, 0.16 * len(numbers) + 1))
-    places = {name: _within(point, limits) for name, point in points.items()}
-    told = {name: _with_value(name, point, limits) for name, point in points.items()}
-    for name, place in places.items():
-        color, size = colors.get(name, OTHER), 4 if name in numbers else 8
-        for line in _bars(place, (bars or {}).get(name, (None, None)), limits):
-            axis.plot(*line, color=color, linewidth=1, alpha=0.5, zorder=1)
-        label = f"{numbers[name]}  {told[name]}" if name in numbers else None
-        axis.plot(*place, _marker(points[name], limits), color=color, markersize=size, zorder=size, label=label)
-    axis.margins(0.08)
-    for (title, names), color in zip((fronts or {}).items(), FRONTS, strict=False):
-        _draw_front(axis, [places[name] for name in names], best, color, title)
-    if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside right upper", fontsize=7, frameon=False, handlelength=0.7, labelcolor="0.3")
-    texts = [(numbers.get(name, told[name]), places[name], name in numbers) for name in [*colors, *numbers]]
-    _label(figure, canvas, axis, texts)
-    return _png(figure, canvas)
-
-
-def _plane(across: str, up: str, best: float, band: Span | None, height: float = 7) -> tuple[Any, Any, Any]:
-    """A figure, its canvas, and its axes with true noise drawn in."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, height), dpi=110, layout="constrained")
-    axis = figure.subplots()
-    if band:
-        axis.axvspan(*band, color="0.88", zorder=0)
-    axis.axvline(best, color="0.6", linestyle="--", linewidth=1, zorder=0)
-    above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
-    axis.annotate("true noise", (best, 1.005), fontsize=8, color="0.4", **above)
-    axis.set_xlabel(textwrap.fill(across, 100))
-    axis.set_ylabel(up)
-    return figure, FigureCanvasAgg(figure), axis
-
-
-def _draw_front(axis: Any, front: Sequence[Point], best: float, color: str, title: str) -> None:
-    """Steps through the points in the order of their distance from `best`, and their mirror image, to the picture's edges."""
-    edges = axis.get_xlim()
-    steps = sorted((abs(x - best), y) for x, y in front)
-    for side, edge in zip((-1, 1), edges, strict=True) if steps else ():
-        x, y = [best + side * distance for distance, _ in steps], [height for _, height in steps]
-        how: dict[str, Any] = {"color": color, "linewidth": 1.2, "alpha": 0.6, "zorder": 1}
-        axis.step([*x, edge], [*y, y[-1]], where="post", label=title if side > 0 else None, **how)
-    axis.set_xlim(edges)
-
-
-def _within(point: Point, limits: tuple[Span, Span]) -> Point:
-    (left, right), (bottom, top) = limits
-    return min(max(point[0], left), right), min(max(point[1], bottom), top)
-
-
-def _marker(point: Point, limits: tuple[Span, Span]) -> str:
-    """A disc, or an arrow head towards a point outside the picture."""
-    (left, right), (bottom, top) = limits
-    outside = {"^": point[1] > top, "v": point[1] < bottom, "<": point[0] < left, ">": point[0] > right}
-    return next((marker for marker, is_out in outside.items() if is_out), "o")
-
-
-def _with_value(name: str, point: Point, limits: tuple[Span, Span]) -> str:
-    """The name, with the values that the picture cannot show."""
-    beyond = [f"{value:.3g}" for value, (low, high) in zip(point, limits, strict=True) if not low <= value <= high]
-    return f"{name} ({', '.join(beyond)})" if beyond else name
-
-
-def _bars(place: Point, spans: tuple[Span | None, Span | None], limits: tuple[Span, Span]) -> list[tuple[Span, Span]]:
-    """The intervals of a point as lines (x values, y values), cut at the limits."""
-    (x, y), (across, up), (sides, ends) = place, spans, limits
-    lines: list[tuple[Span, Span]] = []
-    if across:
-        lines.append((_cut(across, sides), (y, y)))
-    if up:
-        lines.append(((x, x), _cut(up, ends)))
-    return lines
-
-
-def _cut(span: Span, limit: Span) -> Span:
-    low, high = limit
-    return min(max(span[0], low), high), min(max(span[1], low), high)
-
-
-def _label(figure: Any, canvas: Any, axis: Any, texts: Sequence[tuple[str, Point, bool]]) -> None:
-    """Writes each text beside its point, where it hides least of what was there before; small ones in grey."""
-    canvas.draw()  # only then does the layout hold, and with it places in pixels
-    figure.set_layout_engine("none")
-    dots = axis.transData.transform([place for _, place, _ in texts]) if texts else np.empty((0, 2))
-    radii = np.array([[4.0 if small else 7.0] for _, _, small in texts]).reshape(-1, 1)
-    taken, frame = np.hstack([dots - radii, dots + radii]), axis.get_window_extent().extents[None]
-    for (text, _, small), dot in zip(texts, dots, strict=True):
-        paper = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.3}
-        how: dict[str, Any] = {"transform": None, "va": "bottom", "zorder": 5, "bbox": paper}
-        written = figure.text(0, 0, text, fontsize=6.5 if small else 9, color="0.35" if small else "black", **how)
-        size = written.get_window_extent().size
-        costs = {
-            box: round(10 * (_shared(box, taken).sum() + size.prod() - _shared(box, frame).sum()) + gap, 3)
-            for gap in (8, 12, 17, 24, 34, 46, 60)
-            for box in _boxes(dot, size, gap - 3 * small)
-        }
-        box = min(costs, key=costs.__getitem__)
-        written.set_position(box[:2])
-        taken = np.vstack([taken, box])
-
-
-def _boxes(dot: Pixels, size: Pixels, gap: float) -> list[tuple[float, ...]]:
-    """Places of a text around a point: (left, bottom, right, top) in pixels."""
-    angles = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225])
-    centres = dot + np.stack([np.cos(angles), np.sin(angles)], axis=-1) * (size / 2 + gap)
-    return [tuple(box) for box in np.hstack([centres - size / 2, centres + size / 2]).tolist()]
-
-
-def _shared(box: tuple[float, ...], others: Pixels) -> Pixels:
-    """Area that a box shares with each of others."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    return np.asarray(np.clip(high - low, 0, None).prod(axis=1))
+    return png(figure, canvas)
 
 
 def latent_picture(latent: Tensor) -> Pixels:
@@ -266,32 +110,3 @@ def _masked(photo: Tensor, mask: Tensor) -> Pixels:
     inside = mask.cpu().numpy()[..., None]
     grey = 255 - (255 - pixels.mean(-1, keepdims=True)) * 0.35
     return np.where(inside, 0.35 * pixels + 0.65 * np.array([40, 90, 200]), grey).astype(np.uint8)
-
-
-def _canvas(rows: int, widths: Sequence[float]) -> tuple[Any, Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.25 * sum(widths) + 0.4, 1.25 * rows + 1.1), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        rows, len(widths), squeeze=False, gridspec_kw={"width_ratios": widths, "wspace": 0.04, "hspace": 0.04}
-    )
-    for axis in axes.ravel():
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    return figure, axes, canvas
-
-
-def _png(figure: Any, canvas: Any) -> bytes:
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    figure.clear()
-    return buffer.getvalue()
-
-
-def _short(name: str, length: int = 16) -> str:
-    stem = name.rsplit(".", 1)[0]
-    return stem if len(stem) <= length else stem[: length - 1] + "…"
