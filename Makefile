@@ -21,7 +21,7 @@ check: $(READY)  ## style, types and layers
 
 bench: $(READY)  ## speed and memory, as ratios in one run
 	$(BIN)/python benchmarks/invert_overhead.py
-	$(BIN)/python benchmarks/top_k_correlation.py
+	$(BIN)/python benchmarks/diagnostics.py
 
 results: $(READY)  ## docs/results, from a parquet file of photographs: make results DATA=validation.parquet
 	$(BIN)/python -m unsample.experiments.forward_start --data $(DATA) --out docs/results/forward-start

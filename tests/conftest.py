@@ -1,6 +1,7 @@
 """What every test shares: shapes and types of `unsample` are checked at run time, one thread, no network, no plots."""
 
 import os
+from dataclasses import dataclass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -87,3 +88,25 @@ def toy():
         return mixture(Schedule.from_betas(Schedule.linear_betas()), means, [0.02, 0.2, 0.5], shape=(1, 4, 4))
 
     return build
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def unsample(capsys):
+    """Call the command line in this process."""
+    from unsample import cli
+
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -44,10 +44,10 @@ def test_constants():
     assert kl_per_coordinate(torch.ones(10, 2)).tolist() == [math.inf, math.inf]
 
 
-def test_pooled_moments_do_not_depend_on_the_blocks(monkeypatch):
+def test_pooled_moments_do_not_depend_on_the_blocks(smallest_blocks):
     x = true_noise((7, 2, 4, 4))
     whole = {name: found.value for name, found in pooled_moments(x).items()}
-    monkeypatch.setattr("unsample.diagnostics._border.blocks.__defaults__", (1,))
+    smallest_blocks()
     assert {name: found.value for name, found in pooled_moments(x).items()} == pytest.approx(whole)
     assert np.isfinite(list(whole.values())).all()
 

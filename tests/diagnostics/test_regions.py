@@ -133,10 +133,10 @@ def test_empty_area_has_no_statistics():
     assert all(math.isnan(v) for v in (sums.mean, sums.std, sums.lag1))
 
 
-def test_sums_do_not_depend_on_the_blocks(monkeypatch):
+def test_sums_do_not_depend_on_the_blocks(smallest_blocks):
     x = true_noise((5, 2, 6, 6))
     whole = area_sums(x)
-    monkeypatch.setattr("unsample.diagnostics._border.blocks.__defaults__", (1,))
+    smallest_blocks()
     assert area_sums(x).products.tolist() == whole.products.tolist()
 
 

@@ -26,7 +26,7 @@ def test_true_noise_lies_within_the_null():
     for seed in range(4):
         found = diagnose(true_noise((40, 3, 16, 16), seed=100 + seed), images=photos(), seed=seed)
         rows += [row.is_noise for row in found.rows if row.null is not None]
-    assert len(rows) == 4 * 8
+    assert len(rows) == 4 * 11
     assert sum(rows) >= 0.85 * len(rows)
 
 
@@ -53,7 +53,32 @@ def test_rows_are_the_functions_they_name():
     assert found["MAE plain"].value == pytest.approx(area_sums((images - again).abs(), plain).mean)
     assert found["MAE"].null is None
     for row in found.rows:
-        assert row.low <= row.value <= row.high, row
+        assert row.name == "KL per coordinate" or row.low <= row.value <= row.high, row
+
+
+def test_shape_rows_are_the_functions_they_name():
+    latent = true_noise((40, 3, 16, 16), seed=7).cumsum(-1) * 0.3
+    found = diagnose(latent)
+    assert found["KL per coordinate"].value == pytest.approx(float(diagnostics.kl_per_coordinate(latent).mean()))
+    assert found["low-frequency power"].value == pytest.approx(diagnostics.low_frequency_power(latent).value)
+    assert found["normality rejected"].value == pytest.approx(
+        float((diagnostics.shapiro_wilk(latent).p < 0.05).double().mean())
+    )
+    assert all(found[name].is_noise is False for name in ("KL per coordinate", "low-frequency power"))
+
+
+def test_given_the_noise_the_error_is_told():
+    """Against independent noise, mean |a - b| is 2 / sqrt(pi) in closed form; a latent between both has half of it."""
+    images, noise, other = photos(), true_noise((40, 3, 16, 16), seed=7), true_noise((40, 3, 16, 16), seed=8)
+    found = diagnose((noise + other) / 2, images=images, noise=noise)
+    assert found["error plain"].null.mean == pytest.approx(2 / math.sqrt(math.pi), abs=0.02)
+    assert found["error plain"].value == pytest.approx(1 / math.sqrt(math.pi), abs=0.02)
+    assert found["error other"].is_noise is False
+    angles = diagnostics.triangle(images, noise, (noise + other) / 2).at_latent
+    assert found["angle at the latent"].value == pytest.approx(float(angles.mean()))
+    assert found["angle at the latent"].is_noise is False
+    with pytest.raises(ArgumentError, match="of one shape"):
+        diagnose(noise, noise=noise[:, :2])
 
 
 def test_without_images_there_are_no_areas():

@@ -1,0 +1,219 @@
+"""Every diagnostic of a latent in one table, each beside its value on true noise of the same shape and in the same areas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .._typing import Images
+from ..errors import ArgumentError
+from . import fidelity
+from ._border import Batch, Mask, PerImage, check_batch, check_images, check_same_shape
+from .correlation import MIN_IMAGES, correlation_floor, top_k_jackknife
+from .gaussianity import kl_per_coordinate, pooled_moments
+from .geometry import triangle
+from .intervals import Pooled, bootstrap
+from .normality import FEWEST, normality_rejection, rejection_null
+from .null import Null, null, nulls, student_reach
+from .regions import area_sums, plain_area, plain_mask
+from .spectrum import low_frequency_null, low_frequency_power
+from .summary import PATCH_ROW, Diagnosis, Row
+
+__all__ = ["diagnose", "patch_row"]
+
+Areas = Mapping[str, Bool[Tensor, "batch area_height area_width"] | None]
+Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
+Noise = Float[Tensor, "noise_batch noise_channels noise_height noise_width"]
+
+JACKKNIFE_GROUPS = 10
+KL_ROW = "KL to N(0, 1)"
+COORDINATE_ROW = "KL per coordinate"
+NORMAL_ROW = "normality rejected"
+
+
+def diagnose(
+    latent: Latent,
+    *,
+    images: Images | None = None,
+    reconstruction: Images | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    null_draws: int = 8,
+) -> Diagnosis:
+    """All diagnostics of `latent`, each beside its value on true noise; no model is needed, and none is called.
+
+    Args:
+        latent: [B, C, h, w], as an inversion returns it.
+        images: [B, 3, H, W] in [-1, 1], what was inverted. Splits the statistics into plain and other areas; at a size other
+            than the latent's, the areas are resized to it.
+        reconstruction: As `images`, which it needs: adds MAE (in units of [-1, 1]), PSNR and SSIM.
+        noise: As `latent`, what the images were sampled from: adds the error of the latent, and the triangle's angle at it if
+            images have the latent's shape. Their null is another draw of noise in the latent's place.
+        seed: Of the bootstrap and of the noise of the null.
+        null_draws: Batches of true noise for the null, two or more.
+
+    Raises:
+        ArgumentError: Wrong dimensions, shapes that differ, values that are not finite or not images, or a reconstruction
+            without images.
+
+    >>> from unsample.diagnostics import true_noise
+    >>> diagnosis = diagnose(true_noise((8, 3, 16, 16)))
+    >>> [row.name for row in diagnosis.rows][:5]
+    ['mean', 'std', 'lag-1', 'excess kurtosis', 'KL to N(0, 1)']
+    >>> diagnosis["top-20 patch correlation"].note
+    'needs at least 32 images, given 8'
+    """
+    _check(latent, images, reconstruction, noise)
+    areas = _areas(latent, images)
+    rows = [*_latent_rows(latent, areas, seed, null_draws), *_shape_rows(latent, seed), patch_row(latent, seed)]
+    if noise is not None:
+        rows += _noise_rows(latent, noise, areas, seed, null_draws)
+        rows += _angle_row(latent, noise, images, seed, null_draws)
+    if images is not None:
+        plain = plain_mask(images)
+        rows.append(_mean_row("plain fraction", plain.double().mean((1, 2)), seed, note="of the images' pixels"))
+        if reconstruction is not None:
+            rows += _fidelity_rows(images, reconstruction, plain, seed)
+    return Diagnosis(len(latent), tuple(rows))
+
+
+def _check(latent: Latent, images: Images | None, reconstruction: Images | None, noise: Noise | None) -> None:
+    check_batch(latent, "latent")
+    if noise is not None:
+        check_batch(noise, "noise")
+        check_same_shape(latent, noise, ("latent", "noise"))
+    if images is not None:
+        check_images(images, "images")
+        if len(images) != len(latent):
+            raise ArgumentError(f"expected one image per latent, given {len(images)} and {len(latent)}; pair them")
+    if reconstruction is not None:
+        if images is None:
+            raise ArgumentError("reconstruction: expected with images, given without; pass images= as well")
+        check_images(reconstruction, "reconstruction")
+        check_same_shape(images, reconstruction, ("images", "reconstruction"))
+
+
+def _areas(latent: Latent, images: Images | None) -> Areas:
+    """Suffix of the row's name -> mask."""
+    if images is None:
+        return {"": None}
+    plain = plain_area(images, latent)
+    return {" plain": plain, " other": ~plain}
+
+
+def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
+    """The statistics that are functions of sums over images, by the name of their row."""
+    whole = pooled_moments(x)
+    sums = {suffix: area_sums(x, mask) for suffix, mask in areas.items()}
+    return {
+        "mean": whole["mean"],
+        **{"std" + suffix: found.pooled("std") for suffix, found in sums.items()},
+        **{"lag-1" + suffix: found.pooled("lag1") for suffix, found in sums.items()},
+        "excess kurtosis": whole["kurtosis"],
+        KL_ROW: whole["kl"],
+    }
+
+
+def _latent_rows(latent: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
+    def values(x: Tensor) -> dict[str, float]:
+        pooled = {name: found.value for name, found in _pooled(x, areas).items()}
+        return {**pooled, COORDINATE_ROW: float(kl_per_coordinate(x).mean()) if len(x) > 1 else math.nan}
+
+    null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "nats, from mean and variance alone"
+    rows = [_pooled_row(name, found, seed, null[name]) for name, found in _pooled(latent, areas).items()]
+    rows.append(Row(COORDINATE_ROW, values(latent)[COORDINATE_ROW], null=null[COORDINATE_ROW]))
+    if len(latent) < 2:
+        return [*rows[:-1], replace(rows[-1], note="needs at least 2 images")]
+    return [replace(row, note=note) if row.name in (KL_ROW, COORDINATE_ROW) else row for row in rows]
+
+
+def _shape_rows(latent: Latent, seed: int) -> list[Row]:
+    """Power at low frequencies, and the test of each latent's values against the normal distribution."""
+    power, note = low_frequency_power(latent), "below a quarter of the highest frequency"
+    rows = [_pooled_row("low-frequency power", power, seed, low_frequency_null(latent.shape), note)]
+    if latent[0].numel() < FEWEST:
+        return [*rows, Row(NORMAL_ROW, math.nan, note=f"needs at least {FEWEST} values an image")]
+    share = normality_rejection(latent)
+    low, high = (share.low, share.high) if len(latent) > 1 else (None, None)
+    note = "share of latents, Shapiro-Wilk at 5 %"
+    return [*rows, Row(NORMAL_ROW, share.estimate, low, high, rejection_null(len(latent)), note)]
+
+
+def _noise_rows(latent: Latent, noise: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
+    """How far the latent is from the noise it should be."""
+
+    def pooled(x: Tensor) -> dict[str, Pooled]:
+        error = (x - noise).abs()
+        return {f"error{suffix}": area_sums(error, mask).pooled("mean") for suffix, mask in areas.items()}
+
+    def values(x: Tensor) -> dict[str, float]:
+        return {name: found.value for name, found in pooled(x).items()}
+
+    null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "mean |latent - noise|"
+    return [_pooled_row(name, found, seed, null[name], note) for name, found in pooled(latent).items()]
+
+
+def _angle_row(latent: Latent, noise: Latent, images: Images | None, seed: int, null_draws: int) -> list[Row]:
+    """The triangle's angle at the latent, where image, noise and latent can be compared."""
+    if images is None or images.shape != latent.shape:
+        return []
+
+    def angles(x: Tensor) -> PerImage:
+        return triangle(images, noise, x).at_latent
+
+    expected = null(lambda x: float(angles(x).mean()), latent.shape, null_draws, seed, device=latent.device)
+    row = _mean_row("angle at the latent", angles(latent), seed, note="degrees, between noise and image")
+    return [replace(row, null=expected)]
+
+
+def patch_row(latent: Latent, seed: int = 0) -> Row:
+    """`top_k_jackknife` with its 95 % interval and its floor; NaN with the reason where there is none.
+
+    >>> from unsample.diagnostics import true_noise
+    >>> patch_row(true_noise((40, 1, 8, 8))).is_noise
+    True
+    """
+    n, variables = len(latent), latent.shape[1] * min(8, latent.shape[2]) * min(8, latent.shape[3])
+    if n < MIN_IMAGES:
+        return Row(PATCH_ROW, math.nan, note=f"needs at least {MIN_IMAGES} images, given {n}")
+    if variables * (variables - 1) < 40:
+        return Row(PATCH_ROW, math.nan, note=f"needs windows of at least 20 pairs, given {variables} values")
+    found = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
+    reach = student_reach(JACKKNIFE_GROUPS - 1) * found.error
+    floor = correlation_floor(n, latent.shape[1:], seed=seed, device=latent.device)
+    note = "true noise is the floor at this number of images"
+    return Row(PATCH_ROW, found.value, found.value - reach, found.value + reach, floor, note)
+
+
+def _fidelity_rows(images: Images, reconstruction: Images, plain: Mask, seed: int) -> list[Row]:
+    error = (images.detach() - reconstruction.detach()).abs()
+    rows = [
+        _mean_row("MAE", fidelity.mae(images, reconstruction), seed, note="of images in [-1, 1]"),
+        _pooled_row("MAE plain", area_sums(error, plain).pooled("mean"), seed, note="of images in [-1, 1]"),
+        _mean_row("PSNR", fidelity.psnr(images, reconstruction), seed, note="dB"),
+    ]
+    if min(images.shape[2:]) < fidelity.SSIM_SIDE:
+        return [*rows, Row("SSIM", math.nan, note=f"needs sides of at least {fidelity.SSIM_SIDE} pixels")]
+    return [*rows, _mean_row("SSIM", fidelity.ssim(images, reconstruction), seed)]
+
+
+def _pooled_row(name: str, found: Pooled, seed: int, null: Null | None = None, note: str = "") -> Row:
+    value = found.value
+    if math.isnan(value):
+        return Row(name, value, null=null, note="no such pixels in these images, or all alike")
+    if len(found.sums) < 2:
+        return Row(name, value, null=null, note=note)
+    interval = found.interval(seed=seed)
+    return Row(name, value, interval.low, interval.high, null, note)
+
+
+def _mean_row(name: str, values: PerImage, seed: int, note: str = "") -> Row:
+    """The mean over images."""
+    if len(values) < 2:
+        return Row(name, float(values.mean()), note=note)
+    found = bootstrap(values, seed=seed)
+    return Row(name, found.estimate, found.low, found.high, note=note)
