@@ -66,7 +66,7 @@ def load(
         ModelError: Missing, damaged, or of a family that is not supported.
         UnknownNameError: A name without a slash that no card and no directory has.
     """
-    device, dtype = _device(device), _dtype(dtype)
+    device, dtype = device_of(device), _dtype(dtype)
     known = cards()
     if name in known:
         if not known[name].present:
@@ -87,7 +87,7 @@ def load(
     return load_pixel(name, name=name, device=device, dtype=dtype, revision=revision)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
