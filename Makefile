@@ -23,8 +23,8 @@ bench: $(READY)  ## speed and memory, as ratios in one run
 	$(BIN)/python benchmarks/invert_overhead.py
 	$(BIN)/python benchmarks/diagnostics.py
 
-results: $(READY)  ## docs/results, from a parquet file of photographs: make results DATA=validation.parquet
-	$(BIN)/python -m unsample.experiments.forward_start --data $(DATA) --out docs/results/forward-start
+results: $(READY)  ## docs/results/paper: make results DATA=validation.parquet CHECKPOINTS=training/out/snapshots
+	$(BIN)/unsample experiment all --data $(DATA) --checkpoints $(CHECKPOINTS) --out docs/results/paper --cache runs/paper
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

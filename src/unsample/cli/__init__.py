@@ -15,6 +15,7 @@ import typer
 from ..errors import UnsampleError
 from .catalogue import cite, methods, models
 from .comparing import compare
+from .experimenting import experiment
 from .runs import demo, diagnose, invert, reconstruct, sample
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for _command in (invert, demo, sample, reconstruct, diagnose, compare, methods, cite, models):  # in the order of --help
     app.command()(_command)
+app.add_typer(experiment, name="experiment")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,1 +1,26 @@
-"""The paper's questions, asked of a model: each module measures, draws and judges one of them."""
+"""The paper's tables and figures as experiments: each measures, draws, and judges the paper's claims.
+
+`registry` knows them all, `recipes/` says at which sizes they run, `lab` makes images and latents once for all of them,
+`findings` is what they return, and `reports` writes it. One file per question.
+"""
+
+from __future__ import annotations
+
+from .findings import Claim, Figure, Findings
+from .lab import Lab, Pictures
+from .registry import EXPERIMENTS, Experiment, Recipe, recipe
+from .reports import join, write
+
+__all__ = [
+    "EXPERIMENTS",
+    "Claim",
+    "Experiment",
+    "Figure",
+    "Findings",
+    "Lab",
+    "Pictures",
+    "Recipe",
+    "join",
+    "recipe",
+    "write",
+]

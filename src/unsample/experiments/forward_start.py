@@ -1,187 +1,117 @@
-"""Does a forward start repair DDIM inversion, and at what price?
-
-The paper's Sections 3.2 and 4 (E7, E10, E17 and E18 of docs/theory.md's list).
-
-    python -m unsample.experiments.forward_start --data validation.parquet --out docs/results/forward-start
-
-Photographs the model never saw are inverted in several ways and sampled back by plain DDIM with as many steps. Each way is a
-resumable run directory under --runs, so the experiment can be interrupted and goes on.
-"""
+"""E10: how many of the first inversion steps forward diffusion must replace, and what it costs (Figure 4 and Table 4)."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from .. import models, plotting
-from ..atomic import write_atomically
-from ..comparison import Measured, Way, measure, table
-from ..diagnostics import Diagnosis, Interval, bootstrap
-from ..diagnostics.summary import format_number as number
-from ..errors import DivergenceError, UnsampleError
-from ..io import read_photos
-from ..model import Model
+from .. import plotting
+from ..diagnostics import Diagnosis, bootstrap, psnr
+from ..diagnostics.summary import PATCH_ROW
+from .findings import Claim, Figure, Findings, below, panel, table_of
+from .lab import Inverted, Lab, Pictures
 
-__all__ = ["Claim", "claims", "main"]
+__all__ = ["ForwardStart"]
 
-R = "top-20 patch correlation"
+COLUMNS = {
+    "top-20 r": PATCH_ROW,
+    "std plain": "std plain",
+    "std other": "std other",
+    "lag-1 plain": "lag-1 plain",
+    "KL to N(0, 1)": "KL to N(0, 1)",
+    "MAE": "MAE",
+    "MAE plain": "MAE plain",
+    "PSNR, dB": "PSNR",
+}
+
+REPAIR, LITTLE = 2, 2.0
+"""The k of the paper, and the loss in dB that we call little."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A sentence, the numbers it rests on, and whether they bear it out."""
+class ForwardStart:
+    """DDIM from forward starts of k steps.
 
-    sentence: str
-    numbers: str
-    holds: bool
+    Attributes:
+        count: Images of each set.
+        steps: N of the grid, up and down.
+        starts: The k to try; 0 is the usual inversion and must be among them.
+    """
 
+    count: int
+    steps: int
+    starts: tuple[int, ...]
 
-PLAIN = ("ddim", "0", "DDIM, shifted (the usual)")
-PAPER = ("ddim", "2", "forward k=2, shifted (the paper)")
-SLIP = ("ddim", "2@next", "forward k=2 at the next level, shifted (the slip)")
-WAYS = (
-    PLAIN,
-    PAPER,
-    SLIP,
-    ("ddim:eval_at=source", "0", "DDIM, matched"),
-    ("ddim:eval_at=source", "1", "forward k=1, matched"),
-    ("ddim:eval_at=source", "2", "forward k=2, matched"),
-    ("ab", "1", "forward k=1, two-step Adams-Bashforth"),
-)
+    def run(self, lab: Lab) -> Findings:
+        """A table and curves over k for each set of images."""
+        found: dict[str, dict[float, Diagnosis]] = {}
+        claims: list[Claim] = []
+        for pictures in lab.sets(self.count, self.steps):
+            ways = {k: lab.inverted(pictures, forward=str(k), steps=self.steps) for k in sorted({0, *self.starts})}
+            found[pictures.name] = {k: lab.diagnosed(pictures, way) for k, way in ways.items()}
+            claims += self._claims(pictures, ways, found[pictures.name])
+        return Findings(
+            f"{self.count} images, DDIM inversion with the first k of {self.steps} steps replaced by forward diffusion, "
+            "sampled back by DDIM. Images in [-1, 1]; 95 % intervals over images (bootstrap; jackknife for r). Levels "
+            "match: x is noised to the level from which it is stepped.",
+            {
+                f"Forward start of k steps, {name}": table_of({f"k = {k}": d for k, d in by_k.items()}, COLUMNS)
+                for name, by_k in found.items()
+            },
+            tuple(
+                Figure(f"by-k-{name}", f"Whiteness and reconstruction against k, {name} images.", self._curves(by_k))
+                for name, by_k in found.items()
+            ),
+            tuple(claims),
+            {name: {f"k={k}": diagnosis.to_dict() for k, diagnosis in by_k.items()} for name, by_k in found.items()},
+        )
 
+    def _curves(self, by_k: dict[float, Diagnosis]) -> plotting.Drawing:
+        across = f"k, forward steps of {self.steps}"
+        return plotting.curves(
+            panel("correlation", across, by_k, {"top-20 r": PATCH_ROW}, "top-20 r"),
+            panel("variance", across, by_k, {"plain": "std plain", "other": "std other"}, "std of the latent"),
+            panel("reconstruction", across, by_k, {"PSNR": "PSNR"}, "PSNR, dB"),
+        )
 
-def claims(plain: Measured, paper: Measured, slip: Measured) -> list[Claim]:
-    """The paper's sentences, judged by the numbers of its three ways."""
-    usual, mended, slipped = _diagnosis(plain), _diagnosis(paper), _diagnosis(slip)
-    std, fixed, slip_std = usual["std plain"], mended["std plain"], slipped["std plain"]
-    corr, repaired = usual[R], mended[R]
-    lag, lag_fixed = usual["lag-1 plain"], mended["lag-1 plain"]
-    loss, slip_loss = _difference(paper, plain), _difference(slip, paper)
-    return [
-        Claim(
-            "DDIM latents of plain areas have too little noise (claims 1 and 2).",
-            f"std {_span(std)} in plain areas against {_span(usual['std other'])} elsewhere; noise {_null(std)}",
-            bool(std.high is not None and std.null and std.high < std.null.low),
-        ),
-        Claim(
-            "DDIM latents are correlated (claim 1).",
-            f"top-20 r {_span(corr)}, lag-1 in plain areas {_span(lag)}; noise {_null(corr)} and {_null(lag)}",
-            bool(corr.low is not None and corr.null and corr.low > corr.null.high),
-        ),
-        Claim(
-            "Replacing the first 2 of 50 steps brings the patch correlation to its floor (claim 5).",
-            f"top-20 r {_span(repaired)} against a floor of {_null(repaired)}",
-            bool(repaired.is_noise),
-        ),
-        Claim(
-            "... and neighbours in plain areas no longer correlate (claim 5).",
-            f"lag-1 {_span(lag_fixed)}; noise {_null(lag_fixed)}",
-            bool(lag_fixed.is_noise),
-        ),
-        Claim(
-            "... and gives plain areas the variance of noise (claim 5).",
-            f"std {_span(fixed)} in plain areas; noise {_null(fixed)}",
-            bool(fixed.is_noise),
-        ),
-        Claim(
-            "... at little cost in reconstruction: less than 2 dB (claim 5; the bound is ours).",
-            f"paired change of PSNR {loss.estimate:+.2f} dB [{loss.low:+.2f}, {loss.high:+.2f}]",
-            loss.low > -2,
-        ),
-        Claim(
-            "Noising to the next level, as some published code does, whitens latents and spoils reconstructions (E18).",
-            f"std in plain areas {_span(slip_std)} instead of {_span(fixed)}; paired change of PSNR "
-            f"{slip_loss.estimate:+.2f} dB [{slip_loss.low:+.2f}, {slip_loss.high:+.2f}]",
-            abs(slip_std.value - 1) < abs(fixed.value - 1) and slip_loss.high < 0,
-        ),
-    ]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment and write its report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--data", required=True, help="photographs: a parquet file in the Hugging Face image layout, or a folder"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    parser.add_argument("--model", default="tiny-imagenet-32")
-    parser.add_argument("--count", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--runs", type=Path, default=Path("runs/forward-start"))
-    given = parser.parse_args(arguments)
-    model = models.load(given.model)
-    photos = read_photos([given.data], model.image_size, given.count)
-    given.count = len(photos)
-    ways = [Way(method, forward, given.steps, title) for method, forward, title in WAYS]
-    found = {way: measure(model, photos, way, given.runs, batch_size=given.batch_size) for way in ways}
-    write(found, given.out, model, given)
-
-
-def write(found: Mapping[Way, Measured], out: Path, model: Model, given: argparse.Namespace) -> None:
-    """`report.md`, `metrics.json` and `tradeoff.png`."""
-    by_title = {way.title: measured for way, measured in found.items()}
-    judged = claims(by_title[PLAIN[2]], by_title[PAPER[2]], by_title[SLIP[2]])
-    diagnoses = {title: _diagnosis(measured) for title, measured in by_title.items()}
-    floor = diagnoses[PLAIN[2]][R].null
-    points = {title: (diagnosis[R].value, diagnosis["PSNR"].value) for title, diagnosis in diagnoses.items()}
-    across = f"{R} of the latents, {given.count} images"
-    picture = plotting.tradeoff(points, across, "reconstruction, PSNR in dB", floor.mean if floor else 0)
-    command = f"python -m unsample.experiments.forward_start --data DATA --count {given.count} --steps {given.steps} --out OUT"
-    lines = [
-        "# A forward start against DDIM inversion",
-        f"Model `{model.name}` (weights {model.digest}, schedule {model.schedule.digest}), {given.count} validation "
-        f"photographs at {model.image_size[1]}x{model.image_size[0]} that it never saw, unconditional, N = {given.steps}, "
-        f"leading grid, seed 0; sampled back by plain DDIM with {given.steps} steps. Images in [-1, 1]. ± is half the width "
-        "of a 95 % interval: over images (bootstrap; jackknife for r), for true noise over draws. Only true noise of the same "
-        "count is a floor for r.",
-        f"    {command}",
-        table(found).markdown(),
-        "![whiteness against reconstruction](tradeoff.png)",
-        "## Claims",
-        "\n".join(f"- **{'holds' if c.holds else 'does not hold'}** {c.sentence} {c.numbers}." for c in judged),
-    ]
-    metrics = {
-        "model": model.name,
-        "digest": model.digest,
-        "count": given.count,
-        "ways": [{**asdict(w), "nfe_up": m.nfe_up, "seconds": m.seconds, **_diagnosis(m).to_dict()} for w, m in found.items()],
-        "claims": [asdict(claim) for claim in judged],
-    }
-    write_atomically(out / "tradeoff.png", picture)
-    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    write_atomically(out / "report.md", ("\n\n".join(lines) + "\n").encode())
-    print(out / "report.md")
-
-
-def _diagnosis(measured: Measured) -> Diagnosis:
-    if measured.diagnosis is None:
-        raise DivergenceError(measured.failure)
-    return measured.diagnosis
-
-
-def _difference(ours: Measured, theirs: Measured) -> Interval:
-    """Paired change of PSNR, mean over images."""
-    if ours.psnr is None or theirs.psnr is None:
-        raise DivergenceError(ours.failure or theirs.failure)
-    return bootstrap(ours.psnr - theirs.psnr)
-
-
-def _span(row: Any) -> str:
-    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
-
-
-def _null(row: Any) -> str:
-    return f"{number(row.null.mean)} [{number(row.null.low)}, {number(row.null.high)}]"
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UnsampleError as error:
-        sys.exit(f"unsample: {error}")
+    def _claims(self, pictures: Pictures, ways: dict[int, Inverted], by_k: dict[float, Diagnosis]) -> list[Claim]:
+        usual, told = by_k[0], []
+        told.append(
+            Claim(
+                "DDIM latents of plain areas have too little noise.",
+                f"std {usual['std plain']} in plain areas, {usual['std other']} elsewhere; noise {usual['std plain'].noise}",
+                below(usual["std plain"]),
+                pictures.name,
+            )
+        )
+        if REPAIR not in by_k:
+            return told
+        mended = by_k[REPAIR]
+        r, std, lag = mended[PATCH_ROW], mended["std plain"], mended["lag-1 plain"]
+        loss = bootstrap(psnr(pictures.shown, ways[REPAIR].reconstruction) - psnr(pictures.shown, ways[0].reconstruction))
+        return [
+            *told,
+            Claim(
+                f"Replacing the first {REPAIR} steps brings the correlation to its floor.",
+                f"top-20 r {usual[PATCH_ROW]} becomes {r}; noise {r.noise}",
+                r.is_noise,
+                pictures.name,
+            ),
+            Claim(
+                "... and neighbours in plain areas no longer correlate.",
+                f"lag-1 {usual['lag-1 plain']} becomes {lag}; noise {lag.noise}",
+                lag.is_noise,
+                pictures.name,
+            ),
+            Claim(
+                "... and gives plain areas the variance of noise.",
+                f"std {usual['std plain']} becomes {std}; noise {std.noise}",
+                std.is_noise,
+                pictures.name,
+            ),
+            Claim(
+                f"... at little cost in reconstruction (less than {LITTLE:g} dB; the bound is ours).",
+                f"paired change of PSNR {loss.estimate:+.2f} dB [{loss.low:+.2f}, {loss.high:+.2f}]",
+                loss.low > -LITTLE,
+                pictures.name,
+            ),
+        ]

@@ -24,6 +24,8 @@ Angles = tuple[float, float, float]
 
 NOISE = "0.6"
 PANEL = 4.4
+FEW = 10
+"""As many values on a logarithmic axis are written at their own places."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Panel:
         across: Label of the horizontal axis.
         up: Label of the vertical axis.
         null: What true noise takes: low and high, shaded.
-        log: Axes that are logarithmic: "", "x", "y" or "xy".
+        log: Axes that are logarithmic: "", "x", "y" or "xy"; a horizontal one with a 0 is so from 1 on.
         marks: Whether each value is marked.
     """
 
@@ -76,7 +78,8 @@ class Row:
     Attributes:
         title: At its left.
         values: Shape (count, channels, height, width).
-        kind: `image` in [-1, 1], `latent` in units of true noise, or `map`, from 0 (white) to `top` (black).
+        kind: `image` in [-1, 1], `latent` in units of true noise, `map`, from 0 (white) to `top` (black), or `excess`, from
+            -`top` (blue) through 0 (white) to `top` (red).
         top: Of a map; its largest value if None.
     """
 
@@ -109,13 +112,24 @@ def _fill(axis: Any, panel: Panel) -> None:
         if curve.low is not None and curve.high is not None:
             axis.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
     if "x" in panel.log:
-        axis.set_xscale("log")
+        places = sorted({x for curve in panel.curves for x in curve.x})
+        if 0 in places:
+            axis.set_xscale("symlog", linthresh=1, linscale=0.3)
+        else:
+            axis.set_xscale("log")
+        if len(places) <= FEW:
+            axis.set_xticks(places, [f"{x:g}" for x in places])
+            axis.set_xticks([], minor=True)
     if "y" in panel.log:
         axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        if high < 10 * low:
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_title(textwrap.fill(panel.title, 60), fontsize=9)
     axis.set_xlabel(panel.across, fontsize=8)
     axis.set_ylabel(panel.up, fontsize=8)
-    axis.tick_params(labelsize=7)
+    axis.tick_params(which="both", labelsize=7)
     if len(axis.get_legend_handles_labels()[1]) > 1:
         axis.legend(fontsize=7, frameon=False)
 
@@ -166,6 +180,7 @@ def heatmaps(
     *,
     extent: tuple[float, float, float, float],
     around: float | None = None,
+    colours: str = "",
 ) -> Drawing:
     """Maps side by side under one colour scale; values around `around` are white, or the scale runs from low to high.
 
@@ -175,6 +190,7 @@ def heatmaps(
         up: Label of the vertical axis.
         extent: Left, right, bottom, top.
         around: Middle of a two-sided colour scale.
+        colours: What the colours are, beside their scale.
     """
     tables = {title: values.double().cpu().numpy() for title, values in panels.items()}
     every = np.concatenate([table.ravel() for table in tables.values()])
@@ -194,7 +210,9 @@ def heatmaps(
         axis.set_xlabel(across, fontsize=8)
         axis.set_ylabel(up, fontsize=8)
         axis.tick_params(labelsize=7)
-    figure.colorbar(shown, ax=axes.tolist(), fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
+    scale = figure.colorbar(shown, ax=axes.tolist(), fraction=0.05, pad=0.02)
+    scale.ax.tick_params(labelsize=7)
+    scale.set_label(colours, fontsize=8)
     return drawing(figure, canvas)
 
 
@@ -209,8 +227,9 @@ def pictures(rows: Sequence[Row]) -> Drawing:
         line[0].set_ylabel(textwrap.fill(row.title, 14), fontsize=8, rotation=0, ha="right", va="center")
         top = row.top or float(row.values.max())
         for axis, value in zip(line, row.values, strict=False):
-            if row.kind == "map":
-                axis.imshow(value.float().mean(0).cpu().numpy(), cmap="Greys", vmin=0, vmax=top, interpolation="nearest")
+            if row.kind in ("map", "excess"):
+                low, colors = (0, "Greys") if row.kind == "map" else (-top, "RdBu_r")
+                axis.imshow(value.float().mean(0).cpu().numpy(), cmap=colors, vmin=low, vmax=top, interpolation="nearest")
             else:
                 axis.imshow(to_bytes(value) if row.kind == "image" else latent_picture(value), interpolation="nearest")
     return drawing(figure, canvas)
@@ -218,8 +237,8 @@ def pictures(rows: Sequence[Row]) -> Drawing:
 
 def triangles(named: Mapping[str, Angles]) -> Drawing:
     """Triangles of image, noise and latent from their angles in degrees, the side from noise to image being the same."""
-    rows, columns = columns_of(len(named), 3)
-    figure, canvas = blank(3.6 * columns, 2.9 * rows)
+    rows, columns = columns_of(len(named), 4)
+    figure, canvas = blank(2.9 * columns, 2.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(named) :]:
         axis.axis("off")
@@ -236,7 +255,7 @@ def triangles(named: Mapping[str, Angles]) -> Drawing:
             axis.annotate(
                 f"{name}\n{angle:.0f}°", place, (0, 4 if name == "latent" else -4), textcoords="offset points", **how
             )
-        axis.set_title(textwrap.fill(title, 40), fontsize=9)
-        axis.set_aspect("equal")
-        axis.margins(0.25)
+        axis.set_title(textwrap.fill(title, 30), fontsize=9)
+        axis.set_aspect("equal", adjustable="datalim")  # panels of one size, whose titles keep clear of the triangles
+        axis.margins(0.25, 0.4)
     return drawing(figure, canvas)

@@ -1,0 +1,133 @@
+"""The paper's experiments: `unsample experiment list | run | all | report`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError
+from ._show import print_json, print_table
+from .options import AsJson, BatchSize, Device, ModelName, Seed
+
+if TYPE_CHECKING:
+    from ..experiments import Lab
+
+__all__ = ["experiment"]
+
+experiment = typer.Typer(no_args_is_help=True, help="The paper's tables and figures: measured, drawn and judged.")
+
+Size = Annotated[str, typer.Option(help="smoke (a test), cpu (a laptop), or paper (the paper's number of images and steps).")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Photographs, besides images the model samples: pictures, folders or parquet files."),
+]
+Checkpoints = Annotated[Path | None, typer.Option(help="Folder with checkpoints of a training run, for E16.")]
+Where = Annotated[Path, typer.Option("--out", help="Folder of the reports.")]
+Cache = Annotated[Path, typer.Option(help="Folder that keeps samples and latents, shared by all experiments.")]
+
+OUT, CACHE = Path("runs/experiments"), Path("runs/experiments/cache")
+
+
+@experiment.command("list")
+def show(as_json: AsJson = False) -> None:
+    """All experiments."""
+    from ..experiments import EXPERIMENTS, recipe
+    from ..report import Table
+
+    known = [recipe(name) for name in EXPERIMENTS]
+    if as_json:
+        print_json([one.model_dump() for one in known])
+    else:
+        print_table(Table(("id", "title", "question"), tuple((one.id, one.title, one.question) for one in known)))
+
+
+@experiment.command()
+def run(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Of `unsample experiment list`, or recipe files.")],
+    size: Size = "cpu",
+    model: ModelName = "tiny-imagenet-32",
+    data: Data = None,
+    checkpoints: Checkpoints = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    out: Where = OUT,
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Run experiments; samples and latents that were made before are read back."""
+    _run(ids, size, _lab(model, device, cache, data, seed, batch_size, checkpoints), out)
+    _tell(out, ids, as_json)
+
+
+@experiment.command("all")
+def run_all(
+    size: Size = "cpu",
+    model: ModelName = "tiny-imagenet-32",
+    data: Data = None,
+    checkpoints: Checkpoints = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    out: Where = OUT,
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Run all experiments, but those that this model or these options do not allow (E16 needs --checkpoints)."""
+    from ..experiments import EXPERIMENTS
+
+    ids = list(EXPERIMENTS)
+    _run(ids, size, _lab(model, device, cache, data, seed, batch_size, checkpoints), out, lenient=True)
+    _tell(out, ids, as_json)
+
+
+@experiment.command()
+def report(out: Where = OUT, as_json: AsJson = False) -> None:
+    """Join the reports of experiments into one page: every claim, the paper's numbers beside ours."""
+    from ..experiments import EXPERIMENTS
+
+    _tell(out, list(EXPERIMENTS), as_json)
+
+
+def _lab(model: str, device: str, cache: Path, data: Data, *rest: Any) -> Lab:
+    from .. import models
+    from ..experiments import Lab
+
+    return Lab(models.load(model, device=device), cache, tuple(data or ()), *rest)
+
+
+def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, lenient: bool = False) -> None:
+    """Run experiments one after the other; a lenient run passes over those that cannot be run, and says so."""
+    from ..experiments import recipe, write
+
+    asked = [recipe(name) for name in ids]
+    ready = [one.make(size) for one in asked]  # a mistake must fail before any work
+    if lab.data:
+        lab.photographs(1)  # as must photographs that cannot be read
+    for index, (one, made) in enumerate(zip(asked, ready, strict=True), 1):
+        print(f"{one.id} ({index} of {len(asked)}): {one.title}", file=sys.stderr)
+        try:
+            write(out / one.id, one, size, lab, made.run(lab))
+        except ArgumentError as error:
+            if not lenient:
+                raise
+            print(f"{one.id} is left out: {error}", file=sys.stderr)
+
+
+def _tell(out: Path, ids: Sequence[str], as_json: bool) -> None:
+    from ..experiments import join, recipe
+    from ..report import Table
+
+    page, claims = join(out)
+    names = [recipe(name).id for name in ids]
+    shown = tuple(row for row in claims.rows if row[0] in names)
+    if as_json:
+        head = ("id", "verdict", *claims.head[2:])
+        print_json({"report": str(page), "claims": [dict(zip(head, row, strict=True)) for row in shown]})
+    else:
+        print_table(Table(claims.head, shown))
+        print(page)

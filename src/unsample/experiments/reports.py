@@ -1,0 +1,170 @@
+"""Findings as files: a report to read, figures, numbers; and all experiments on one page, the paper's numbers beside ours.
+
+A report is a list of blocks, written once as Markdown and once as a page with everything inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .. import report
+from ..atomic import write_atomically
+from ..errors import RunError
+from ..report import Table
+from .findings import Claim, Figure, Findings
+from .lab import Lab
+from .registry import EXPERIMENTS, Recipe, recipe
+
+__all__ = ["join", "write"]
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class _Heading:
+    """A heading, linked to the report in a folder if one is named."""
+
+    words: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class _Code:
+    """A command."""
+
+    line: str
+
+
+Block = _Heading | _Code | Table | Figure | str
+
+
+class _Told(BaseModel):
+    """What `join` reads back of an experiment."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    about: str
+    claims: list[dict[str, Any]]
+
+
+def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings) -> Path:
+    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report."""
+    about = f"{found.setting} {_made_with(lab, size)}"
+    blocks: list[Block] = [asked.question, about, _Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
+    blocks += [_Heading("Claims"), _claims_table(found.claims)] if found.claims else []
+    for title, table in found.tables.items():
+        blocks += [_Heading(title), table]
+    blocks += found.figures
+    title = f"{asked.id}. {asked.title}"
+    metrics = {
+        "id": asked.id,
+        "size": size,
+        "model": lab.model.name,
+        "digest": lab.model.digest,
+        "about": about,
+        "claims": [asdict(claim) for claim in found.claims],
+        "metrics": found.metrics,
+    }
+    for figure in found.figures:
+        write_atomically(folder / f"{figure.name}.png", figure.drawing.png)
+        write_atomically(folder / f"{figure.name}.svg", figure.drawing.svg)
+    write_atomically(folder / "report.md", _markdown(title, blocks).encode())
+    write_atomically(folder / "report.html", report.page(title, [_html(block) for block in blocks]).encode())
+    write_atomically(folder / METRICS, (json.dumps(_plain(metrics), indent=1, allow_nan=False) + "\n").encode())
+    return folder / "report.html"
+
+
+def join(out: Path) -> tuple[Path, Table]:
+    """One page of all experiments that were run into `out`, as `README.md` and `index.html`; the page and all claims.
+
+    Raises:
+        RunError: There are none, or one is damaged.
+    """
+    told = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
+    if not told:
+        raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
+    rows = []
+    blocks: list[Block] = [f"{len(told)} experiments. Each claim as measured, beside the paper's numbers or shape."]
+    for one in told:
+        asked, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
+        blocks += [_Heading(f"{one.id}. {asked.title}", one.id), f"{asked.question} {one.about}", f"The paper: {asked.paper}"]
+        blocks += [_claims_table(claims)] if claims else []
+        rows += [(one.id, claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims]
+    title = "The paper, measured"
+    write_atomically(out / "README.md", _markdown(title, blocks).encode())
+    write_atomically(out / "index.html", report.page(title, [_html(block) for block in blocks]).encode())
+    return out / "index.html", Table(("", "", "claim", "images", "measured"), tuple(rows))
+
+
+def _markdown(title: str, blocks: Sequence[Block]) -> str:
+    def told(block: Block) -> str:
+        match block:
+            case _Heading(words, folder):
+                return f"## [{words}]({folder}/report.md)" if folder else f"## {words}"
+            case _Code(line):
+                return f"    {line}"
+            case Table():
+                return block.markdown()
+            case Figure():
+                return f"![{block.caption}]({block.name}.png)\n\n*{block.caption}*"
+            case _:
+                return block
+
+    return "\n\n".join([f"# {title}", *map(told, blocks)]) + "\n"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case _Heading(words, folder):
+            inside = report.text(words)
+            return f'<h2><a href="{folder}/report.html">{inside}</a></h2>' if folder else f"<h2>{inside}</h2>"
+        case _Code(line):
+            return f"<pre>{report.text(line)}</pre>"
+        case Table():
+            return report.html_table(block)
+        case Figure():
+            return report.picture(block.caption, block.drawing.png)
+        case _:
+            return f"<p>{report.text(block)}</p>"
+
+
+def _made_with(lab: Lab, size: str) -> str:
+    model = lab.model
+    return f"Model {model.name} (weights {model.digest}, schedule {model.schedule.digest}), seed {lab.seed}, size {size}."
+
+
+def _command(asked: Recipe, size: str, lab: Lab) -> str:
+    data = " --data PHOTOGRAPHS" if lab.data else ""
+    checkpoints = " --checkpoints FOLDER" if lab.checkpoints else ""
+    return f"unsample experiment run {asked.id} --size {size} --model {lab.model.name}{data}{checkpoints}"
+
+
+def _claims_table(claims: Sequence[Claim]) -> Table:
+    rows = tuple((claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims)
+    return Table(("", "claim", "images", "measured"), rows)
+
+
+def _read(path: Path) -> _Told:
+    try:
+        return _Told.model_validate_json(path.read_bytes())
+    except (OSError, ValueError, ValidationError) as error:
+        raise RunError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); run that experiment again") from None
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: tuples as lists, NaN as null, infinities as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
