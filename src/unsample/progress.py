@@ -15,7 +15,8 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[OnStep]:
-    """Show a bar called `what` while the block runs; what it yields is an `on_step`."""
+    """Show a bar called `what` while the block runs, if a person can see it; what it yields is an `on_step`."""
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,8 +25,9 @@ def progress_bar(what: str) -> Iterator[OnStep]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     with bar:
         task = bar.add_task(what, total=None, rate="")

@@ -88,9 +88,11 @@ def test_list_names_them_all(unsample):
     ],
 )
 def test_mistakes_are_one_line_and_cost_nothing(unsample, quick, tmp_path, arguments, says):
-    done = unsample("experiment", *arguments, "--out", tmp_path / "out")
+    cache = ("--cache", tmp_path / "cache") if arguments[0] == "run" else ()
+    done = unsample("experiment", *arguments, "--out", tmp_path / "out", *cache)
     assert done.code == 2
     assert says in done.err.splitlines()[-1]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_report_is_one_line(unsample, tmp_path):

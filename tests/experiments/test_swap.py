@@ -127,4 +127,4 @@ def test_claims_compare_with_a_forward_start_of_the_same_k(lab, found):
 
 
 def test_the_recipe_makes_it():
-    assert recipe("E9").make("cpu") == Swap(256, 50, (0, 1, 2, 5, 10, 50))
+    assert recipe("E9").make("paper") == Swap(8192, 50, (0, 1, 2, 5, 10, 50))

@@ -124,17 +124,17 @@ def test_without_a_folder_it_says_what_to_give(lab):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("given", [(), ("--checkpoints", "folder")])
-def test_all_leaves_it_out_without_checkpoints(unsample, monkeypatch, given):
-    from unsample.cli import experimenting
+def test_all_leaves_it_out_without_checkpoints(unsample, halves, monkeypatch, tmp_path):
+    from unsample import experiments, models
 
-    asked = []
-    monkeypatch.setattr(experimenting, "run", lambda ids, *rest: asked.extend(ids))
-    done = unsample("experiment", "all", *given)
+    few = {name: experiments.EXPERIMENTS[name] for name in ("E1", "E16")}
+    monkeypatch.setattr(experiments, "EXPERIMENTS", few)
+    monkeypatch.setattr(models, "load", lambda *names, **options: halves)
+    done = unsample("experiment", "all", "--size", "smoke", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     assert done.code == 0, done.err
-    assert ("E16" in asked) is bool(given)
-    assert ("E16 is left out: it needs --checkpoints FOLDER" in done.err) is (not given)
-    assert "E1" in asked
+    assert "E16 is left out: no checkpoints: give --checkpoints FOLDER" in done.err
+    assert (tmp_path / "out" / "E1" / "report.md").is_file()
+    assert not (tmp_path / "out" / "E16").exists()
 
 
 def test_the_distance_to_photographs_is_at_equal_numbers(lab, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ class ForwardStart:
                 for name, by_k in found.items()
             },
             tuple(
-                Figure(f"by-k-{name}", f"Whiteness and reconstruction against k, {name} images.", self._curves(by_k))
+                Figure(f"by-k-{name}", f"Whiteness and reconstruction against k: {name}.", self._curves(by_k))
                 for name, by_k in found.items()
             ),
             tuple(claims),

@@ -72,7 +72,7 @@ class Training:
             ModelError: Checkpoints that are damaged, or of another network.
         """
         if lab.checkpoints is None:
-            raise ArgumentError("E16 needs checkpoints: give --checkpoints FOLDER, made by training/train.py (its snapshots/)")
+            raise ArgumentError("no checkpoints: give --checkpoints FOLDER, made by training/train.py (its snapshots/)")
         files = find_checkpoints(lab.checkpoints)
         if len(files) < 2:
             raise ArgumentError(f"E16 compares checkpoints: expected two or more, given {len(files)} in {lab.checkpoints}")
