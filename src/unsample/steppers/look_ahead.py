@@ -108,8 +108,8 @@ class UniInv:
         """Nothing remembered yet."""
         return ()
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...]) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...] | None) -> Moved:
         """`LookAhead` that never follows a line; the memory is its."""
         if not state and self.first == "zero":
             state = ((step.src.tau, zeros_like(x)),)
-        return LookAhead(ratio=1.0).step(denoiser, x, step, state)
+        return LookAhead(ratio=1.0).step(denoiser, x, step, state or ())

@@ -31,6 +31,7 @@ def normal_divergence(eps: Tensor) -> Tensor:
 
     The variance is the unbiased one.
 
+    >>> import torch
     >>> values = torch.tensor([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
     >>> [round(value, 3) for value in normal_divergence(values).tolist()]
     [1.0, 4.0]
@@ -60,6 +61,7 @@ def regularised(eps: Tensor, rounds: int = 5, rolls: int = 5, correlation: float
     Raises:
         ArgumentError: Maps too small to have a lag.
 
+    >>> import torch
     >>> eps = torch.ones(1, 1, 8, 8) + torch.eye(8)
     >>> better = regularised(eps)
     >>> bool(autocorrelation(better) < autocorrelation(eps)), bool(normal_divergence(better) < normal_divergence(eps))
