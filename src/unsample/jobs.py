@@ -22,7 +22,7 @@ from .inversion import invert
 from .io import Photo, png_bytes
 from .methods import moves_of, sampler_of
 from .model import Model
-from .results import diagnose_run, write_pictures, write_report
+from .results import diagnose_tensors, write_pictures, write_report
 from .sampling import OnStep, Samples, batches, draw_noise, sample
 from .settings import InvertSettings, SampleSettings
 from .starts import Start, parse_start
@@ -122,9 +122,9 @@ def invert_photos(
 ) -> tuple[Run, dict[str, Diagnosis]]:
     """`invert_run`, diagnosed and drawn; the complete run and a diagnosis per start."""
     run = invert_run(model, photos, settings, out, on_step)
-    diagnoses = diagnose_run(run)
+    tensors = run.tensors()
+    diagnoses = diagnose_tensors(tensors, settings.forward)
     if not (run.path / "report.html").is_file():
-        tensors = run.tensors()
         write_pictures(run, tensors)
         run.add({"diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
         write_report(run, tensors, diagnoses)

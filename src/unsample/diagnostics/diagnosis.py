@@ -121,14 +121,18 @@ def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
 def _latent_rows(latent: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
     def values(x: Tensor) -> dict[str, float]:
         pooled = {name: found.value for name, found in _pooled(x, areas).items()}
-        return {**pooled, COORDINATE_ROW: float(kl_per_coordinate(x).mean()) if len(x) > 1 else math.nan}
+        return {**pooled, COORDINATE_ROW: _coordinate_kl(x)}
 
     null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "nats, from mean and variance alone"
     rows = [_pooled_row(name, found, seed, null[name]) for name, found in _pooled(latent, areas).items()]
-    rows.append(Row(COORDINATE_ROW, values(latent)[COORDINATE_ROW], null=null[COORDINATE_ROW]))
+    rows.append(Row(COORDINATE_ROW, _coordinate_kl(latent), null=null[COORDINATE_ROW]))
     if len(latent) < 2:
         return [*rows[:-1], replace(rows[-1], note="needs at least 2 images")]
     return [replace(row, note=note) if row.name in (KL_ROW, COORDINATE_ROW) else row for row in rows]
+
+
+def _coordinate_kl(x: Tensor) -> float:
+    return float(kl_per_coordinate(x).mean()) if len(x) > 1 else math.nan
 
 
 def _shape_rows(latent: Latent, seed: int) -> list[Row]:

@@ -6,20 +6,18 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..diagnostics import Interval, Null, Row, alignment_null, bootstrap
 from ..errors import ArgumentError
-from .paired import GROUPS, Array, r_together
+from .paired import Array, r_together, without_each_group
 
 __all__ = ["above_chance", "of_items", "of_sets", "settled", "without_groups"]
 
 
 def without_groups(statistic: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> Array:
     """A statistic of all pairs, then of those without each of ten groups; pair i is in group i mod 10."""
-    group = torch.arange(len(a)) % GROUPS
-    return np.array([statistic(a, b), *(statistic(a[group != i], b[group != i]) for i in range(GROUPS))])
+    return np.array([statistic(a, b), *(statistic(a[kept], b[kept]) for kept in without_each_group(len(a)))])
 
 
 def of_sets(name: str, statistic: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> Row:

@@ -17,7 +17,7 @@ from ..plotting import Bar
 from ..report import Table
 from .findings import Claim, Figure, Findings
 from .lab import Lab, Pictures
-from .paired import signed
+from .paired import falls_short, signed
 
 __all__ = ["AssignmentOf"]
 
@@ -46,7 +46,7 @@ class AssignmentOf:
         pictures = lab.generated(self.count, self.steps)
         noise = pictures.noise
         assert noise is not None  # they were generated
-        image = lab.model.codec.encode(pictures.pixels.to(lab.model.device)).to(noise)
+        image = lab.encoded(pictures).to(noise)
         starts = self._starts(lab, pictures)
         found = {name: assignment_accuracy(x, image, self.division) for name, x in starts.items()}
         null = nulls(lambda x: _shares(assignment_accuracy(x, image, self.division)), noise.shape, seed=lab.seed)
@@ -142,7 +142,7 @@ def _claims(
             "Latents are nearer to their images than noise is.",
             f"paired change of L2 {signed(nearer)} of {float(far[OWN].mean()):.1f} to the own image, {signed(to_others)} to "
             f"another's; images find their latents {_percent(found[USUAL].to_noise)}",
-            True if nearer.high < 0 else False if nearer.low > 0 else None,
+            falls_short(nearer, 0),
             "generated",
         ),
     )

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from .. import plotting
-from ..diagnostics import Diagnosis, Interval, area_sums, bootstrap, diagnose, plain_area, psnr
+from ..diagnostics import Diagnosis, Interval, area_sums, bootstrap, diagnose, plain_area
 from ..diagnostics.intervals import Pooled
 from ..diagnostics.summary import PATCH_ROW
 from ..plotting import Bar, Column
 from ..report import Table
 from .findings import Claim, Figure, Findings, bar, table_of
 from .lab import Inverted, Lab, Pictures
-from .paired import PSNR_CAP, Array, both, correlations, exceeds, percent, r_together, signed, together
+from .paired import Array, both, capped_psnr, correlations, exceeds, falls_short, percent, r_together, signed, together
 
 __all__ = ["Conventions"]
 
@@ -91,7 +91,7 @@ class _Ways:
     @cached_property
     def _psnr(self) -> dict[Key, torch.Tensor]:
         images = self.pictures.shown
-        return {key: psnr(images, way.reconstruction).clamp(max=PSNR_CAP) for key, way in self.inverted.items()}
+        return {key: capped_psnr(images, way.reconstruction) for key, way in self.inverted.items()}
 
     def together(self, name: str, value: Callable[..., Any], *keys: Key) -> Interval:
         """A function of one statistic of several ways; linear for the PSNR, which is averaged over images."""
@@ -237,10 +237,10 @@ def _claims_of_time(ways: _Ways) -> list[Claim]:
             "... and less correlated,",
             f"top-20 r {usual[PATCH_ROW]} becomes {matched[PATCH_ROW]} (paired change {signed(r)}); "
             f"noise {usual[PATCH_ROW].noise}",
-            _falls(r),
+            falls_short(r, 0),
             name,
         ),
-        Claim("... at a cost in reconstruction.", f"paired change of PSNR {signed(loss, ' dB')}", _falls(loss), name),
+        Claim("... at a cost in reconstruction.", f"paired change of PSNR {signed(loss, ' dB')}", falls_short(loss, 0), name),
         Claim(
             "With matched time too, k = 2 brings the correlation to its floor.",
             f"top-20 r {both[PATCH_ROW]}; noise {both[PATCH_ROW].noise}",
@@ -275,7 +275,7 @@ def _claims_of_level(ways: _Ways) -> list[Claim]:
             "... while most of what it loses in reconstruction is the level's.",
             f"paired change of PSNR by the start {signed(own, ' dB')}, by the level {signed(slip, ' dB')}; difference "
             f"{signed(cost, ' dB')}",
-            _falls(cost),
+            falls_short(cost, 0),
             name,
         ),
         Claim(
@@ -290,9 +290,3 @@ def _claims_of_level(ways: _Ways) -> list[Claim]:
 def _first_share(usual: Any, paper: Any, slipped: Any) -> Any:
     """Of the change from the first to the last, what the second has."""
     return (paper - usual) / (slipped - usual)
-
-
-def _falls(found: Interval) -> bool | None:
-    """Whether a change is below zero; None where it cannot be told."""
-    rises = exceeds(found, 0)
-    return None if rises is None else not rises

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import plotting
-from ..diagnostics import Diagnosis, bootstrap, psnr
+from ..diagnostics import Diagnosis
 from ..diagnostics.summary import PATCH_ROW
 from .findings import Claim, Figure, Findings, below, panel, table_of
 from .lab import Inverted, Lab, Pictures
+from .paired import change_of_psnr
 
 __all__ = ["ForwardStart"]
 
@@ -87,7 +88,7 @@ class ForwardStart:
             return told
         mended = by_k[REPAIR]
         r, std, lag = mended[PATCH_ROW], mended["std plain"], mended["lag-1 plain"]
-        loss = bootstrap(psnr(pictures.shown, ways[REPAIR].reconstruction) - psnr(pictures.shown, ways[0].reconstruction))
+        loss = change_of_psnr(pictures.shown, ways[REPAIR].reconstruction, ways[0].reconstruction)
         return [
             *told,
             Claim(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import plotting
-from ..diagnostics import Diagnosis, Interval, area_sums, bootstrap, bootstrap_sums, diagnose, plain_area, psnr
+from ..diagnostics import Diagnosis, Interval, area_sums, bootstrap, bootstrap_sums, diagnose, plain_area
 from ..diagnostics.summary import PATCH_ROW
 from ..diagnostics.summary import format_number as number
 from ..errors import ArgumentError
@@ -32,7 +32,7 @@ from ..trajectory import Keep, Trajectory
 from .findings import Claim, Figure, Findings, table_of
 from .lab import Lab, Pictures
 from .labelled import labelled
-from .paired import PSNR_CAP, both, exceeds, percent, signed, together
+from .paired import PSNR_CAP, both, capped_psnr, exceeds, falls_short, percent, signed, together
 
 __all__ = ["Guidance"]
 
@@ -132,7 +132,7 @@ class _Ways:
     def psnr(self) -> dict[str, Tensor]:
         """Title -> PSNR of each image."""
         images = self.pictures.shown
-        return {title: psnr(images, found["images"].clamp(-1, 1)).clamp(max=PSNR_CAP) for title, found in self.back.items()}
+        return {title: capped_psnr(images, found["images"].clamp(-1, 1)) for title, found in self.back.items()}
 
     @property
     def std_change(self) -> Interval:
@@ -227,7 +227,7 @@ def _claims(ways: _Ways) -> list[Claim]:
     lost, mended, same = (_change(ways, ours, theirs) for ours, theirs in ((guided, none), (too, none), (away, none)))
     white = ways.std_change
     told = [
-        ("Guidance spoils the way back.", f"paired change of PSNR {signed(lost, ' dB')}", exceeds(_less(lost), 0)),
+        ("Guidance spoils the way back.", f"paired change of PSNR {signed(lost, ' dB')}", falls_short(lost, 0)),
         (
             f"Inverting with the same guidance mends it (to {CLOSE:g} dB; the bound is ours).",
             f"{signed(mended, ' dB')} against no guidance",
@@ -236,12 +236,12 @@ def _claims(ways: _Ways) -> list[Claim]:
         (
             f"... and leaves plain areas as white (to {EQUALLY:g} in standard deviation; the bound is ours).",
             f"paired change of std plain by guidance on the way up {signed(white)}",
-            both(exceeds(white, -EQUALLY), exceeds(_less(white), -EQUALLY)),
+            both(exceeds(white, -EQUALLY), falls_short(white, EQUALLY)),
         ),
         (
             f"Moving away from the class itself mends it for any inversion (to {EQUAL:g} dB): guidance then cancels.",
             f"{signed(same, ' dB')} against no guidance",
-            both(exceeds(same, -EQUAL), exceeds(_less(same), -EQUAL)),
+            both(exceeds(same, -EQUAL), falls_short(same, EQUAL)),
         ),
     ]
     for title in fitted:
@@ -259,10 +259,6 @@ def _claims(ways: _Ways) -> list[Claim]:
 
 def _change(ways: _Ways, ours: str, theirs: str) -> Interval:
     return bootstrap(ways.psnr[ours] - ways.psnr[theirs])
-
-
-def _less(found: Interval) -> Interval:
-    return Interval(-found.estimate, -found.high, -found.low)
 
 
 def _share(ways: _Ways, ours: str, worst: str, best: str) -> Interval:

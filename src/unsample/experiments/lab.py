@@ -151,6 +151,10 @@ class Lab:
         run.finish({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}, {})
         return run.tensors()
 
+    def encoded(self, pictures: Pictures) -> Tensor:
+        """The images as clean states of the model, x_0."""
+        return self.model.codec.encode(pictures.pixels.to(self.model.device))
+
     def diagnosed(self, pictures: Pictures, inverted: Inverted) -> Diagnosis:
         """All diagnostics of latents and reconstructions."""
         return diagnose(inverted.latent, images=pictures.shown, reconstruction=inverted.reconstruction)

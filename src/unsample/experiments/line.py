@@ -223,7 +223,7 @@ def _ends_of_noise(lab: Lab, pictures: Pictures) -> Null:
     """The median position of the images on lines from their noise to true noise."""
     noise = pictures.noise
     assert noise is not None
-    image = lab.model.codec.encode(pictures.pixels.to(lab.model.device)).to(noise)
+    image = lab.encoded(pictures).to(noise)
     return nulls(lambda x: {"end": float(line_position(image, noise, x).median())}, noise.shape, seed=lab.seed)["end"]
 
 

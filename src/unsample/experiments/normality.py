@@ -34,6 +34,7 @@ from ..diagnostics.summary import Row
 from ..report import Table
 from .findings import Claim, Figure, Findings, above, lower
 from .lab import Lab, Pictures
+from .paired import GROUPS, without_each_group
 
 __all__ = ["Normality"]
 
@@ -43,7 +44,6 @@ Rows = dict[str, dict[str, Row]]
 KL, PER_COORDINATE, REJECTED = "KL to N(0, 1)", "KL by coordinate", "Shapiro-Wilk rejects"
 SPECTRUM, LOW = "rms of power - 1", "low-frequency power"
 POOLED = {KL: "kl", "mean": "mean", "std": "std", "excess kurtosis": "kurtosis"}
-GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,7 @@ def _jackknife(statistic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
 
     A bootstrap repeats images, which makes a divergence across images larger than it is.
     """
-    group = torch.arange(len(x)) % GROUPS
-    replicates = torch.stack([statistic(x[group != left_out]) for left_out in range(GROUPS)]).double()
+    replicates = torch.stack([statistic(x[kept]) for kept in without_each_group(len(x))]).double()
     return statistic(x), student_reach(GROUPS - 1) * ((GROUPS - 1) * replicates.var(0, correction=0)).sqrt()
 
 

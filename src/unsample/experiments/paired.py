@@ -23,13 +23,16 @@ __all__ = [
     "PSNR_CAP",
     "Array",
     "both",
+    "capped_psnr",
     "change_of_psnr",
     "correlations",
     "exceeds",
+    "falls_short",
     "percent",
     "r_together",
     "signed",
     "together",
+    "without_each_group",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -63,9 +66,14 @@ def correlations(latent: Tensor) -> Array:
     Args:
         latent: Shape (count, channels, height, width).
     """
-    group = torch.arange(len(latent)) % GROUPS
-    every = [latent, *(latent[group != i] for i in range(GROUPS))]
+    every = [latent, *(latent[kept] for kept in without_each_group(len(latent)))]
     return np.array([top_k_correlation(x) if len(x) >= MIN_IMAGES else math.nan for x in every])
+
+
+def without_each_group(count: int) -> list[Tensor]:
+    """For each of ten groups, which of `count` items are not in it; item i is in group i mod 10."""
+    group = torch.arange(count) % GROUPS
+    return [group != left_out for left_out in range(GROUPS)]
 
 
 def r_together(parts: Sequence[Array], value: Callable[..., Array]) -> Interval:
@@ -78,8 +86,12 @@ def r_together(parts: Sequence[Array], value: Callable[..., Array]) -> Interval:
 
 def change_of_psnr(images: Tensor, ours: Tensor, theirs: Tensor) -> Interval:
     """Mean over images of the PSNR in dB of `ours` less that of `theirs`, both at most 60 dB, bootstrapped over images."""
-    ours, theirs = (psnr(images, back).clamp(max=PSNR_CAP) for back in (ours, theirs))
-    return bootstrap(ours - theirs)
+    return bootstrap(capped_psnr(images, ours) - capped_psnr(images, theirs))
+
+
+def capped_psnr(images: Tensor, back: Tensor) -> Tensor:
+    """PSNR of each image in dB, at most 60."""
+    return psnr(images, back).clamp(max=PSNR_CAP)
 
 
 def signed(found: Interval, unit: str = "") -> str:
@@ -111,6 +123,16 @@ def exceeds(found: Interval, bound: float) -> bool | None:
     (True, None)
     """
     return True if found.low > bound else False if found.high < bound else None
+
+
+def falls_short(found: Interval, bound: float) -> bool | None:
+    """Whether a value lies below a bound; None where its interval reaches across, or has no ends.
+
+    >>> falls_short(Interval(2.0, 1.5, 2.5), 3.0), falls_short(Interval(2.0, 1.5, 2.5), 2.1)
+    (True, None)
+    """
+    above = exceeds(found, bound)
+    return None if above is None else not above
 
 
 def both(first: bool | None, second: bool | None) -> bool | None:

@@ -20,7 +20,7 @@ from ..diagnostics.summary import Row
 from ..report import Table
 from .findings import Claim, Figure, Findings, bar
 from .lab import Lab, Pictures
-from .paired import signed, together
+from .paired import exceeds, falls_short, signed, together
 
 __all__ = ["PlainAreas"]
 
@@ -103,7 +103,7 @@ class PlainAreas:
             f"... and {self.forward} forward steps narrow the gap of the std (ours).",
             f"plain less other {signed(_difference(usual[STD]))} becomes {signed(_difference(mended[STD]))}, its size changes "
             f"by {signed(narrower)}",
-            True if narrower.high < 0 else False if narrower.low > 0 else None,
+            falls_short(narrower, 0),
             images,
         )
         return [*told, repair]
@@ -115,7 +115,7 @@ def _error_claim(images: str, areas: Mapping[str, Pooled], rows: Mapping[str, Ro
         "The error of the latent is larger in plain areas than elsewhere.",
         f"error {_both(rows)}, paired difference {signed(more)}; other noise {rows[PLAIN].noise} in plain areas, "
         f"{EXPECTED[ERROR]:.3f} in closed form, exact inversion 0",
-        True if more.low > 0 else False if more.high < 0 else None,
+        exceeds(more, 0),
         images,
     )
 
@@ -126,7 +126,7 @@ def _spread_claim(images: str, statistic: str, areas: Mapping[str, Pooled], rows
         f"The std of {'values' if statistic == STD else 'absolute values'} is smaller in plain areas than elsewhere.",
         f"{_both(rows)}, paired difference {signed(less)}; noise {rows[PLAIN].noise} in plain areas, "
         f"{EXPECTED[statistic]:.3f} in closed form",
-        True if less.high < 0 else False if less.low > 0 else None,
+        falls_short(less, 0),
         images,
     )
 

@@ -111,7 +111,7 @@ def measure(lab: Lab, stage: Stage, last: Stage, judge: Classifier | None, coars
     shown, rows, angle = stage.pictures.shown, _quality(lab, stage.pictures.shown, judge), None
     if stage.inverted is not None:
         latent, noise = stage.inverted.latent, stage.noise
-        image = lab.model.codec.encode(stage.pictures.pixels.to(lab.model.device)).to(noise)
+        image = lab.encoded(stage.pictures).to(noise)
         whole = lab.diagnosed(stage.pictures, stage.inverted)
         rows |= {name: whole[name] for name in WHITENESS if name != FRECHET}
         rows |= _geometry(image, noise, latent, division)

@@ -52,7 +52,7 @@ class TriangleOf:
         pictures = lab.generated(self.count, self.steps)
         noise = pictures.noise
         assert noise is not None  # they were generated
-        image = lab.model.codec.encode(pictures.pixels.to(lab.model.device)).to(noise)
+        image = lab.encoded(pictures).to(noise)
         null = nulls(lambda x: _means(triangle(image, noise, x)), noise.shape, seed=lab.seed)
         shapes = {name: triangle(image, noise, latent) for name, latent in self._latents(lab, pictures).items()}
         rows = {name: _rows(shape, null) for name, shape in shapes.items()}
