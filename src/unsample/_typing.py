@@ -12,3 +12,6 @@ Images = Float[Tensor, "batch channels height width"]
 
 State = Float[Tensor, "batch *state"]
 """What a walk carries: pixels or latents of a codec, one row per item."""
+
+Latents = Float[Tensor, "batch cells cell_height cell_width"]
+"""States of a codec, of another size than its images."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ._typing import Images
+from ._typing import Images, Latents
 
 __all__ = ["Codec", "PixelCodec"]
 
@@ -21,10 +21,10 @@ class Codec(Protocol):
     def scale(self) -> int:
         """Image pixels per latent cell."""
 
-    def encode(self, images: Images) -> Images:
+    def encode(self, images: Images) -> Latents:
         """Latents of images."""
 
-    def decode(self, latents: Images) -> Images:
+    def decode(self, latents: Latents) -> Images:
         """Images of latents."""
 
 

@@ -7,7 +7,7 @@ loaded from files is the business of `unsample.models`; nothing here knows of an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
@@ -81,6 +81,9 @@ class Model:
         spacing, steps_offset, clean: The grid of the model's own sampler; a flow schedule has its own.
         device: Where the network lives.
         name, digest: For manifests: what it is called, and a hash of its weights.
+        family: The kind of model it is.
+        notes: What was found in its files and is not used, one line each.
+        distilled: Guidance is something the network is told, at no extra evaluation, instead of two predictions apart.
     """
 
     network: Network = field(repr=False)
@@ -95,6 +98,9 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     name: str = "unnamed"
     digest: str = ""
+    family: str = ""
+    notes: tuple[str, ...] = ()
+    distilled: bool = False
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -143,6 +149,13 @@ class Model:
         wanted = isinstance(negative, Mapping) or any(condition is not None for condition in given)
         if wanted and self.conditioner is None:
             raise ArgumentError(f"model {self.name!r} takes no condition: leave out the label or choose another model")
+        if self.distilled:
+            if given[len(conditions or ()) :] or isinstance(negative, Mapping):
+                raise ArgumentError(
+                    f"model {self.name!r} is told its guidance and moves away from nothing: leave out negative"
+                )
+            told: Any = self.network
+            return replace(self, network=told.guided(guidance))._bound(conditions)
         if guidance != 1 and not wanted:
             raise ArgumentError(f"guidance {guidance} needs a condition to guide towards: give a label, or guidance 1")
         conditional = self._bound(conditions)

@@ -8,7 +8,7 @@ import torch
 
 import unsample as us
 from unsample.denoiser import NetworkDenoiser, PerLevel, cost_of
-from unsample.models.pixel import digest_of
+from unsample.models.families import digest_of
 from unsample.null_text import null_text
 from unsample.settings import SampleSettings
 from unsample.steppers.multistep import AdamsBashforth

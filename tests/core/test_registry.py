@@ -106,7 +106,7 @@ def test_unknown_name_with_a_suggestion():
 @pytest.mark.parametrize("name", ["/no/such/dir", "./here/nothing", "~/no-such-dir-of-mine", "a/b/c", ""])
 def test_paths_that_are_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(us.UnsampleError, match=r"unknown model|not a diffusers pixel pipeline") as caught:
+    with pytest.raises(us.UnsampleError, match=r"unknown model|not a diffusers pipeline") as caught:
         us.load(name, device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -118,7 +118,7 @@ def test_a_file_instead_of_a_directory(copy):
 @pytest.mark.parametrize("part", ["unet", "scheduler", "unet/config.json", "scheduler/scheduler_config.json"])
 def test_missing_parts(copy, part):
     shutil.rmtree(copy / part) if (copy / part).is_dir() else (copy / part).unlink()
-    refused(copy, "not a diffusers pixel pipeline: expected .* in it")
+    refused(copy, "not a diffusers pipeline: expected .* in it|lacks|cannot load .*no file named")
 
 
 def test_missing_weights(copy):
@@ -165,7 +165,6 @@ def test_damaged_configs(copy, part, text):
     "changes",
     [
         {"beta_schedule": "sigmoid"},
-        {"beta_schedule": ...},
         {"beta_start": "small"},
         {"beta_start": -1.0},
         {"num_train_timesteps": 0},
@@ -181,9 +180,9 @@ def test_schedulers_we_do_not_know(copy, changes):
     refused(copy, "scheduler")
 
 
-def test_flow_matching_schedulers_are_not_taken_yet(tmp_path, save_tiny):
+def test_a_pixel_network_with_a_flow_matching_scheduler(tmp_path, save_tiny):
     save_tiny(tmp_path / "flow", kind="FlowMatchEulerDiscreteScheduler")
-    refused(tmp_path / "flow", "flow-matching schedulers are not taken yet")
+    refused(tmp_path / "flow", "FlowMatchEulerDiscreteScheduler: expected one with betas")
 
 
 def test_networks_with_other_channels(tmp_path, save_tiny):

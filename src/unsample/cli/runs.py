@@ -70,7 +70,7 @@ def invert(
         limit,
         out,
         as_json,
-        load={"name": model, "device": device, "dtype": dtype},
+        load={"source": model, "device": device, "dtype": dtype},
         method=way["--method"],
         eval_at=eval_at,
         steps=steps,

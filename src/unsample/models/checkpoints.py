@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..model import Model
-from .pixel import UNet2D, digest_of
+from .families import digest_of
+from .pixel import UNet2D
 
 __all__ = ["find_checkpoints", "load_checkpoint"]
 

@@ -22,7 +22,7 @@ from .._typing import Images
 from ..diagnostics._border import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError
 from ..model import ClassConditioner
-from .pixel import digest_of
+from .families import digest_of
 from .registry import device_of
 
 __all__ = ["Classifier", "ResidualNetwork", "load_classifier"]

@@ -1,23 +1,19 @@
-"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a DDPM or DDIM scheduler, unconditional or class-conditional."""
+"""Pixel-space U-Nets of diffusers: `UNet2DModel` with any scheduler of betas, unconditional or class-conditional."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, ModelError, UnknownNameError
-from ..grid import Grid
+from ..errors import ArgumentError, ModelError
 from ..model import ClassConditioner, Model
-from ..prediction import Prediction
-from ..schedule import Schedule
+from .families import sizes
+from .sampler import sampler_of
 
-__all__ = ["load_pixel"]
+__all__ = ["UNet2D", "adapt", "noise_channels"]
 
 
 @dataclass(frozen=True)
@@ -52,103 +48,31 @@ class UNet2D:
         return table.weight.detach()[labels]
 
 
-def load_pixel(
-    source: str,
-    *,
-    name: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    revision: str | None = None,
-) -> Model:
-    """A model from a diffusers pipeline directory or hub name with `unet/` and `scheduler/`.
-
-    A `classes.json` beside them, {"names": [...], "null": index}, names the classes and the unconditional one; without it
-    the classes are numbered and none is taken to be unconditional.
-
-    Raises:
-        ModelError: A part is missing, damaged or of another family.
-    """
-    from diffusers import DDIMScheduler, UNet2DModel
-
-    try:
-        config = DDIMScheduler.load_config(source, subfolder="scheduler", revision=revision)
-        unet, loading = UNet2DModel.from_pretrained(
-            source,
-            subfolder="unet",
-            revision=revision,
-            use_safetensors=True,
-            torch_dtype=dtype,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # diffusers, safetensors, torch and the hub each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"cannot load {source!r} as a pixel diffusion model (expected unet/ with a UNet2DModel in safetensors and "
-            f"scheduler/scheduler_config.json): {reason}"
-        ) from None
-    astray = [str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[keys]]
-    if astray:  # diffusers would leave these at random
-        raise ModelError(f"cannot load {source!r}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
-    unet = unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    channels = unet.config.in_channels
-    if unet.config.out_channels not in (channels, 2 * channels):
-        raise ModelError(
-            f"{source!r} maps {channels} to {unet.config.out_channels} channels; "
-            f"expected {channels}, or {2 * channels} with a learned variance"
-        )
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `DDPMPipeline` or `DDIMPipeline`; its classes are numbered, and none is taken to be unconditional."""
+    unet = pipeline.unet.to(memory_format=torch.channels_last)
+    config = unet.config
+    channels = noise_channels(config.in_channels, config.out_channels)
+    own = config.sample_size
+    height, width = sizes(size, (own, own) if isinstance(own, int) else tuple(own), 2 ** (len(config.block_out_channels) - 1))
+    names = None if config.num_class_embeds is None else tuple(str(i) for i in range(config.num_class_embeds))
     return Model(
         network=UNet2D(unet, channels),
         shape=(channels, height, width),
-        conditioner=_conditioner(source, unet.config.num_class_embeds),
-        **_sampler(source, config),
-        device=device,
-        name=name,
-        digest=digest_of(unet),
+        conditioner=None if names is None else ClassConditioner(names, null=None),
+        **sampler_of(pipeline.scheduler),
     )
 
 
-def _sampler(source: str, config: Any) -> dict[str, Any]:
-    """Schedule, prediction and grid settings of a scheduler's config, checked while it is known where they came from."""
-    try:
-        schedule, prediction = Schedule.from_config(config), config.get("prediction_type", "epsilon")
-        if prediction not in get_args(Prediction):
-            raise UnknownNameError("prediction type", prediction, get_args(Prediction))
-        grid: dict[str, Any] = {
-            "spacing": config.get("timestep_spacing", "leading"),
-            "steps_offset": config.get("steps_offset", 0),
-            "clean": "one" if config.get("set_alpha_to_one", True) else "first",
-        }
-        Grid.of(schedule, 1, **grid)
-    except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot use the scheduler of {source!r}: {reason}") from None
-    return {"schedule": schedule, "prediction": prediction, **grid}
+def noise_channels(inputs: int, outputs: int) -> int:
+    """How many of a network's outputs are the prediction; the others, as many again, are a learned variance.
 
-
-def digest_of(module: torch.nn.Module) -> str:
-    """A name for a network's exact weights."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(module.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def _conditioner(source: str, classes: int | None) -> ClassConditioner | None:
-    """The names a directory gives its classes, or their numbers."""
-    if classes is None:
-        return None
-    file = Path(source) / "classes.json"
-    if not file.is_file():
-        return ClassConditioner(tuple(str(i) for i in range(classes)), null=None)
-    try:
-        given = json.loads(file.read_text())
-        names, null = tuple(map(str, given["names"])), given["null"]
-        if len(names) > classes or not (null is None or 0 <= null < classes):
-            raise ValueError(f"it names {len(names)} classes, the network has {classes}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f'{file} is damaged: expected {{"names": [...], "null": index}} ({error})') from None
-    return ClassConditioner(names, null)
+    Raises:
+        ModelError: A network whose input is more than the state, such as one for inpainting.
+    """
+    if outputs not in (inputs, 2 * inputs):
+        raise ModelError(
+            f"the network maps {inputs} to {outputs} channels; expected {inputs}, or {2 * inputs} with a learned variance: "
+            "networks for inpainting or upscaling are not inverted"
+        )
+    return inputs

@@ -1,0 +1,200 @@
+"""The parts of a diffusers pipeline, read from a directory: safetensors only, every weight accounted for, no code from it.
+
+`model_index.json` names a class for each part. Only classes of diffusers and transformers themselves are made, and only for
+the parts a family needs: safety checkers, feature extractors and the rest stay on the disk.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelError
+
+__all__ = ["read_index", "read_pipeline"]
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """What `model_index.json` says; a directory with `unet/` and `scheduler/` alone is a `DDPMPipeline`.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    file = path / "model_index.json"
+    if not file.is_file():
+        for part in ("unet/config.json", "scheduler/scheduler_config.json"):
+            if not (path / part).is_file():
+                raise ModelError(
+                    f"{path} is not a diffusers pipeline: expected model_index.json, or {part}, in it; "
+                    "save one with save_pretrained"
+                )
+        return {
+            "_class_name": "DDPMPipeline",
+            "unet": ["diffusers", "UNet2DModel"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+        }
+    index = _json(file)
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(f"{file} is damaged: expected the class of a pipeline under _class_name; save the pipeline again")
+    return index
+
+
+def read_pipeline(
+    path: Path,
+    index: Mapping[str, Any],
+    parts: tuple[str, ...],
+    *,
+    dtype: torch.dtype,
+    variant: str | None = None,
+    weights: bool = True,
+) -> Any:
+    """The pipeline of `index` with only `parts` in it, its networks in `dtype` on the CPU, autoencoders at least float32.
+
+    Args:
+        path: A directory as `save_pretrained` writes it.
+        index: What `read_index` found there.
+        parts: The parts to read.
+        dtype: Precision of the networks.
+        variant: `fp16` reads the files of that name; without it they are taken where there are no others.
+        weights: False makes the networks from their configs alone, on the meta device, and leaves text encoders out.
+
+    Raises:
+        ModelError: A part is missing, damaged, tampered with, or not in safetensors.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, index["_class_name"])
+    read = {}
+    with _quiet():
+        for part in parts:
+            if weights or not part.startswith(("text_encoder", "tokenizer")):
+                read[part] = _part(path, part, index, dtype, variant, weights)
+        expected = inspect.signature(kind.__init__).parameters
+        given = {name: index[name] for name in expected if name in index and not isinstance(index[name], list)}
+        absent = {
+            name: None
+            for name, parameter in expected.items()
+            if name not in ("self", *read, *given) and parameter.default is parameter.empty
+        }
+        if "requires_safety_checker" in expected:
+            given["requires_safety_checker"] = False
+        return kind(**absent, **given, **read)
+
+
+def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, variant: str | None, weights: bool) -> Any:
+    entry = index.get(name)
+    if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
+        raise ModelError(f"{path} lacks its part {name}: model_index.json says {entry!r}; save the whole pipeline")
+    kind = _class(path, name, *entry)
+    folder = path / name
+    if not folder.is_dir():
+        raise ModelError(f"{path} lacks the folder {name}/ that its model_index.json names; save or download it again")
+    if not issubclass(kind, torch.nn.Module):
+        try:
+            return kind.from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            raise _damaged(folder, f"expected a {kind.__name__}", error) from None
+    if not weights:
+        return _without_weights(kind, folder)
+    if dtype.itemsize < 4 and name in ("vae", "vqvae", "movq"):
+        dtype = torch.float32
+    if variant is None and not _has(folder, None) and _has(folder, "fp16"):
+        variant = "fp16"
+    try:
+        part, loading = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            variant=variant,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
+        raise _damaged(folder, f"expected config.json of a {kind.__name__} and its weights in safetensors", error) from None
+    astray = [str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[keys]]
+    if astray:  # these would be left at random
+        raise ModelError(f"cannot load {folder}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
+    return part.eval().requires_grad_(False)
+
+
+def _class(path: Path, part: str, library: str, name: str) -> type[Any]:
+    if library == "diffusers":
+        import diffusers as source
+    elif library == "transformers":
+        import transformers as source
+    else:
+        raise ModelError(
+            f"model_index.json of {path} takes {part} from {library!r}: expected diffusers or transformers; "
+            "code that comes with a model is never run"
+        )
+    kind = getattr(source, name, None)
+    if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+        raise ModelError(
+            f"model_index.json of {path} names the unknown class {library}.{name} for {part}: "
+            f"expected one of the installed {library} {source.__version__}; a newer one may know it"
+        )
+    return kind
+
+
+def _without_weights(kind: type[Any], folder: Path) -> Any:
+    from accelerate import init_empty_weights
+
+    config = _json(folder / "config.json")
+    try:
+        with init_empty_weights():
+            return kind.from_config(config).eval()
+    except Exception as error:
+        raise _damaged(folder, f"expected config.json of a {kind.__name__}", error) from None
+
+
+def _has(folder: Path, variant: str | None) -> bool:
+    """Whether there are weights without a variant, or of this one."""
+    stems = {file.name.removesuffix(".safetensors").split("-0")[0] for file in folder.glob("*.safetensors")}
+    return any(stem.endswith(f".{variant}") if variant else "." not in stem for stem in stems)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} is damaged: expected a JSON object; save or download the model again")
+    return found
+
+
+def _damaged(folder: Path, expected: str, error: Exception) -> ModelError:
+    return ModelError(f"cannot load {folder} ({expected}): {' '.join(str(error).split())[:300]}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither library's log nor its progress bars while parts are read: what matters is raised."""
+    from diffusers.utils import logging as diffusers_logging
+
+    loggers = [diffusers_logging]
+    try:
+        from transformers.utils import logging as transformers_logging
+
+        loggers.append(transformers_logging)
+    except ImportError:
+        pass
+    before = [logger.get_verbosity() for logger in loggers]
+    bars = [logger.is_progress_bar_enabled() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity, bar in zip(loggers, before, bars, strict=True):
+            logger.set_verbosity(verbosity)
+            if bar:
+                logger.enable_progress_bar()

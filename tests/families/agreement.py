@@ -1,0 +1,56 @@
+"""What is asked of every family: the pipeline's own images, and latents that lead back."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+import unsample as us
+
+STEPS = 7
+"""Does not divide 1000."""
+
+TOLERANCE = 1e-4
+
+
+def load(pipeline, directory, **settings):
+    """The pipeline, saved and loaded by our path."""
+    pipeline.save_pretrained(directory)
+    return us.load(str(directory), device="cpu", **settings)
+
+
+def same(ours, theirs):
+    """Our images against those of `output_type="pt"`, in [0, 1]."""
+    assert ours.shape == theirs.shape
+    assert float(theirs.std()) > 1e-3, "a pipeline that gives flat images proves nothing"
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Softly:
+    """A network whose answers are a tenth of another's."""
+
+    network: Any
+
+    def __call__(self, x, t, condition):
+        return 0.1 * self.network(x, t, condition)
+
+    def guided(self, guidance):
+        return Softly(self.network.guided(guidance))
+
+
+def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3):
+    """Invert and sample: the images that the codec alone gives.
+
+    From the image itself, by a method that undoes the sampler to rounding error: what is left is the adapter's. A random
+    network bends the path so much that no iteration would converge; its answers are made smaller.
+    """
+    model = replace(model, network=Softly(model.network))
+    height, width = model.image_size
+    images = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    settings = {"steps": STEPS, "condition": condition, "guidance": guidance}
+    there = us.invert(model, images, method=us.parse_method("fixed-point:iterations=40"), start=us.FromImage(), **settings)
+    assert there.latent.shape == (2, *model.shape)
+    assert bool(there.finite.all())
+    back = us.sample(model, there.latent, **settings).images
+    torch.testing.assert_close(back, model.codec.decode(model.codec.encode(images)), rtol=tolerance, atol=tolerance)
