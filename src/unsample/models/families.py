@@ -45,7 +45,8 @@ class Family:
 
 
 FAMILIES = (
-    Family("pixel U-Net", "pixel", ("unet", "scheduler"), ("DDPMPipeline", "DDIMPipeline", "ScoreSdeVePipeline")),
+    Family("pixel U-Net", "pixel", ("unet", "scheduler"), ("DDPMPipeline", "DDIMPipeline")),
+    Family("score-based U-Net", "score", ("unet", "scheduler"), ("ScoreSdeVePipeline",)),
     Family("latent U-Net", "latent", ("vqvae", "unet", "scheduler"), ("LDMPipeline",)),
     Family("DiT", "dit", ("vae", "transformer", "scheduler"), ("DiTPipeline",)),
     Family(
