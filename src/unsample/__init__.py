@@ -28,15 +28,16 @@ from .errors import (
     UnsampleError,
 )
 from .grid import Grid, Step
-from .inversion import Reconstruction, invert, reconstruct
+from .inversion import Reconstruction
 from .io import load_images
 from .methods import parse_method
 from .model import ClassConditioner, Model
 from .models import load
 from .null_text import NullText, null_text
+from .pipelines import invert, reconstruct, sample
 from .prediction import to_eps, to_x0
 from .rng import ItemNoise
-from .sampling import Samples, draw_noise, sample
+from .sampling import Samples, draw_noise
 from .schedule import FlowSchedule, Level, Schedule
 from .starts import ForwardNoise, FromImage, PlainNoise, Start
 from .steppers import DDIM, LookAhead, Moved, Stepper

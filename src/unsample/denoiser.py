@@ -46,7 +46,7 @@ class NetworkDenoiser:
     """A network with its condition bound and its prediction turned into eps.
 
     The network is told the timesteps of a table, whole numbers, as torch.long, and those of a flow schedule in x's dtype, at
-    least float32.
+    least float32. A condition of one row is that of every item.
     """
 
     network: Network
@@ -57,7 +57,16 @@ class NetworkDenoiser:
         """One network evaluation."""
         dtype = torch.long if isinstance(level.t, int) else torch.promote_types(x.dtype, torch.float32)
         t = torch.full((x.shape[0],), level.t, device=x.device, dtype=dtype)
-        return to_eps(self.network(x, t, self.condition), x, level, self.prediction)
+        return to_eps(self.network(x, t, _rows(self.condition, len(x))), x, level, self.prediction)
+
+
+def _rows(condition: Any, count: int) -> Any:
+    """A condition, one tensor or several by name, with its only row repeated for `count` items."""
+    if isinstance(condition, Mapping):
+        return {name: _rows(value, count) for name, value in condition.items()}
+    if isinstance(condition, Tensor) and condition.ndim and len(condition) == 1:
+        return condition.expand(count, *condition.shape[1:])
+    return condition
 
 
 @dataclass(frozen=True)

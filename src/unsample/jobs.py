@@ -140,7 +140,7 @@ def invert_run(
         RunError: `out` holds something else, or cannot be written.
         DivergenceError: A latent is not finite; batches finished before are kept.
     """
-    run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos])
+    run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos], settings.origin)
     if run.complete:
         return run
     pixels = torch.stack([photo.pixels for photo in photos])
@@ -156,8 +156,16 @@ def invert_run(
         for name in parts[0].tensors:
             tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
         costs[text] = _cost(parts)
+    if model.codec.scale > 1:
+        tensors["codec"] = torch.cat([_coded(model, pixels[rows]) for rows in batches(len(photos), settings.batch_size)])
     run.finish(tensors, {"cost": costs})
     return run
+
+
+@torch.no_grad()
+def _coded(model: Model, images: Tensor) -> Tensor:
+    """What the codec alone makes of images: no reconstruction is closer."""
+    return model.codec.decode(model.codec.encode(images.to(model.device))).cpu()
 
 
 def sample_images(
@@ -180,7 +188,8 @@ def sample_images(
     height, width = model.image_size
     names = names or [f"{i:04d}" for i in range(settings.count)]
     items = [Item(name=name, id=str(i), width=width, height=height) for i, name in enumerate(names)]
-    run = Run.open(out, "sample" if latents is None else "reconstruct", settings.model_dump(mode="json"), items)
+    command = "sample" if latents is None else "reconstruct"
+    run = Run.open(out, command, settings.model_dump(mode="json"), items, settings.origin)
     if run.complete:
         return run
     noise = draw_noise(model, settings.count, seed=settings.seed) if latents is None else latents

@@ -1,12 +1,13 @@
 """A model: a network, the schedule it was trained on, a codec and a conditioner.
 
 `model.denoiser(condition, guidance)` is what a walk asks for eps and `model.grid(steps)` the levels it visits. How a model is
-loaded from files is the business of `unsample.models`; nothing here knows of any library of networks.
+loaded from files is the business of `unsample.models`; nothing here knows of any library of networks. `Model.from_callable`
+makes one of any function or module that predicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -17,8 +18,9 @@ from .codec import Codec, PixelCodec
 from .denoiser import Denoiser, Guided, Network, NetworkDenoiser, PerLevel
 from .errors import ArgumentError, UnknownNameError
 from .grid import Clean, Grid, Spacing
+from .network import AnyNetwork
 from .prediction import Prediction
-from .schedule import AnySchedule, FlowSchedule
+from .schedule import AnySchedule, FlowSchedule, Schedule
 from .spacing import parse_spacing
 
 __all__ = ["ClassConditioner", "Condition", "Conditioner", "Model", "Negative"]
@@ -102,6 +104,79 @@ class Model:
     notes: tuple[str, ...] = ()
     distilled: bool = False
 
+    @classmethod
+    def from_callable(
+        cls,
+        net: Callable[..., Any],
+        *,
+        schedule: AnySchedule,
+        shape: tuple[int, int, int],
+        prediction: Prediction | None = None,
+        codec: Codec | None = None,
+        classes: int | Sequence[str] | None = None,
+        null: int | None = None,
+        conditioner: Conditioner | None = None,
+        spacing: Spacing = "leading",
+        steps_offset: int = 0,
+        clean: Clean = "one",
+        name: str = "unnamed",
+        device: str | torch.device | None = None,
+    ) -> Model:
+        """The model of any network (docs/any-model.md).
+
+        Args:
+            net: A function (x, t), or (x, t, condition), to its raw prediction: a tensor of x's shape, a tuple that begins
+                with one, or an object that has one in `.sample`; of twice the channels the second half is dropped, as a
+                learned variance. `t` has shape (batch,): a LongTensor with a `Schedule`, floats in 0..trained with a
+                `FlowSchedule`. States are float32 or float64; a `torch.nn.Module` is put into eval mode, and asked in the
+                dtype of its parameters.
+            schedule: The table it was trained on, as of `Schedule.from_betas`, or a `FlowSchedule`.
+            shape: Channels, height and width of a state.
+            prediction: `epsilon`, `v_prediction`, `sample` (x0) or `flow`; default is epsilon, or flow with a `FlowSchedule`.
+            codec: Images to states and back; default is that states are images.
+            classes: The number of classes, or their names: conditions reach the network as indices, a LongTensor (batch,).
+            null: The index that stands for no class, for guidance; it may be one past the last.
+            conditioner: What turns conditions of any kind into what the network takes, instead of `classes`.
+            spacing: Where the levels of its own sampler lie, for a `Schedule`: `leading`, `trailing` or `linspace`.
+            steps_offset: Added to the timesteps of `leading` spacing.
+            clean: The clean end is the image itself, `one`, or the `first` trained level.
+            name: For messages and manifests.
+            device: Where states go; default is where the module's parameters are, or the CPU.
+
+        Raises:
+            ArgumentError: Settings that do not fit together, or, at its first call, an answer of the wrong shape.
+
+        >>> schedule = Schedule.from_betas(Schedule.linear_betas())
+        >>> model = Model.from_callable(lambda x, t: 0 * x, schedule=schedule, shape=(3, 8, 8))
+        >>> model.denoiser()(torch.ones(1, 3, 8, 8), model.grid(10)[4]).shape
+        torch.Size([1, 3, 8, 8])
+        """
+        if not isinstance(schedule, (Schedule, FlowSchedule)):
+            raise ArgumentError(
+                f"expected a Schedule or a FlowSchedule, given {type(schedule).__name__}; "
+                "use Schedule.from_config(scheduler.config) for a scheduler of diffusers"
+            )
+        if len(shape) != 3 or min(shape) < 1:
+            raise ArgumentError(f"expected the channels, height and width of a state, given shape {shape}")
+        prediction = prediction or ("flow" if isinstance(schedule, FlowSchedule) else "epsilon")
+        if prediction not in get_args(Prediction):
+            raise UnknownNameError("prediction type", prediction, get_args(Prediction))
+        given = _classes(classes, null, conditioner)
+        network = AnyNetwork.of(net, has_conditions=given is not None)
+        return cls(
+            network=network,
+            schedule=schedule,
+            shape=shape,
+            prediction=prediction,
+            codec=codec or PixelCodec(),
+            conditioner=given,
+            spacing=spacing,
+            steps_offset=steps_offset,
+            clean=clean,
+            device=network.device if device is None else torch.device(device),
+            name=name,
+        )
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of its images."""
@@ -156,7 +231,7 @@ class Model:
                 )
             told: Any = self.network
             return replace(self, network=told.guided(guidance))._bound(conditions)
-        if guidance != 1 and not wanted:
+        if guidance != 1 and not wanted and (conditions is None or self.conditioner is None):
             raise ArgumentError(f"guidance {guidance} needs a condition to guide towards: give a label, or guidance 1")
         conditional = self._bound(conditions)
         if guidance == 1:
@@ -189,3 +264,16 @@ class Model:
             return NetworkDenoiser(self.network, self.prediction)
         encoded = self.conditioner([None] if conditions is None else conditions, self.device)
         return NetworkDenoiser(self.network, self.prediction, encoded)
+
+
+def _classes(classes: int | Sequence[str] | None, null: int | None, conditioner: Conditioner | None) -> Conditioner | None:
+    if classes is None:
+        if null is not None:
+            raise ArgumentError(f"null={null} is the index of no class: give classes, too")
+        return conditioner
+    if conditioner is not None:
+        raise ArgumentError("expected classes or a conditioner, given both")
+    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+    if not names or not (null is None or 0 <= null <= len(names)):
+        raise ArgumentError(f"expected classes, and null as the index of one of them or one more, given {classes} and {null}")
+    return ClassConditioner(names, null)

@@ -49,6 +49,7 @@ def diagnose_tensors(tensors: Mapping[str, Tensor], starts: Sequence[str]) -> di
             tensors[f"latent.{text}"],
             images=tensors["images"],
             reconstruction=tensors[f"reconstruction.{text}"].clamp(-1, 1),
+            codec=tensors["codec"].clamp(-1, 1) if "codec" in tensors else None,
         )
         for text in starts
     }
@@ -111,6 +112,9 @@ def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) 
     images = tensors["images"]
     columns = [[f"{share:.0%}" for share in plain_mask(images).float().mean((1, 2)).tolist()]]
     head = ["plain"]
+    if "codec" in tensors:
+        columns.append([f"{value:.2f}" for value in psnr(images, tensors["codec"].clamp(-1, 1)).tolist()])
+        head.append("PSNR of the codec")
     for text in starts:
         back = tensors[f"reconstruction.{text}"].clamp(-1, 1)
         if text.startswith("auto"):

@@ -127,14 +127,14 @@ def batches(count: int, size: int | None) -> Iterator[slice]:
 
 
 def broadcast_conditions(condition: Condition | Sequence[Condition], count: int) -> list[Condition] | None:
-    """One condition per item; None when there is none at all."""
+    """One condition per item, None for those without; None when there is none at all."""
     if condition is None:
         return None
     if isinstance(condition, (str, int)):
         return [condition] * count
     if len(condition) != count:
         raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
-    return list(condition)
+    return None if all(one is None for one in condition) else list(condition)
 
 
 def negative_of(negative: Condition | Sequence[Condition] | Mapping[int, Tensor], count: int, rows: slice) -> Negative:

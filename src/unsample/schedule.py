@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ nearly equal numbers. The noisiest level of linear betas, alpha 0.0064, is not o
 
 Betas = npt.NDArray[np.float64]
 
+Least = Literal["shifted", "trained", "even"]
+"""Which time is the cleanest of a flow model's grid, before the grid is shifted."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -52,6 +55,11 @@ class Level:
     def ratio(self) -> float:
         """Noise over signal, S = sigma / alpha."""
         return self.sigma / self.alpha
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether it lies on the straight path of a flow model, alpha + sigma = 1, and is not its clean end."""
+        return bool(self.sigma > 0 and abs(self.alpha + self.sigma - 1) < 1e-12)
 
     @property
     def tau(self) -> float:
@@ -166,6 +174,9 @@ class FlowSchedule:
     Attributes:
         trained: What t = 1 is called when the network is told.
         shift: s of t' = s t / (1 + (s - 1) t), which moves the levels of a grid towards noise (Esser et al. 2024).
+        least: The N times of a grid are even before they are shifted, from 1 down to the least trained one, 1 / trained,
+            which itself has been shifted (`shifted`: diffusers with a fixed shift) or has not (`trained`: with one that
+            depends on the image's size), or down to 1 / N (`even`: what FLUX's pipeline asks for).
 
     >>> schedule = FlowSchedule(shift=3.0)
     >>> [round(t, 1) for t in schedule.timesteps(4)]
@@ -176,8 +187,11 @@ class FlowSchedule:
 
     trained: int = 1000
     shift: float = 1.0
+    least: Least = "shifted"
 
     def __post_init__(self) -> None:
+        if self.least not in get_args(Least):
+            raise UnknownNameError("least time", self.least, get_args(Least))
         if self.trained < 1 or not 0 < self.shift < math.inf:
             raise ArgumentError(
                 f"a flow schedule needs trained of at least 1 and a positive shift, given {self.trained} and {self.shift}"
@@ -189,7 +203,7 @@ class FlowSchedule:
     @property
     def digest(self) -> str:
         """A name for these very settings: equal digests, equal schedules."""
-        return hashlib.sha256(f"flow {self.trained} {float(self.shift)!r}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"flow {self.trained} {float(self.shift)!r} {self.least}".encode()).hexdigest()[:12]
 
     def level(self, t: float, index: int = 0) -> Level:
         """The level where the network is told `t`, in 0..trained."""
@@ -199,25 +213,33 @@ class FlowSchedule:
         return Level(index, float(t), alpha, 1.0 - alpha)
 
     def shifted(self, t: float) -> float:
-        """The time s t / (1 + (s - 1) t), of a time in 0..1; FLUX's dynamic shifting by mu is that of s = exp(mu)."""
-        return self.shift * t / (1 + (self.shift - 1) * t)
+        """The time s t / (1 + (s - 1) t), of a time in 0..1."""
+        return min(self.shift * t / (1 + (self.shift - 1) * t), 1.0)  # rounding may pass 1
 
     def timesteps(self, steps: int) -> list[float]:
-        """The N rising timesteps of diffusers' FlowMatchEulerDiscreteScheduler; the noisiest is t = 1.
-
-        As there, the cleanest is shifted twice: once as the least trained time, 1 / trained, and again as a level of the grid.
-        """
+        """The N rising timesteps of diffusers' FlowMatchEulerDiscreteScheduler; the noisiest is t = 1."""
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ArgumentError(f"steps must be a whole number from 1 on, given {steps!r}")
-        times = np.linspace(1.0, self.shifted(1 / self.trained), steps)[::-1]
+        least = 1 / (steps if self.least == "even" else self.trained)
+        times = np.linspace(1.0, self.shifted(least) if self.least == "shifted" else least, steps)[::-1]
         return [self.trained * self.shifted(float(t)) for t in times]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> FlowSchedule:
+    def from_config(cls, config: Mapping[str, Any], *, tokens: int | None = None, even: bool = False) -> FlowSchedule:
         """The schedule of a config of diffusers' FlowMatchEulerDiscreteScheduler.
 
+        Args:
+            config: Of the scheduler.
+            tokens: How many tokens the network makes of an image; only a dynamic shift depends on it.
+            even: The scheduler is given even times from 1 to 1 / N, as FLUX's pipeline does, instead of N alone.
+
         Raises:
-            ModelError: Another scheduler, or options that change its levels: dynamic shifting, Karras sigmas and so on.
+            ModelError: Another scheduler, or options that change its levels: Karras sigmas and so on.
+            ArgumentError: A dynamic shift without `tokens`.
+
+        >>> config = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+        >>> round(FlowSchedule.from_config(config, tokens=4096).shift, 4)
+        3.1582
         """
         kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
         if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
@@ -231,11 +253,13 @@ class FlowSchedule:
                 f"a flow-matching scheduler with {', '.join(refused)} is not taken; make a FlowSchedule, "
                 "and a grid of its levels with Grid.from_sigmas"
             )
-        return cls(int(config.get("num_train_timesteps", 1000)), float(config["shift"]))
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        shift = dynamic_shift(config, tokens) if dynamic else float(config["shift"])
+        least: Least = "even" if even else "trained" if dynamic else "shifted"
+        return cls(int(config.get("num_train_timesteps", 1000)), shift, least)
 
 
 _FLOW_OPTIONS = (
-    "use_dynamic_shifting",
     "shift_terminal",
     "use_karras_sigmas",
     "use_exponential_sigmas",
@@ -265,3 +289,13 @@ def rescale_zero_terminal_snr(alpha_bar: Betas) -> Betas:
     root = np.sqrt(alpha_bar)
     table = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     return np.append(table[:-1], min(MIN_ALPHA_BAR, table[-2] / 4))
+
+
+def dynamic_shift(config: Mapping[str, Any], tokens: int | None) -> float:
+    """The shift of images of so many tokens: exp(mu), or mu where `time_shift_type` is linear, and mu linear in `tokens`."""
+    if tokens is None:
+        raise ArgumentError("a flow-matching scheduler with use_dynamic_shifting shifts by the image's size: give its tokens")
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = float(low + (high - low) * (tokens - few) / (many - few))
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

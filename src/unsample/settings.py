@@ -13,19 +13,25 @@ from .methods import AUTO, parse_method, sampler_of
 from .model import Model
 from .starts import parse_start
 from .steppers import DDIM, EvalAt, Stepper
+from .store import Origin
 from .trajectory import What
 
 __all__ = ["InvertSettings", "SampleSettings"]
 
 
 class _Settings(BaseModel):
-    """What every job is told, and what its manifest says."""
+    """What every job is told, and what its manifest says.
+
+    `origin` is where the model came from; runs of the same model and settings are the same run wherever that was.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     model_digest: str
     schedule_digest: str
+    image_size: tuple[int, int] | None = None
+    origin: Origin | None = Field(default=None, exclude=True)
     steps: Annotated[int, Field(ge=1)] = 50
     spacing: str | None = None
     guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
@@ -47,6 +53,7 @@ class _Settings(BaseModel):
                 model=model.name,
                 model_digest=model.digest,
                 schedule_digest=model.schedule.digest,
+                image_size=model.image_size,
                 device=str(model.device),
                 **settings,
             )

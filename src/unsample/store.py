@@ -26,7 +26,7 @@ from torch import Tensor
 from .atomic import write_atomically
 from .errors import RunError
 
-__all__ = ["Item", "Manifest", "Part", "Run", "slug"]
+__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "slug"]
 
 MANIFEST = "manifest.json"
 TENSORS = "latents.safetensors"
@@ -44,6 +44,17 @@ class Item(BaseModel):
     notes: list[str] = []
 
 
+class Origin(BaseModel):
+    """Where a run's model came from, as `unsample.load` takes it; its digest in the settings says whether it is the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    size: tuple[int, int] | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+
 class Manifest(BaseModel):
     """What a run is, in JSON."""
 
@@ -55,6 +66,7 @@ class Manifest(BaseModel):
     created: str
     finished: str | None = None
     settings: dict[str, JsonValue]
+    origin: Origin | None = None
     versions: dict[str, str]
     items: list[Item]
     results: dict[str, JsonValue] = Field(default_factory=dict)
@@ -78,14 +90,23 @@ class Run:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path, command: str, settings: Mapping[str, Any], items: Sequence[Item]) -> Run:
-        """A new run, or the same run resumed.
+    def open(
+        cls, path: str | Path, command: str, settings: Mapping[str, Any], items: Sequence[Item], origin: Origin | None = None
+    ) -> Run:
+        """A new run, or the same run resumed; `origin` is written down, and may be another when it is resumed.
 
         Raises:
             RunError: The place holds something else, or a run with other settings, items or versions.
         """
         path = Path(path)
-        manifest = Manifest(command=command, created=_now(), settings=dict(settings), versions=_versions(), items=list(items))
+        manifest = Manifest(
+            command=command,
+            created=_now(),
+            settings=dict(settings),
+            origin=origin,
+            versions=_versions(),
+            items=list(items),
+        )
         if path.exists() and not path.is_dir():
             raise RunError(f"expected a folder for the run, given the file {path}; choose another --out")
         if not path.is_dir() or not any(file.name[-5:] != ".part" for file in path.iterdir()):
@@ -171,11 +192,11 @@ class Run:
 
     def _refuse_other(self, asked: Manifest) -> None:
         """Refuse to mix two different runs in one folder, naming the first difference."""
-        ours, theirs = self.manifest, asked
+        ours, theirs = self.manifest, asked  # a manifest of an earlier version lacks what was not a setting then
         if ours.command != theirs.command:
             raise RunError(f"{self.path} holds a run of {ours.command!r}, not {theirs.command!r}; choose another --out")
         pairs = {
-            **{name: (ours.settings.get(name), theirs.settings.get(name)) for name in {**ours.settings, **theirs.settings}},
+            **{name: (value, theirs.settings.get(name)) for name, value in ours.settings.items()},
             "items": ([item.id for item in ours.items], [item.id for item in theirs.items]),
             **{f"version of {name}": (ours.versions.get(name), theirs.versions[name]) for name in ("unsample", "torch")},
         }

@@ -55,11 +55,16 @@ def test_dynamic_shifting_is_a_shift_of_exp_mu():
         assert us.FlowSchedule(shift=math.exp(mu)).shifted(t) == pytest.approx(math.exp(mu) / (math.exp(mu) + 1 / t - 1))
 
 
+@pytest.mark.parametrize(("least", "cleanest"), [("shifted", 3 / 1002), ("trained", 1 / 1000), ("even", 1 / 5)])
+def test_times_are_even_down_to_the_least_and_then_shifted(least, cleanest):
+    even = [1 - (1 - cleanest) * i / 4 for i in (4, 3, 2, 1, 0)]
+    found = us.FlowSchedule(shift=3.0, least=least).timesteps(5)
+    assert found == pytest.approx([3000 * t / (1 + 2 * t) for t in even], rel=1e-12)
+
+
 def test_schedules_are_named_by_their_settings():
-    digests = {
-        schedule.digest for schedule in (FLOW, us.FlowSchedule(shift=3.0), us.FlowSchedule(500), us.FlowSchedule(shift=3))
-    }
-    assert len(digests) == 3
+    others = [{"shift": 3.0}, {"trained": 500}, {"least": "trained"}, {"least": "even"}, {"shift": 3.0, "least": "even"}]
+    assert len({FLOW.digest, *(us.FlowSchedule(**settings).digest for settings in others)}) == 6
     assert us.FlowSchedule(shift=1).digest == FLOW.digest
     assert len(us.FlowSchedule(500)) == 500
 
@@ -67,12 +72,25 @@ def test_schedules_are_named_by_their_settings():
 def test_configs():
     assert us.FlowSchedule.from_config(MODEL_CONFIG) == us.FlowSchedule(1000, 3.0)
     assert us.FlowSchedule.from_config({"shift": 2}) == us.FlowSchedule(1000, 2.0)
+    assert us.FlowSchedule.from_config(MODEL_CONFIG, tokens=99, even=True) == us.FlowSchedule(1000, 3.0, "even")
+
+
+def test_a_dynamic_shift_grows_with_the_number_of_tokens():
+    """Reference: mu is 0.5 for 256 tokens and 1.15 for 4096, as FLUX dev has it, or what the config says."""
+    dynamic = {**MODEL_CONFIG, "use_dynamic_shifting": True}
+    for tokens, mu in ((256, 0.5), (2176, 0.825), (4096, 1.15)):
+        assert us.FlowSchedule.from_config(dynamic, tokens=tokens).shift == pytest.approx(math.exp(mu))
+        linear = us.FlowSchedule.from_config({**dynamic, "time_shift_type": "linear"}, tokens=tokens, even=True)
+        assert (linear.shift, linear.least) == (pytest.approx(mu), "even")
+    own = {"base_shift": 1.0, "max_shift": 3.0, "base_image_seq_len": 0, "max_image_seq_len": 100}
+    assert us.FlowSchedule.from_config({**dynamic, **own}, tokens=50) == us.FlowSchedule(1000, math.exp(2.0), "trained")
+    with pytest.raises(us.ArgumentError, match="use_dynamic_shifting shifts by the image's size: give its tokens"):
+        us.FlowSchedule.from_config(dynamic)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"use_dynamic_shifting": True},
         {"shift_terminal": 0.02},
         {"use_karras_sigmas": True},
         {"use_exponential_sigmas": True},
@@ -105,6 +123,8 @@ def test_what_does_not_fit_is_refused(untyped):
     for settings in ({"trained": 0}, {"shift": 0.0}, {"shift": -1.0}, {"shift": math.inf}, {"shift": math.nan}):
         with pytest.raises(us.ArgumentError, match="positive shift"):
             us.FlowSchedule(**settings)
+    with pytest.raises(us.UnknownNameError, match=r"unknown least time 'evn': .* did you mean 'even'"):
+        us.FlowSchedule(least="evn")
     for t in (-1.0, 1000.5):
         with pytest.raises(us.ArgumentError, match=r"outside the trained range 0\.\.1000"):
             FLOW.level(t)
@@ -260,7 +280,7 @@ def test_a_forward_start_is_on_the_straight_path_of_each_item(k):
 GAINS = {  # of a plain area (x0 = 0, variance 0, velocity x / t) over a move from s to t
     "source": lambda s, t: t / s,
     "target_time": lambda s, t: 2 - s / t,
-    "target": lambda s, t: 1 + max(1 - t, MIN_ALPHA) / (1 - s) * (1 - s / t),
+    "target": lambda s, t: 2 - s / t,
 }
 
 
@@ -282,3 +302,9 @@ def test_without_a_forward_start_a_plain_area_stays_without_noise():
     model = gaussian(us.FlowSchedule(shift=3.0), [0.0] * 4, shape=(1, 2, 2))
     found = us.invert(model, torch.zeros((2, 1, 2, 2)), steps=28, start=us.FromImage(), method=us.DDIM(eval_at="source"))
     assert float(found.latent.abs().max()) == 0
+
+
+def test_a_shift_that_rounds_above_one_still_ends_at_pure_noise():
+    schedule = us.FlowSchedule(shift=0.35490215858383595)
+    assert schedule.shift / (1 + (schedule.shift - 1)) > 1
+    assert us.Grid.of(schedule, 4)[4].t == 1000

@@ -36,9 +36,12 @@ def test_guidance_wraps_only_when_it_changes_something(toy):
 
 
 def test_guidance_without_a_condition_is_refused(toy):
+    model = toy()
+    with pytest.raises(us.ArgumentError, match="needs a condition to guide towards"):
+        model.denoiser(None, 2.0)
     for conditions in (None, [None, None]):
         with pytest.raises(us.ArgumentError, match="needs a condition to guide towards"):
-            toy().denoiser(conditions, 2.0)
+            us.sample(model, us.draw_noise(model, 2), steps=2, condition=conditions, guidance=2.0)
 
 
 def test_guidance_equals_its_formula_on_a_model(toy):

@@ -1,21 +1,38 @@
 """`load`: names, directories and hub names, and everything that can be wrong with them."""
 
 import json
+import re
 import shutil
 import socket
 
 import pytest
 import torch
+from families.test_dit import dit
+from families.test_stable_diffusion import stable_diffusion
 from safetensors.torch import load_file, save_file
 
 import unsample as us
-from unsample.models import cards
+from unsample.models import cards, inspect_model
 
 
 @pytest.fixture
 def copy(tiny, tmp_path):
     """A copy of the tiny pipeline, to be damaged."""
     return shutil.copytree(tiny, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory):
+    """The directory of a tiny Stable Diffusion; read only."""
+    directory = tmp_path_factory.mktemp("models") / "cats"
+    stable_diffusion().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def text_copy(text_model, tmp_path):
+    """A copy of it, to be tampered with."""
+    return shutil.copytree(text_model, tmp_path / "cats")
 
 
 def refused(path, says, **settings):
@@ -227,6 +244,144 @@ def test_hub_names_offline(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     refused("somebody/a-model-that-is-not-cached", "cannot load 'somebody/a-model-that-is-not-cached'")
+
+
+# Tampering
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"_class_name": null}', '{"_class_name": ["evil", "Pipeline"]}']
+)
+def test_a_damaged_index(text_copy, text):
+    (text_copy / "model_index.json").write_text(text)
+    refused(text_copy, "damaged")
+
+
+@pytest.mark.parametrize(
+    "name", ["EvilPipeline", "DiffusionPipeline", "StableDiffusionInpaintPipeline", "../StableDiffusionPipeline"]
+)
+def test_pipelines_we_do_not_know(text_copy, name):
+    rewrite(text_copy / "model_index.json", _class_name=name)
+    refused(text_copy, "no adapter for the pipeline class")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+@pytest.mark.parametrize("library", ["os", "builtins", "evil", "diffusers.pipelines", ""])
+def test_code_of_other_libraries_is_never_run(text_copy, part, library):
+    """Not even of one that lies beside the weights."""
+    (text_copy / part / "evil.py").write_text("raise SystemExit('this ran')")
+    (text_copy / "evil.py").write_text("raise SystemExit('this ran')")
+    rewrite(text_copy / "model_index.json", **{part: [library, "system"]})
+    refused(text_copy, f"takes {part} from '{library}': expected diffusers or transformers")
+
+
+@pytest.mark.parametrize(
+    ("part", "library", "name"),
+    [
+        ("unet", "diffusers", "NoSuchClass"),
+        ("unet", "diffusers", "../../evil"),
+        ("unet", "diffusers", "__class__"),
+        ("unet", "diffusers", "DiffusionPipeline"),
+        ("unet", "diffusers", "StableDiffusionPipeline"),
+        ("vae", "diffusers", "DDIMScheduler"),
+        ("vae", "diffusers", "AutoModel"),
+        ("text_encoder", "transformers", "AutoModel"),
+        ("text_encoder", "transformers", "pipeline"),
+        ("text_encoder", "transformers", "CLIPTokenizer"),
+        ("text_encoder", "diffusers", "UNet2DConditionModel"),
+        ("tokenizer", "transformers", "AutoTokenizer"),
+        ("tokenizer", "transformers", "CLIPTextModel"),
+        ("scheduler", "diffusers", "UNet2DConditionModel"),
+    ],
+)
+def test_classes_that_a_part_cannot_be(text_copy, part, library, name):
+    """Those of whole pipelines and those that choose a class by themselves may run code that comes with a model."""
+    rewrite(text_copy / "model_index.json", **{part: [library, name]})
+    refused(text_copy, f"names {library}.{re.escape(name)} for {part}: expected a ")
+
+
+@pytest.mark.parametrize(
+    "entry", [..., None, [None, None], ["diffusers"], ["diffusers", "A", "B"], "diffusers", 3, {}], ids=str
+)
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "scheduler"])
+def test_parts_that_are_missing_from_the_index(text_copy, part, entry):
+    rewrite(text_copy / "model_index.json", **{part: entry})
+    refused(text_copy, f"lacks its part {part}")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_folders_that_are_missing(text_copy, part):
+    shutil.rmtree(text_copy / part)
+    refused(text_copy, f"lacks the folder {part}/")
+
+
+def test_an_index_names_no_paths(text_copy):
+    """Parts are read from the folders of their family's names; an entry of any other name is passed over."""
+    rewrite(text_copy / "model_index.json", **{"../elsewhere": ["diffusers", "UNet2DModel"], "/etc/passwd": ["os", "system"]})
+    assert us.load(str(text_copy), device="cpu").family == "Stable Diffusion"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 0.5, -1], ids=["empty", "5 bytes", "half", "last byte"])
+def test_truncated_text_encoder(text_copy, keep):
+    file = text_copy / "text_encoder" / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    refused(text_copy, "cannot load .*text_encoder")
+
+
+@pytest.mark.parametrize(("part", "name"), [("text_encoder", "pytorch_model.bin"), ("vae", "diffusion_pytorch_model.bin")])
+def test_pickled_weights_of_any_part_are_never_opened(text_copy, part, name, monkeypatch):
+    """A pickle can run code; only safetensors are read."""
+    (file,) = (text_copy / part).glob("*.safetensors")
+    torch.save(load_file(file), file.with_name(name))
+    file.unlink()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    refused(text_copy, "safetensors")
+
+
+def test_a_text_encoder_without_some_of_its_weights(text_copy):
+    """They would be left at random."""
+    file = text_copy / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(key for key in tensors if "layers.1.self_attn.q_proj.weight" in key)
+    save_file({key: value for key, value in tensors.items() if key != name}, file, metadata={"format": "pt"})
+    refused(text_copy, "do not fit its config.json at .*q_proj.weight")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("unet/config.json", {"sample_size": None}),
+        ("unet/config.json", {"sample_size": []}),
+        ("unet/config.json", {"in_channels": 9}),
+        ("vae/config.json", {"scaling_factor": "large"}),
+        ("vae/config.json", {"block_out_channels": {}}),
+        ("text_encoder/config.json", {"hidden_size": 3}),
+        ("scheduler/scheduler_config.json", {"beta_start": []}),
+    ],
+    ids=str,
+)
+def test_configs_that_make_no_sense(text_copy, file, changes):
+    rewrite(text_copy / file, **changes)
+    refused(text_copy, "cannot load|maps 9 to 4 channels")
+
+
+def test_settings_of_an_index_that_make_no_sense(tmp_path):
+    dit().save_pretrained(tmp_path / "it")
+    rewrite(tmp_path / "it" / "model_index.json", id2label=5)
+    refused(tmp_path / "it", "expected the settings of a DiTPipeline")
+
+
+def test_the_oldest_layout(tiny, tmp_path):
+    """Weights and configs of a lone network beside its index, as google/ddpm-cifar10-32 has them."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (*tiny.glob("*.json"), *(tiny / "unet").iterdir(), *(tiny / "scheduler").iterdir()):
+        shutil.copy(file, flat)
+    assert us.load(str(flat), device="cpu").digest == us.load(str(tiny), device="cpu").digest
+    assert inspect_model(flat).shape == (3, 8, 8)
+    (flat / "diffusion_pytorch_model.safetensors").rename(flat / "model.bin")
+    refused(flat, "safetensors")
 
 
 @pytest.mark.gpu

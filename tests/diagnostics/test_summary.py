@@ -137,6 +137,8 @@ def test_refusals():
     latent = true_noise((4, 3, 16, 16))
     with pytest.raises(ArgumentError, match="pass images="):
         diagnose(latent, reconstruction=photos(4))
+    with pytest.raises(ArgumentError, match="which it bounds"):
+        diagnose(latent, images=photos(4), codec=photos(4))
     with pytest.raises(ArgumentError, match="one image per latent"):
         diagnose(latent, images=photos(3))
     with pytest.raises(ArgumentError, match="one shape"):

@@ -358,3 +358,28 @@ def test_uni_inv_is_ddim_down_and_refuses_other_first_directions(toy, untyped):
     with pytest.raises(us.UnknownNameError, match="did you mean 'flow'"):
         AdamsBashforth(variable="flo")
     assert us.methods.parse_method("ab:variable=log-snr:order=3") == AdamsBashforth(3, "log-snr")
+
+
+# Implicit methods
+
+
+IMPLICIT = ("fixed-point:iterations=80", "damped:rho=1.0:iterations=80", "anderson:iterations=40", "averaged:iterations=120")
+
+
+@pytest.mark.parametrize("name", [*IMPLICIT, "contraction-aware:tolerance=1e-6:maximum=80"])
+def test_implicit_methods_undo_ddim_on_a_flow_model_to_the_noisy_end(name):
+    """Reference: the noise that DDIM sampled, for an exact Gaussian. With eps held any state would do there."""
+    model = gaussian(us.FlowSchedule(shift=3.0), np.geomspace(0.01, 1, 16).tolist(), shape=(1, 4, 4))
+    noise = us.draw_noise(model, 4, dtype=torch.float64)
+    images = us.sample(model, noise, steps=10).images
+    there = us.invert(model, images, steps=10, method=us.parse_method(name), start=us.FromImage())
+    torch.testing.assert_close(there.latent, noise, rtol=0, atol=1e-4)
+
+
+def test_ddim_at_the_target_time_moves_to_the_noisy_end():
+    """Reference: x + dt v(x, t + dt), written in velocities."""
+    times = [0.0, *np.geomspace(0.03, 1.0, 12)]
+    grid, x = us.Grid.from_sigmas(FLOW, times[1:]), state()
+    for got, (t, to) in zip(states(us.DDIM(), grid.up(), flow_model().denoiser(), x), pairwise(times), strict=True):
+        x = x + (to - t) * velocity(x, to)
+        torch.testing.assert_close(got, x, rtol=0, atol=1e-6)

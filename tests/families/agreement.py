@@ -49,7 +49,7 @@ def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3):
     height, width = model.image_size
     images = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
     settings = {"steps": STEPS, "condition": condition, "guidance": guidance}
-    there = us.invert(model, images, method=us.parse_method("fixed-point:iterations=40"), start=us.FromImage(), **settings)
+    there = us.invert(model, images, method=us.parse_method("fixed-point:iterations=30"), start=us.FromImage(), **settings)
     assert there.latent.shape == (2, *model.shape)
     assert bool(there.finite.all())
     back = us.sample(model, there.latent, **settings).images

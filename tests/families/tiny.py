@@ -4,9 +4,11 @@ They prove plumbing and parity, nothing about pictures.
 """
 
 import functools
+import sys
+from types import SimpleNamespace
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -84,3 +86,24 @@ def ddim(**config):
     """Stable Diffusion's scheduler, or that with changes."""
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     return DDIMScheduler(**{**settings, "set_alpha_to_one": False, "steps_offset": 1, **config})
+
+
+def cleaned(monkeypatch, pipeline, *, installed=True):
+    """As if beautifulsoup4 and ftfy were installed and left text as it is, or were not; the other rules are the pipeline's."""
+    module = sys.modules[type(pipeline).__module__]
+    for name in ("is_bs4_available", "is_ftfy_available"):
+        monkeypatch.setattr(f"diffusers.utils.{name}", lambda: installed)
+        monkeypatch.setattr(module, name, lambda: installed)
+    monkeypatch.setattr(module, "BeautifulSoup", lambda text, features: SimpleNamespace(text=text), raising=False)
+    monkeypatch.setattr(module, "ftfy", SimpleNamespace(fix_text=str), raising=False)
+
+
+def starting_from(noise, monkeypatch, pipeline):
+    """Have a pipeline that draws its latents itself start from `noise`."""
+    monkeypatch.setattr(sys.modules[type(pipeline).__module__], "randn_tensor", lambda *args, **kwargs: noise)
+
+
+def flow(**config):
+    """The scheduler of flow models: a fixed shift of 3, or one that depends on the image's size, from 4 tokens to 64."""
+    sizes = {"base_image_seq_len": 4, "max_image_seq_len": 64}
+    return FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **sizes, **config})

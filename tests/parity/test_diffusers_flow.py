@@ -1,11 +1,10 @@
 """Step by step against diffusers' FlowMatchEulerDiscreteScheduler, which rounds its levels and states to float32."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 import unsample as us
 
@@ -63,20 +62,42 @@ def test_sampling_by_ddim_is_their_euler(shift, steps, dtype):
     assert torch.equal(us.sample(ours, noise(dtype), steps=steps).images, found[-1])
 
 
-@pytest.mark.parametrize("mu", [0.5, 1.15])
-def test_dynamic_shifting_by_a_known_mu_is_a_grid_of_given_sigmas(mu):
-    """As the FLUX pipeline asks for it: even sigmas from 1 to 1 / N, and mu from the image size."""
+CONFIGS = {
+    "fixed": {"shift": 3.0},
+    "none": {"shift": 1.0},
+    "exponential": {"shift": 3.0, "use_dynamic_shifting": True},
+    "linear": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+    "of another size": {"use_dynamic_shifting": True, "base_shift": 0.2, "max_shift": 2.0, "max_image_seq_len": 1024},
+    "of fewer trained": {"shift": 2.0, "num_train_timesteps": 500},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("tokens", [256, 3072, 8192])
+@pytest.mark.parametrize("even", [True, False], ids=["FLUX", "SD3"])
+def test_levels_are_those_that_the_pipelines_ask_for(config, tokens, even):
+    """Reference: the scheduler, set as the pipelines of FLUX and Stable Diffusion 3 set it."""
+    theirs = FlowMatchEulerDiscreteScheduler(**CONFIGS[config])
+    schedule = us.FlowSchedule.from_config(theirs.config, tokens=tokens, even=even)
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    mu = calculate_shift(tokens, *(theirs.config[name] for name in names))
+    for steps in (*STEPS, 50, 200):
+        if even:
+            theirs.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        else:
+            theirs.set_timesteps(steps, mu=mu)
+        grid = us.Grid.of(schedule, steps)
+        np.testing.assert_allclose([level.t for level in grid.levels[:0:-1]], theirs.timesteps.double(), rtol=4e-7)
+        np.testing.assert_allclose([level.sigma for level in grid.levels[::-1]], theirs.sigmas.double(), rtol=4e-7)
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_sampling_with_a_dynamic_shift_is_their_euler(even):
     theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    even = np.linspace(1.0, 1 / 28, 28)
-    theirs.set_timesteps(sigmas=even, mu=mu)
-    schedule = us.FlowSchedule(shift=math.exp(mu))
-    grid = us.Grid.from_sigmas(schedule, [schedule.shifted(float(sigma)) for sigma in even[::-1]])
-    np.testing.assert_allclose([level.t for level in grid.levels[:0:-1]], theirs.timesteps.double(), rtol=3e-7)
-    with pytest.raises(us.ModelError, match="use_dynamic_shifting"):
-        us.FlowSchedule.from_config(theirs.config)
-    ours = model(schedule)
-    *_, last = us.walk(ours.denoiser(), noise(), grid.down(), us.DDIM())
-    torch.testing.assert_close(last.x, their_walk(theirs, noise())[-1], rtol=0, atol=1e-6)
+    ours = model(us.FlowSchedule.from_config(theirs.config, tokens=4096, even=even))
+    theirs.set_timesteps(**({"sigmas": np.linspace(1.0, 1 / 28, 28)} if even else {"num_inference_steps": 28}), mu=1.15)
+    expected = their_walk(theirs, noise())[-1]
+    torch.testing.assert_close(us.sample(ours, noise(), steps=28).images, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 5, 28])

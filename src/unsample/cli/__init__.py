@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import UnsampleError
-from .catalogue import cite, methods, models
+from .catalogue import cite, inspect, methods, models
 from .comparing import compare
 from .experimenting import experiment
 from .runs import demo, diagnose, invert, reconstruct, sample
@@ -28,7 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
 )
-for _command in (invert, demo, sample, reconstruct, diagnose, compare, methods, cite, models):  # in the order of --help
+COMMANDS = (invert, demo, sample, reconstruct, diagnose, compare, methods, cite, models, inspect)
+"""In the order of --help."""
+
+for _command in COMMANDS:
     app.command()(_command)
 app.add_typer(experiment, name="experiment")
 

@@ -1,4 +1,4 @@
-"""Commands that tell what there is: methods, models, and what to cite."""
+"""Commands that tell what there is: methods, models and what one of them is, and what to cite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import typer
 
 from ..errors import ArgumentError
 from ._show import print_json, print_table
-from .options import AsJson
+from .loading import size_of
+from .options import AsJson, ImageSize, Revision
 
-__all__ = ["cite", "methods", "models"]
+__all__ = ["cite", "inspect", "methods", "models"]
 
 
 def methods(as_json: AsJson = False) -> None:
@@ -65,7 +66,7 @@ def cite(
 
 
 def models(as_json: AsJson = False) -> None:
-    """The models known by name."""
+    """The models known by name; any other diffusers directory or hub name of these families loads as well."""
     from ..models import cards
 
     known = cards().values()
@@ -74,9 +75,29 @@ def models(as_json: AsJson = False) -> None:
         return
     from ..report import Table
 
-    head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "about")
+    head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "source", "about")
     rows = (
-        (c.name, c.family, c.size, c.parameters, c.conditions, c.licence, "present" if c.present else "missing", c.about)
-        for c in known
+        (
+            *(card.name, card.family, card.size, card.parameters, card.conditions, card.licence),
+            *("present" if card.present else "missing", card.source or "bundled", card.about),
+        )
+        for card in known
     )
     print_table(Table(head, tuple(rows)))
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model of the other commands.")],
+    size: ImageSize = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a model is: states, codec, schedule, conditions, and what of its files is not used. No weights are read."""
+    from ..models import inspect_model
+    from ..report import Table
+
+    found = inspect_model(model, size=size_of(size), revision=revision)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_table(Table(("", found.name), tuple((name.replace("_", " "), text) for name, text in found.rows())))

@@ -8,22 +8,23 @@ from typing import Annotated
 import typer
 
 from ._show import print_json, print_table
-from .options import AsJson, BatchSize, Device, Forward, Limit, ModelName, Photos, Seed, SpacingOption
+from .loading import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Forward, Limit, Photos, Seed, SpacingOption
 
 __all__ = ["compare"]
 
 
+@loads_a_model
 def compare(
     paths: Photos,
+    chosen: Chosen,
     methods: Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between; or all.")] = "all",
     nfe: Annotated[int, typer.Option(help="Network evaluations on the way up, the same for every method.")] = 50,
     forward: Forward = "0,2",
     spacing: SpacingOption = None,
     seed: Seed = 0,
-    model: ModelName = "tiny-imagenet-32",
     limit: Limit = None,
     batch_size: BatchSize = 64,
-    device: Device = "auto",
     out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
         "runs/compare"
     ),
@@ -31,9 +32,8 @@ def compare(
 ) -> None:
     """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
     from .. import comparison, io
-    from .. import models as known
 
-    loaded = known.load(model, device=device)
+    loaded = chosen.load()
     found = comparison.compare(
         loaded,
         io.read_photos(paths, loaded.image_size, limit),

@@ -11,7 +11,8 @@ import typer
 
 from ..errors import ArgumentError
 from ._show import print_json, print_table
-from .options import AsJson, BatchSize, Device, ModelName, Seed
+from .loading import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Seed
 
 if TYPE_CHECKING:
     from ..experiments import Lab
@@ -46,33 +47,33 @@ def show(as_json: AsJson = False) -> None:
 
 
 @experiment.command()
+@loads_a_model
 def run(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Of `unsample experiment list`, or recipe files.")],
+    chosen: Chosen,
     size: Size = "cpu",
-    model: ModelName = "tiny-imagenet-32",
     data: Data = None,
     checkpoints: Checkpoints = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
-    device: Device = "auto",
     out: Where = OUT,
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments; samples and latents that were made before are read back."""
-    _run(ids, size, _lab(model, device, cache, data, seed, batch_size, checkpoints), out)
+    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out)
     _tell(out, ids, as_json)
 
 
 @experiment.command("all")
+@loads_a_model
 def run_all(
+    chosen: Chosen,
     size: Size = "cpu",
-    model: ModelName = "tiny-imagenet-32",
     data: Data = None,
     checkpoints: Checkpoints = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
-    device: Device = "auto",
     out: Where = OUT,
     cache: Cache = CACHE,
     as_json: AsJson = False,
@@ -81,7 +82,7 @@ def run_all(
     from ..experiments import EXPERIMENTS
 
     ids = list(EXPERIMENTS)
-    _run(ids, size, _lab(model, device, cache, data, seed, batch_size, checkpoints), out, lenient=True)
+    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, lenient=True)
     _tell(out, ids, as_json)
 
 
@@ -93,11 +94,10 @@ def report(out: Where = OUT, as_json: AsJson = False) -> None:
     _tell(out, list(EXPERIMENTS), as_json)
 
 
-def _lab(model: str, device: str, cache: Path, data: Data, *rest: Any) -> Lab:
-    from .. import models
+def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:
     from ..experiments import Lab
 
-    return Lab(models.load(model, device=device), cache, tuple(data or ()), *rest)
+    return Lab(chosen.load(), cache, tuple(data or ()), *rest)
 
 
 def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, lenient: bool = False) -> None:

@@ -15,24 +15,38 @@ __all__ = [
     "EvalAtOption",
     "Forward",
     "Guidance",
+    "ImageSize",
     "KeepOption",
     "Label",
     "Limit",
     "Method",
     "ModelName",
     "Negative",
+    "Offload",
     "Out",
     "Photos",
+    "Revision",
     "Seed",
     "SpacingOption",
     "Steps",
+    "Tiling",
+    "Variant",
 ]
 
 Photos = Annotated[
     list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs, or parquet files of pictures.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")]
-ModelName = Annotated[str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, or a hub name.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, a checkpoint file, or a hub name.")
+]
+ImageSize = Annotated[
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of the pictures, like 512x768; default: the model's own.")
+]
+Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub name.")]
+Variant = Annotated[str | None, typer.Option(help="fp16 reads the weights that are saved under that name.")]
+Offload = Annotated[bool, typer.Option("--offload", help="On the device only the network that is at work.")]
+Tiling = Annotated[bool, typer.Option("--tiling", help="The autoencoder works through large pictures in tiles.")]
 Method = Annotated[
     str,
     typer.Option(help="auto, or a name of `unsample methods`, with options: fixed-point:iterations=3 ..."),
@@ -51,9 +65,12 @@ Forward = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Noise is drawn from the seed and each picture's content.")]
 Guidance = Annotated[float, typer.Option(help="w in eps_u + w (eps_c - eps_u); 1 is conditional only.")]
-Label = Annotated[str | None, typer.Option(help="Class name or index; none is unconditional.")]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", "--prompt", help="Class name or index, or what the picture shows; by default unconditional."),
+]
 Negative = Annotated[
-    str | None, typer.Option(help="Class that guidance moves away from, in place of the unconditional; name or index.")
+    str | None, typer.Option(help="Class or prompt that guidance moves away from, in place of the unconditional.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Pictures per network call.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]

@@ -13,11 +13,11 @@ import typer
 from ..errors import ArgumentError, RunError
 from ..progress import progress_bar
 from ._show import print_json, print_table, tell
+from .loading import Chosen, loads_a_model
 from .options import (
     AsJson,
     BatchSize,
     Device,
-    Dtype,
     EvalAtOption,
     Forward,
     Guidance,
@@ -25,13 +25,14 @@ from .options import (
     Label,
     Limit,
     Method,
-    ModelName,
     Negative,
+    Offload,
     Out,
     Photos,
     Seed,
     SpacingOption,
     Steps,
+    Tiling,
 )
 
 __all__ = ["demo", "diagnose", "invert", "reconstruct", "sample"]
@@ -42,9 +43,10 @@ DEFAULT = {"--method": "auto", "--forward": "4%"}
 PAPER = {"--method": "ddim", "--forward": "4%"}
 
 
+@loads_a_model
 def invert(
     paths: Photos,
-    model: ModelName = "tiny-imagenet-32",
+    chosen: Chosen,
     method: Method = DEFAULT["--method"],
     eval_at: EvalAtOption = None,
     steps: Steps = 50,
@@ -55,8 +57,6 @@ def invert(
     guidance: Guidance = 1.0,
     label: Label = None,
     batch_size: BatchSize = 16,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
     keep: KeepOption = "latent",
     limit: Limit = None,
     out: Out = None,
@@ -70,7 +70,7 @@ def invert(
         limit,
         out,
         as_json,
-        load={"source": model, "device": device, "dtype": dtype},
+        chosen,
         method=way["--method"],
         eval_at=eval_at,
         steps=steps,
@@ -80,7 +80,6 @@ def invert(
         guidance=guidance,
         label=label,
         batch_size=batch_size,
-        dtype=dtype,
         keep=keep,
     )
 
@@ -100,7 +99,7 @@ def demo(
         None,
         out,
         as_json,
-        load={},
+        Chosen(),
         method="ddim",
         steps=steps,
         forward=_starts(forward),
@@ -108,8 +107,9 @@ def demo(
     )
 
 
+@loads_a_model
 def sample(
-    model: ModelName = "tiny-imagenet-32",
+    chosen: Chosen,
     count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
     steps: Steps = 50,
     spacing: SpacingOption = None,
@@ -118,16 +118,14 @@ def sample(
     label: Label = None,
     negative: Negative = None,
     batch_size: BatchSize = 16,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Pictures from true noise."""
-    from .. import jobs, models
+    from .. import jobs
     from ..settings import SampleSettings
 
-    loaded = models.load(model, device=device, dtype=dtype)
+    loaded = chosen.load()
     settings = SampleSettings.of(
         loaded,
         count=count,
@@ -138,7 +136,8 @@ def sample(
         label=label,
         negative=negative,
         batch_size=batch_size,
-        dtype=dtype,
+        dtype=chosen.dtype,
+        origin=chosen.origin,
     )
     with progress_bar("sampling") as on_step:
         run = jobs.sample_images(loaded, settings, _place(out, "sample", settings), on_step)
@@ -150,10 +149,15 @@ def reconstruct(
     forward: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
     steps: Annotated[int | None, typer.Option(help="Moves down; default is as many as went up.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Default is the run's.")] = None,
-    label: Annotated[str | None, typer.Option(help="Default is the run's; `none` for unconditional.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", "--prompt", help="Default is the run's; `none` for unconditional.")
+    ] = None,
     negative: Negative = None,
     batch_size: BatchSize = 16,
+    model: Annotated[str | None, typer.Option(help="Where the run's model is now, if it was moved.")] = None,
     device: Device = "auto",
+    offload: Offload = False,
+    tiling: Tiling = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -161,10 +165,10 @@ def reconstruct(
 
     What the method stored besides the latents is used, unless --steps asks for another grid.
     """
-    from .. import jobs, models
+    from .. import jobs
     from ..results import starts_of, way_back
     from ..settings import SampleSettings
-    from ..store import Run
+    from ..store import Origin, Run
     from ..stored import Stored
 
     source = Run.load(run)
@@ -175,7 +179,11 @@ def reconstruct(
     tensors = source.tensors()
     latents = tensors[f"latent.{start}"]
     made: Any = source.manifest.settings
-    loaded = models.load(made["model"], device=device, dtype=made["dtype"])
+    origin = source.manifest.origin or Origin(source=made["model"])
+    chosen = Chosen(model or origin.source, device=device, dtype=made["dtype"], offload=offload, tiling=tiling)
+    if model is not None:
+        origin = origin.model_copy(update={"source": chosen.origin.source, "revision": None})
+    loaded = chosen.loaded(origin)
     if loaded.digest != made["model_digest"]:
         raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
     moves = steps or made["steps"]
@@ -191,6 +199,7 @@ def reconstruct(
         seed=made["seed"],
         batch_size=batch_size,
         dtype=made["dtype"],
+        origin=origin,
         method=method,
         source=f"{start} of {_digest(source.manifest.model_dump_json(include={'settings', 'items'}))}",
     )
@@ -217,16 +226,15 @@ def diagnose(
 
 
 def _invert(
-    places: Sequence[str | Path], limit: int | None, out: Path | None, as_json: bool, *, load: dict[str, Any], **settings: Any
+    places: Sequence[str | Path], limit: int | None, out: Path | None, as_json: bool, chosen: Chosen, **settings: Any
 ) -> None:
     from .. import io, jobs
-    from .. import models as known
     from ..report import sentences
     from ..results import table_of
     from ..settings import InvertSettings
 
-    loaded = known.load(**load)
-    checked = InvertSettings.of(loaded, **settings)
+    loaded = chosen.load()
+    checked = InvertSettings.of(loaded, dtype=chosen.dtype, origin=chosen.origin, **settings)
     photos = io.read_photos(places, loaded.image_size, limit)
     for photo in photos:
         for note in photo.notes:

@@ -40,6 +40,7 @@ def diagnose(
     *,
     images: Images | None = None,
     reconstruction: Images | None = None,
+    codec: Images | None = None,
     noise: Noise | None = None,
     seed: int = 0,
     null_draws: int = 8,
@@ -51,6 +52,7 @@ def diagnose(
         images: [B, 3, H, W] in [-1, 1], what was inverted. Splits the statistics into plain and other areas; at a size other
             than the latent's, the areas are resized to it.
         reconstruction: As `images`, which it needs: adds MAE (in units of [-1, 1]), PSNR and SSIM.
+        codec: As `images`, what encoding and decoding alone make of them: adds its PSNR, the bound of any reconstruction's.
         noise: As `latent`, what the images were sampled from: adds the error of the latent, and the triangle's angle at it if
             images have the latent's shape. Their null is another draw of noise in the latent's place.
         seed: Of the bootstrap and of the noise of the null.
@@ -68,6 +70,8 @@ def diagnose(
     'needs at least 32 images, given 8'
     """
     _check(latent, images, reconstruction, noise)
+    if codec is not None and reconstruction is None:
+        raise ArgumentError("codec: expected with images and a reconstruction, which it bounds; pass them as well")
     areas = _areas(latent, images)
     rows = [*_latent_rows(latent, areas, seed, null_draws), *_shape_rows(latent, seed), patch_row(latent, seed)]
     if noise is not None:
@@ -78,6 +82,10 @@ def diagnose(
         rows.append(_mean_row("plain fraction", plain.double().mean((1, 2)), seed, note="of the images' pixels"))
         if reconstruction is not None:
             rows += _fidelity_rows(images, reconstruction, plain, seed)
+            if codec is not None:
+                check_same_shape(images, codec, ("images", "codec"))
+                bound = fidelity.psnr(images, codec)
+                rows.append(_mean_row("PSNR of the codec", bound, seed, note="dB, of encoding and decoding alone"))
     return Diagnosis(len(latent), tuple(rows))
 
 

@@ -1,6 +1,8 @@
 """Models from outside. Only this package imports a library of networks, and only when a model is loaded."""
 
+from .cards import Card, cards
 from .classifier import Classifier, load_classifier
-from .registry import Card, cards, load
+from .inspection import Inspection, inspect_model
+from .registry import load
 
-__all__ = ["Card", "Classifier", "cards", "load", "load_classifier"]
+__all__ = ["Card", "Classifier", "Inspection", "cards", "inspect_model", "load", "load_classifier"]

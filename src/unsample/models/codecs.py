@@ -61,9 +61,9 @@ def _wide(vae: Any) -> Iterator[None]:
     """Half precision overflows in some autoencoders: for the time being, float32."""
     narrow = vae.dtype == torch.float16
     if narrow:
-        vae.to(torch.float32)
+        vae.float()  # diffusers warns of every to(dtype)
     try:
         yield
     finally:
         if narrow:
-            vae.to(torch.float16)
+            vae.half()

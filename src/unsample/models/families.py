@@ -17,7 +17,7 @@ import torch
 from ..errors import ArgumentError, ModelError
 from ..model import Model
 
-__all__ = ["FAMILIES", "Family", "digest_of", "family_of", "from_pipeline", "sizes"]
+__all__ = ["FAMILIES", "OPTIONAL", "Family", "digest_of", "family_of", "from_pipeline", "sizes", "whole"]
 
 Size = tuple[int, int]
 
@@ -43,6 +43,9 @@ class Family:
         adapter: Callable[[Any, Size | None], Model] = import_module(f".{self.module}", __package__).adapt
         return adapter(pipeline, size)
 
+
+OPTIONAL = ("tokenizer_3", "text_encoder_3")
+"""Parts that a pipeline works without; they are None."""
 
 FAMILIES = (
     Family("pixel U-Net", "pixel", ("unet", "scheduler"), ("DDPMPipeline", "DDIMPipeline")),
@@ -106,6 +109,20 @@ def family_of(pipeline: str) -> Family:
     )
 
 
+def whole(pipeline: Any) -> Any:
+    """`pipeline`, if it has all parts that an inversion needs.
+
+    Raises:
+        ModelError: A part is missing or None, or the class of the pipeline is not known.
+    """
+    family = family_of(type(pipeline).__name__)
+    parts = getattr(pipeline, "components", {})
+    lacking = [part for part in family.parts if parts.get(part) is None and part not in OPTIONAL]
+    if lacking:
+        raise ModelError(f"{type(pipeline).__name__} lacks {', '.join(lacking)}: expected a whole pipeline of {family.name}")
+    return pipeline
+
+
 def from_pipeline(pipeline: Any, *, size: Size | None = None, name: str = "", digest: str = "") -> Model:
     """The model of a live diffusers pipeline, which shares its networks and stays as it is.
 
@@ -120,9 +137,6 @@ def from_pipeline(pipeline: Any, *, size: Size | None = None, name: str = "", di
         ArgumentError: A size that the model cannot take.
     """
     family = family_of(type(pipeline).__name__)
-    lacking = [part for part in family.parts if part not in pipeline.components]
-    if lacking:
-        raise ModelError(f"{type(pipeline).__name__} lacks {', '.join(lacking)}: expected a whole pipeline of {family.name}")
     model = family.adapt(pipeline, size)
     return replace(
         model,
@@ -151,10 +165,10 @@ HASHED = 2**16
 """Of tensors larger than 2^22 values so many are hashed, evenly spaced: hashing billions takes minutes."""
 
 
-def digest_of(module: torch.nn.Module) -> str:
-    """A name for a network's exact weights, 12 hexadecimal digits; "" for a network without any (on the meta device)."""
+def digest_of(*modules: torch.nn.Module) -> str:
+    """A name for the exact weights of networks, 12 hexadecimal digits; "" for networks without any (on the meta device)."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(module.state_dict().items()):
+    for key, tensor in (entry for module in modules for entry in sorted(module.state_dict().items())):
         if tensor.is_meta:
             return ""
         flat = tensor.detach().flatten()

@@ -18,16 +18,20 @@ def one_at_a_time(networks: Sequence[torch.nn.Module], device: torch.device) -> 
     """
     from accelerate.hooks import ModelHook, add_hook_to_module
 
+    at_work: set[torch.nn.Module] = set()
+
     class Turn(ModelHook):  # type: ignore[misc]
         execution_device = device  # where diffusers looks for the place of a prompt's tokens
 
         def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            for other in networks:
-                if other is not module:
-                    other.to("cpu")
-            module.to(device)
+            if module not in at_work:  # even a move to where it is takes milliseconds
+                at_work.clear()
+                for other in networks:
+                    if other is not module:
+                        other.to("cpu")
+                at_work.add(module.to(device))
             return args, kwargs
 
     for network in networks:
         network.to("cpu")
-        add_hook_to_module(network, Turn(), append=True)
+        add_hook_to_module(network, Turn())

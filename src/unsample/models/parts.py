@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from .families import OPTIONAL
 
-__all__ = ["read_index", "read_pipeline"]
+__all__ = ["quiet", "read_index", "read_pipeline"]
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -69,9 +71,9 @@ def read_pipeline(
     """
     import diffusers
 
-    kind = getattr(diffusers, index["_class_name"])
     read = {}
-    with _quiet():
+    with quiet():
+        kind = getattr(diffusers, index["_class_name"])
         for part in parts:
             if weights or not part.startswith(("text_encoder", "tokenizer")):
                 read[part] = _part(path, part, index, dtype, variant, weights)
@@ -84,17 +86,20 @@ def read_pipeline(
         }
         if "requires_safety_checker" in expected:
             given["requires_safety_checker"] = False
-        return kind(**absent, **given, **read)
+        try:
+            return kind(**absent, **given, **read)
+        except Exception as error:
+            raise _damaged(path / "model_index.json", f"expected the settings of a {kind.__name__}", error) from None
 
 
 def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, variant: str | None, weights: bool) -> Any:
     entry = index.get(name)
+    if name in OPTIONAL and entry == [None, None]:
+        return None
     if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
         raise ModelError(f"{path} lacks its part {name}: model_index.json says {entry!r}; save the whole pipeline")
     kind = _class(path, name, *entry)
-    folder = path / name
-    if not folder.is_dir():
-        raise ModelError(f"{path} lacks the folder {name}/ that its model_index.json names; save or download it again")
+    folder = _folder(path, name)
     if not issubclass(kind, torch.nn.Module):
         try:
             return kind.from_pretrained(folder, local_files_only=True)
@@ -113,7 +118,7 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
             use_safetensors=True,
             variant=variant,
             local_files_only=True,
-            low_cpu_mem_usage=False,
+            low_cpu_mem_usage=True,
             output_loading_info=True,
         )
     except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
@@ -124,21 +129,37 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
     return part.eval().requires_grad_(False)
 
 
+def _folder(path: Path, part: str) -> Path:
+    """Its own folder, or, in the oldest pipelines of one network alone, that of the pipeline."""
+    if (path / part).is_dir():
+        return path / part
+    if part in ("unet", "scheduler") and (path / f"{'scheduler_' if part == 'scheduler' else ''}config.json").is_file():
+        return path
+    raise ModelError(f"{path} lacks the folder {part}/ that its model_index.json names; save or download it again")
+
+
 def _class(path: Path, part: str, library: str, name: str) -> type[Any]:
-    if library == "diffusers":
-        import diffusers as source
-    elif library == "transformers":
-        import transformers as source
-    else:
+    """The class of a part; only such as the part can be, for others may run code that comes with a model."""
+    import diffusers
+    import transformers
+
+    if library not in ("diffusers", "transformers"):
         raise ModelError(
             f"model_index.json of {path} takes {part} from {library!r}: expected diffusers or transformers; "
             "code that comes with a model is never run"
         )
+    bases = {
+        "scheduler": diffusers.SchedulerMixin,
+        "tokenizer": transformers.PreTrainedTokenizerBase,
+        "text_encoder": transformers.PreTrainedModel,
+    }
+    base = bases.get(part.rstrip("_23"), diffusers.ModelMixin)
+    source = diffusers if library == "diffusers" else transformers
     kind = getattr(source, name, None)
-    if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+    if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ModelError(
-            f"model_index.json of {path} names the unknown class {library}.{name} for {part}: "
-            f"expected one of the installed {library} {source.__version__}; a newer one may know it"
+            f"model_index.json of {path} names {library}.{name} for {part}: expected a {base.__name__} of the installed "
+            f"{library} {source.__version__}; a newer one may have it"
         )
     return kind
 
@@ -175,8 +196,8 @@ def _damaged(folder: Path, expected: str, error: Exception) -> ModelError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither library's log nor its progress bars while parts are read: what matters is raised."""
+def quiet() -> Iterator[None]:
+    """Neither library's log, warnings of age nor progress bars while parts are read: what matters is raised."""
     from diffusers.utils import logging as diffusers_logging
 
     loggers = [diffusers_logging]
@@ -192,7 +213,9 @@ def _quiet() -> Iterator[None]:
         logger.set_verbosity_error()
         logger.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of configs that diffusers finds old
+            yield
     finally:
         for logger, verbosity, bar in zip(loggers, before, bars, strict=True):
             logger.set_verbosity(verbosity)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
 from ..model import Model
 from .codecs import AutoencoderCodec
 from .families import sizes
@@ -39,7 +40,13 @@ class TextUNet:
 
 
 def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
-    """The model of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`."""
+    """The model of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+
+    Raises:
+        ModelError: XL's refiner, a consistency model, an autoencoder with a scale for each channel, or a network whose input
+            is more than the state.
+    """
+    _check(pipeline)
     unet, codec = pipeline.unet, AutoencoderCodec.of(pipeline.vae)
     channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
     own = unet.config.sample_size
@@ -53,6 +60,18 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
         conditioner=PromptConditioner(_xl(pipeline, height, width) if is_xl else _encoder(pipeline)),
         **sampler_of(pipeline.scheduler),
     )
+
+
+def _check(pipeline: Any) -> None:
+    """Refuse what would be sampled wrongly without a word."""
+    refused = {
+        "is XL's refiner, which is told a score of beauty": pipeline.config.get("requires_aesthetics_score"),
+        "is a consistency model, which is told its guidance": pipeline.unet.config.get("time_cond_proj_dim") is not None,
+        "has an autoencoder with a scale for each channel": pipeline.vae.config.get("latents_mean") is not None,
+    }
+    for what, found in refused.items():
+        if found:
+            raise ModelError(f"{type(pipeline).__name__} {what}: expected a base model of Stable Diffusion 1, 2 or XL")
 
 
 def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:

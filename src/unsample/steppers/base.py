@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..grid import Step
+from ..prediction import to_velocity
+from ..transfer import transfer
 
-__all__ = ["HasCost", "Moved", "Steered", "Stepper", "evaluations_on", "is_reversible"]
+__all__ = ["HasCost", "Moved", "Steered", "Stepper", "ask_ahead", "evaluations_on", "is_reversible"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,27 @@ class Steered(Stepper, Protocol):
 
     def steer(self, denoiser: Denoiser, noise: Tensor) -> Denoiser:
         """What is asked instead of `denoiser` on the way up."""
+
+
+def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = None) -> Tensor:
+    """The eps to move `x` by: the network's answer at `step.dst` of the state that `eps` leads to, or, without it, of `x`.
+
+    On the straight path of a flow model the velocity of the answer is kept instead of its eps. Near the noisy end eps is the
+    state itself, whatever the network says, so that x would hardly move and any state would solve the implicit equation.
+
+    >>> import torch
+    >>> from unsample import Level, to_eps
+    >>> step = Step(Level(1, 250, 0.75, 0.25), Level(2, 1000, 2**-26, 1 - 2**-26))
+    >>> x = torch.zeros(1)
+    >>> transfer(x, ask_ahead(lambda x, level: to_eps(torch.full_like(x, 2), x, level, "flow"), x, step), step)
+    tensor([1.5000])
+    """
+    state = x if eps is None else transfer(x, eps, step)
+    answer = denoiser(state, step.dst)
+    if not step.dst.is_straight:
+        return answer
+    velocity = to_velocity(answer, state, step.dst)
+    return (x + step.src.alpha * velocity) / (step.src.alpha + step.src.sigma)
 
 
 def is_reversible(method: Stepper) -> bool:

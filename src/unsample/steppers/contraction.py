@@ -26,10 +26,14 @@ __all__ = ["ContractionAware", "contraction"]
 def contraction(step: Step) -> float:
     """The share q = 1 - 1/r of the error that one fixed-point iteration of a move up leaves in plain areas.
 
+    On the straight path of a flow model, where velocities are iterated, r = sigma_dst / sigma_src.
+
     >>> from unsample import Level
     >>> contraction(Step(Level(1, 0, 0.8, 0.2), Level(2, 9, 0.8, 0.4)))
     0.5
     """
+    if step.dst.is_straight:
+        return 1.0 - step.src.sigma / step.dst.sigma
     return 1.0 - step.src.ratio / step.dst.ratio if step.dst.ratio > 0 else 0.0
 
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import UnknownNameError
 from ..grid import Step
-from ..schedule import Level
 from ..transfer import transfer
-from .base import Moved, Stepper, is_reversible
+from .base import Moved, Stepper, ask_ahead, is_reversible
 
 __all__ = ["DDIM", "EvalAt", "sampler_for"]
 
@@ -60,13 +59,13 @@ class DDIM:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
         """One evaluation, one transfer."""
-        eps = denoiser(x, self._level(step))
-        return Moved(step, transfer(x, eps, step, self.clip), eps)
-
-    def _level(self, step: Step) -> Level:
         if not step.is_up or self.eval_at == "source":
-            return step.src
-        return step.dst if self.eval_at == "target" else replace(step.src, t=step.dst.t)
+            eps = denoiser(x, step.src)
+        elif self.eval_at == "target":
+            eps = ask_ahead(denoiser, x, step)
+        else:
+            eps = denoiser(x, replace(step.src, t=step.dst.t))
+        return Moved(step, transfer(x, eps, step, self.clip), eps)
 
 
 def sampler_for(method: Stepper) -> Stepper:

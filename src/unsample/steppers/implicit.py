@@ -22,7 +22,7 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import Step
 from ..transfer import transfer
-from .base import Moved
+from .base import Moved, ask_ahead
 from .ddim import DDIM
 
 __all__ = ["Anderson", "AveragedFixedPoint", "DampedFixedPoint", "FixedPoint", "residual_of", "solve"]
@@ -50,9 +50,9 @@ def solve(denoiser: Denoiser, x: Tensor, step: Step, iterations: int, update: Up
     """
     if not step.is_up:
         return DDIM().step(denoiser, x, step)
-    eps, residual = denoiser(x, step.dst), None
+    eps, residual = ask_ahead(denoiser, x, step), None
     for _ in range(iterations):
-        answer = denoiser(transfer(x, eps, step), step.dst)
+        answer = ask_ahead(denoiser, x, step, eps)
         residual = residual_of(eps, answer, step)
         eps = update(eps, answer, residual)
     return Moved(step, transfer(x, eps, step), eps, residual=residual)
@@ -149,7 +149,8 @@ class AveragedFixedPoint:
 class DampedFixedPoint:
     """u <- u - rho (S(u) - x), S the sampler's own move down (Hong et al. 2024, order 1); 1 + iterations evaluations a move.
 
-    As u - f(u) = (a_dst/a_src) (S(u) - x), this is `FixedPoint` relaxed by rho a_src/a_dst. It also converges where f' has
+    As u - f(u) = (a_dst/a_src) (S(u) - x), this is `FixedPoint` relaxed by rho a_src/a_dst; on the straight path of a flow
+    model u - f(u) = S(u) - x, and it is relaxed by rho. It also converges where f' has
     eigenvalues below -1; where it has none below 0, it is slower than `FixedPoint`. The paper iterates up to 500 times, after
     20 of warm-up, until S(u) - x is small; here the number is fixed. The residual is that before the last update.
 
@@ -185,7 +186,8 @@ class DampedFixedPoint:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
         """1 + iterations evaluations up, one down."""
-        rho = torch.full((len(x),), self.rho * step.src.alpha / step.dst.alpha, dtype=x.dtype, device=x.device)
+        scale = 1.0 if step.dst.is_straight else step.src.alpha / step.dst.alpha
+        rho = torch.full((len(x),), self.rho * scale, dtype=x.dtype, device=x.device)
         lowest, waited = torch.full_like(rho, torch.inf), torch.zeros_like(rho)
 
         def update(eps: Tensor, answer: Tensor, residual: Tensor) -> Tensor:

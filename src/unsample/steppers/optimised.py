@@ -16,7 +16,7 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import Step
 from ..transfer import transfer
-from .base import Moved
+from .base import Moved, ask_ahead
 from .ddim import DDIM
 from .implicit import FixedPoint, at_least, per_item, residual_of
 
@@ -63,12 +63,12 @@ class GradientDescent:
         """1 + iterations evaluations and iterations backward passes up, one evaluation down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        eps = denoiser(x, step.dst).detach().clone().requires_grad_()
+        eps = ask_ahead(denoiser, x, step).detach().clone().requires_grad_()
         best, lowest = eps.detach().clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         adam = torch.optim.Adam([eps], lr=self.rate)
         for _ in range(self.iterations):
             with torch.enable_grad():
-                answer = denoiser(transfer(x, eps, step), step.dst)
+                answer = ask_ahead(denoiser, x, step, eps)
                 error = (eps - answer).square().flatten(1).mean(1).sum()
                 (eps.grad,) = torch.autograd.grad(error, eps)
             residual = residual_of(eps.detach(), answer.detach(), step)

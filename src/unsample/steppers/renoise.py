@@ -18,7 +18,7 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import Step
 from ..transfer import transfer
-from .base import Moved
+from .base import Moved, ask_ahead
 from .ddim import DDIM
 from .implicit import at_least, residual_of
 
@@ -167,10 +167,10 @@ class ReNoise:
         """1 + iterations evaluations up, one down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        eps = answer = denoiser(x, step.dst)
+        eps = answer = ask_ahead(denoiser, x, step)
         window = [answer] if self.average[0] == 0 else []
         for i in range(1, self.iterations + 1):
-            eps, answer = answer, denoiser(transfer(x, answer, step), step.dst)
+            eps, answer = answer, ask_ahead(denoiser, x, step, answer)
             window += [answer] if self.average[0] <= i < self.average[1] else []
         mean = sum(window[1:], window[0]) / len(window)
         if self.divergence or self.correlation:

@@ -1,0 +1,78 @@
+"""Models known by name: what is said of each, and where its weights are if they are here.
+
+One comes with this package. The others are on the Hugging Face hub, or files that their authors publish; either kind may also
+lie in the folder that the environment variable UNSAMPLE_MODELS names.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+__all__ = ["FOLDER", "Card", "cached", "cards"]
+
+FOLDER = "UNSAMPLE_MODELS"
+"""The environment variable with a folder of models: `NAME/` in diffusers layout, or a published file under its own name."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `unsample models` says of a model.
+
+    Attributes:
+        name: What it is called here.
+        family: One of `unsample.models.families`.
+        size: Height and width of its images.
+        parameters: Of the network that denoises.
+        conditions: What it can be told.
+        licence: Of the weights.
+        about: Who made it, and what to know.
+        source: A hub name "owner/model", or the name of the published file; "" for one that comes with this package.
+    """
+
+    name: str
+    family: str
+    size: str
+    parameters: str
+    conditions: str
+    licence: str
+    about: str
+    source: str = ""
+
+    @property
+    def path(self) -> Path | None:
+        """The directory or file of its weights: bundled, in the folder of `FOLDER`, or a file in the current one."""
+        if not self.source:
+            places = [Path(str(resources.files(__package__) / "weights" / self.name))]
+        else:
+            folders = [Path(folder).expanduser() for folder in (os.environ.get(FOLDER),) if folder]
+            places = [folder / (self.name if self.on_hub else self.source) for folder in folders]
+            places += [] if self.on_hub else [Path(self.source)]
+        return next((place for place in places if place.is_file() or (place / "model_index.json").is_file()), None)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it comes from the Hugging Face hub."""
+        return "/" in self.source
+
+    @property
+    def present(self) -> bool:
+        """Whether its weights are on this machine."""
+        return self.path is not None or (self.on_hub and cached(self.source))
+
+
+def cards() -> dict[str, Card]:
+    """The models known by name."""
+    text = (resources.files(__package__) / "cards.toml").read_text()
+    return {name: Card(name=name, **entry) for name, entry in tomllib.loads(text).items()}
+
+
+def cached(source: str) -> bool:
+    """Whether the hub's cache holds the weights of `source`, "owner/model": its index, and safetensors beside it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(source, "model_index.json")
+    return isinstance(index, str) and any(Path(index).parent.rglob("*.safetensors"))

@@ -1,0 +1,162 @@
+"""Latent diffusion with a vector-quantised codec: reference, diffusers' own LDMPipeline with DDIMScheduler, random weights."""
+
+import json
+import re
+
+import pytest
+import torch
+from diffusers import LDMPipeline, UNet2DModel, VQModel
+
+import unsample as us
+
+from . import tiny
+from .agreement import STEPS, leads_back, load, same
+
+
+def quantised(blocks=(8, 16), **config):
+    """A VQ autoencoder with few codes, far enough apart to tell, and a state of three channels."""
+    torch.manual_seed(4)
+    vqvae = VQModel(
+        block_out_channels=blocks,
+        down_block_types=("DownEncoderBlock2D",) * len(blocks),
+        up_block_types=("UpDecoderBlock2D",) * len(blocks),
+        norm_num_groups=4,
+        num_vq_embeddings=16,
+        **config,
+    ).eval()
+    torch.nn.init.normal_(vqvae.quantize.embedding.weight)
+    return vqvae
+
+
+def latent_diffusion(vqvae=None, scheduler=None, **unet):
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        **{
+            "sample_size": 8,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+            "attention_head_dim": 8,
+            "norm_num_groups": 4,
+            **unet,
+        }
+    ).eval()
+    pipeline = LDMPipeline(vqvae=vqvae or quantised(), unet=network, scheduler=scheduler or tiny.ddim())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def images(model, count=2):
+    return torch.rand((count, 3, *model.image_size), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("size", [None, (16, 24)])
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (STEPS, {}),
+        (STEPS, {"prediction_type": "v_prediction", "beta_schedule": "linear"}),
+        (8, {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}),  # DDIMScheduler leaves other such grids
+        (STEPS, {"prediction_type": "sample", "set_alpha_to_one": True, "steps_offset": 0}),
+    ],
+)
+def test_sample_is_the_pipelines_own(tmp_path, monkeypatch, steps, options, size):
+    """The pipeline draws noise of its own size only, and so is handed noise."""
+    pipeline = latent_diffusion(scheduler=tiny.ddim(**options))
+    model = load(pipeline, tmp_path, size=size)
+    assert model.image_size == (size or (16, 16))
+    noise = us.draw_noise(model, 2, seed=1)
+    tiny.starting_from(noise, monkeypatch, pipeline)
+    theirs = pipeline(batch_size=2, num_inference_steps=steps, output_type="np").images
+    same(us.sample(model, noise, steps=steps).images, torch.from_numpy(theirs).permute(0, 3, 1, 2))
+
+
+def test_the_pipelines_own_seed(tmp_path):
+    """The same noise by the same generator, nothing patched."""
+    pipeline = latent_diffusion()
+    model = load(pipeline, tmp_path)
+    theirs = pipeline(2, torch.Generator().manual_seed(5), num_inference_steps=STEPS, output_type="np").images
+    noise = torch.randn((2, *model.shape), generator=torch.Generator().manual_seed(5))
+    same(us.sample(model, noise, steps=STEPS).images, torch.from_numpy(theirs).permute(0, 3, 1, 2))
+
+
+def test_there_and_back(tmp_path):
+    leads_back(load(latent_diffusion(), tmp_path))
+
+
+@pytest.mark.parametrize("size", [(16, 18), (2, 16)])
+def test_sizes_that_the_network_cannot_halve_are_refused(size):
+    with pytest.raises(us.ArgumentError, match=r"multiples of 4$"):
+        us.load(latent_diffusion(), size=size)
+
+
+def test_items_do_not_depend_on_their_batch():
+    model = us.load(latent_diffusion())
+    noise = us.draw_noise(model, 3, seed=2)
+    together, apart = (us.sample(model, noise, steps=STEPS, batch_size=size).images for size in (3, 1))
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({}, 2),
+        ({"blocks": (8, 8, 16), "scaling_factor": 1.0}, 4),
+        ({"blocks": (32, 32), "latent_channels": 4, "vq_embed_dim": 4, "norm_type": "spatial"}, 2),
+        ({"latent_channels": 6, "vq_embed_dim": 2}, 2),
+    ],
+)
+def test_codec(config, scale):
+    """Reference: the autoencoder's own parts and its own forward pass."""
+    vqvae = quantised(**config)
+    channels = config.get("vq_embed_dim", 3)
+    model = us.load(latent_diffusion(vqvae, in_channels=channels, out_channels=channels))
+    assert model.codec.scale == scale
+    assert model.image_size == (8 * scale, 8 * scale)
+    pictures = images(model)
+    with torch.no_grad():
+        latents, back = vqvae.quant_conv(vqvae.encoder(pictures)), vqvae(pictures).sample
+        encoded = model.codec.encode(pictures)
+        assert encoded.shape == (2, *model.shape)
+        torch.testing.assert_close(encoded, latents * vqvae.config.scaling_factor)
+        torch.testing.assert_close(model.codec.decode(encoded), back)
+        assert float(back.std()) > 1e-3
+        assert float((vqvae.decode(latents, force_not_quantize=True).sample - back).std()) > 1e-3, "quantised when decoded"
+
+
+def test_a_codec_without_a_factor_is_noted(tmp_path):
+    """A config as old as that of CompVis/ldm-celebahq-256; its reference is what diffusers reads."""
+    stated = load(latent_diffusion(), tmp_path)
+    assert stated.notes == ()
+    file = tmp_path / "vqvae" / "config.json"
+    config = json.loads(file.read_text())
+    del config["scaling_factor"]
+    file.write_text(json.dumps(config))
+    model = us.load(str(tmp_path), device="cpu")
+    assert model.codec.factor == LDMPipeline.from_pretrained(tmp_path).vqvae.config.scaling_factor == 0.18215
+    assert len(model.notes) == 1
+    assert re.search("states no scaling_factor", model.notes[0])
+
+
+def test_it_takes_no_condition():
+    model = us.load(latent_diffusion())
+    with pytest.raises(us.ArgumentError, match="takes no condition"):
+        us.sample(model, us.draw_noise(model, 1), steps=2, condition=1)
+
+
+def test_reduced_precision_and_offload(tmp_path):
+    """Reference: the same model whole and in float32; eps of a bfloat16 network differs by its rounding."""
+    pipeline = latent_diffusion()
+    model, offloaded, narrow = (
+        load(pipeline, tmp_path, **settings) for settings in ({}, {"offload": True}, {"dtype": "bfloat16"})
+    )
+    pictures = images(model)
+    latents = model.codec.encode(pictures)
+    torch.testing.assert_close(narrow.codec.encode(pictures), latents)  # the codec stays float32
+    settings = {"steps": 3, "start": us.FromImage()}
+    exact = us.invert(model, pictures, **settings).latent
+    torch.testing.assert_close(us.invert(offloaded, pictures, **settings).latent, exact)
+    rounded = us.invert(narrow, pictures, **settings).latent
+    assert rounded.dtype == torch.float32
+    assert 0 < float((rounded - exact).std() / exact.std()) < 0.05

@@ -1,0 +1,178 @@
+"""Stable Diffusion XL: reference, diffusers' own pipeline with its DDIMScheduler, from random weights."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+
+import unsample as us
+
+from . import tiny
+from .agreement import STEPS, leads_back, load, same
+from .test_stable_diffusion import QUICK
+
+WIDTH, TIME = 16, 8
+"""Of a text encoder, and of each of the six numbers that say size and crop."""
+
+
+def stable_diffusion_xl(scheduler=None, *, zeros=True, **unet):
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2),
+            "cross_attention_dim": 2 * WIDTH,
+            "attention_head_dim": (2, 4),
+            "norm_num_groups": 4,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": TIME,
+            "projection_class_embeddings_input_dim": WIDTH + 6 * TIME,
+            **unet,
+        }
+    ).eval()
+    pipeline = StableDiffusionXLPipeline(
+        vae=tiny.autoencoder(),
+        text_encoder=tiny.clip_encoder(WIDTH),
+        text_encoder_2=tiny.clip_encoder(WIDTH, projection=WIDTH),
+        tokenizer=tiny.clip_tokenizer(),
+        tokenizer_2=tiny.clip_tokenizer(),
+        unet=network,
+        scheduler=scheduler or tiny.ddim(),
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def theirs(pipeline, noise, prompts, guidance=1.0, **settings):
+    return pipeline(
+        list(prompts),
+        latents=noise,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        output_type="pt",
+        **settings,
+    ).images
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("size", [None, (16, 24)])
+def test_sample_is_the_pipelines_own(tmp_path, zeros, guidance, size):
+    """Reference: the pipeline's call. Without a prompt it guides away from zeros, or from ""."""
+    pipeline = stable_diffusion_xl(zeros=zeros)
+    model = load(pipeline, tmp_path, size=size)
+    height, width = model.image_size
+    noise = us.draw_noise(model, 2, seed=1)
+    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
+    same(ours, theirs(pipeline, noise, tiny.PROMPTS, guidance, height=height, width=width))
+
+
+def test_an_empty_prompt_is_encoded_like_any_other():
+    """Reference: the pipeline's call with "", which its zeros stand for only where no prompt is given."""
+    pipeline = stable_diffusion_xl(zeros=True)
+    model = us.load(pipeline)
+    noise = us.draw_noise(model, 2)
+    same(us.sample(model, noise, steps=STEPS, condition="").images, theirs(pipeline, noise, ["", ""]))
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_no_prompt_is_the_pipelines_unconditional(zeros):
+    """Reference: the pipeline's call with the embeddings that its encode_prompt gives for no negative prompt."""
+    pipeline = stable_diffusion_xl(zeros=zeros)
+    model = us.load(pipeline)
+    noise = us.draw_noise(model, 2)
+    _, tokens, _, pooled = pipeline.encode_prompt("any", negative_prompt=None)
+    assert bool((tokens == 0).all() and (pooled == 0).all()) == zeros
+    images = pipeline(
+        prompt_embeds=tokens.repeat(2, 1, 1),
+        pooled_prompt_embeds=pooled.repeat(2, 1),
+        latents=noise,
+        num_inference_steps=STEPS,
+        guidance_scale=1.0,
+        output_type="pt",
+    ).images
+    same(us.sample(model, noise, steps=STEPS).images, images)
+
+
+def test_a_negative_prompt_is_the_pipelines():
+    """Reference: the pipeline's call with negative_prompt."""
+    pipeline = stable_diffusion_xl()
+    model = us.load(pipeline)
+    noise = us.draw_noise(model, 2)
+    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0, negative="ugly").images
+    same(ours, theirs(pipeline, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_the_image_to_image_class_gives_the_same_model(zeros):
+    pipeline = stable_diffusion_xl(zeros=zeros)
+    parts = {"force_zeros_for_empty_prompt": zeros, "add_watermarker": False}
+    other = us.load(StableDiffusionXLImg2ImgPipeline(**pipeline.components, **parts), size=(24, 16))
+    model = us.load(pipeline, size=(24, 16))
+    assert (model.shape, model.image_size, model.family) == ((4, 12, 8), (24, 16), "Stable Diffusion XL")
+    noise = us.draw_noise(model, 2)
+    settings = {"steps": STEPS, "condition": tiny.PROMPTS, "guidance": 3.0}
+    assert torch.equal(us.sample(other, noise, **settings).images, us.sample(model, noise, **settings).images)
+
+
+def test_the_network_is_told_its_own_size():
+    """A picture of another size would be told of as cropped or enlarged: the answer depends on it."""
+    pipeline = stable_diffusion_xl()
+    told = []
+    pipeline.unet.register_forward_pre_hook(
+        lambda _module, _args, named: told.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+    model = us.load(pipeline, size=(16, 32))
+    us.sample(model, us.draw_noise(model, 1), steps=1, condition="a cat")
+    assert told[0].tolist() == [[16, 32, 0, 0, 16, 32]]
+
+
+def test_clipping_is_noted_and_not_applied(tmp_path):
+    """Reference: the pipeline's call with clip_sample False; with True it gives other images, for what is cut off is lost.
+
+    The pipelines of Stable Diffusion 1 and 2 themselves turn clip_sample off.
+    """
+    pipeline = stable_diffusion_xl(tiny.ddim(clip_sample=True))
+    model = load(pipeline, tmp_path)
+    assert model.notes == ("the scheduler's clip_sample is ignored: what it clips cannot be undone",)
+    noise = us.draw_noise(model, 2)
+    clipped = theirs(pipeline, noise, tiny.PROMPTS)
+    pipeline.scheduler = tiny.ddim(clip_sample=False)
+    whole = theirs(pipeline, noise, tiny.PROMPTS)
+    assert float((clipped - whole).abs().max()) > 0.01
+    same(us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS).images, whole)
+
+
+def test_the_refiner_is_refused():
+    parts = stable_diffusion_xl().components
+    refiner = StableDiffusionXLImg2ImgPipeline(**parts, requires_aesthetics_score=True, add_watermarker=False)
+    with pytest.raises(us.errors.ModelError, match="refiner"):
+        us.load(refiner)
+
+
+def test_an_autoencoder_with_a_scale_for_each_channel_is_refused():
+    pipeline = stable_diffusion_xl()
+    pipeline.vae.register_to_config(latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    with pytest.raises(us.errors.ModelError, match="a scale for each channel"):
+        us.load(pipeline)
+
+
+def test_null_text_is_refused():
+    """Its embeddings would be one tensor; XL is told several."""
+    model = us.load(stable_diffusion_xl())
+    images = torch.zeros(1, 3, 16, 16)
+    pivots = us.invert(model, images, steps=4, condition="a cat", keep=us.Keep("states"))
+    with pytest.raises(us.errors.ArgumentError, match="no embedding of a condition"):
+        us.null_text(model, images, pivots, condition="a cat", guidance=3.0)
+
+
+def test_there_and_back(tmp_path):
+    """With v-prediction, whose fixed point needs fewer iterations."""
+    quick = {**QUICK, "transformer_layers_per_block": 1, "attention_head_dim": 2}
+    leads_back(load(stable_diffusion_xl(tiny.ddim(prediction_type="v_prediction"), **quick), tmp_path), tiny.PROMPTS)
