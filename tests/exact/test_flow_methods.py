@@ -9,6 +9,7 @@ import torch
 from scipy.integrate import quad
 
 import unsample as us
+from unsample.methods import METHODS as METHODS_BY_NAME
 from unsample.models.analytic import gaussian, mixture
 from unsample.prediction import to_velocity
 from unsample.steppers.flow import Controlled, FireFlow, RFSolver
@@ -383,3 +384,17 @@ def test_ddim_at_the_target_time_moves_to_the_noisy_end():
     for got, (t, to) in zip(states(us.DDIM(), grid.up(), flow_model().denoiser(), x), pairwise(times), strict=True):
         x = x + (to - t) * velocity(x, to)
         torch.testing.assert_close(got, x, rtol=0, atol=1e-6)
+
+
+AS_FAR = {"edit-friendly": 1.5, "cyclediffusion": 1.5, "ledits++": 1.5, "rf-inversion": 1.5, "easyinv": 0.2}
+"""Mean distance to the noise (1.13 between two draws) of methods whose latents are draws, pulled to one, or held back."""
+
+
+@pytest.mark.parametrize("name", METHODS_BY_NAME)
+def test_every_method_reaches_the_noise_of_a_flow_model(name):
+    """Reference: the noise that 200 steps sampled, for an exact Gaussian; up to t = 1, where S is 2^26."""
+    model = gaussian(us.FlowSchedule(shift=3.0), np.geomspace(0.05, 1, 16).tolist(), shape=(1, 4, 4))
+    noise = us.draw_noise(model, 8, dtype=torch.float64)
+    images = us.sample(model, noise, steps=200).images
+    found = us.invert(model, images, steps=28, method=METHODS_BY_NAME[name](), start=us.FromImage()).latent
+    assert float((found - noise).abs().mean()) < AS_FAR.get(name, 0.12)

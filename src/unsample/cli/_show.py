@@ -27,12 +27,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def print_table(table: Any) -> None:
-    """A `report.Table`, as wide as the terminal; 200 columns in a file or pipe."""
+def print_table(table: Any, *, words: bool = False) -> None:
+    """A `report.Table`, as wide as the terminal; 200 columns in a file or pipe. Numbers are flush right, words left."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     rich_table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, name in enumerate(table.head):
-        rich_table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        rich_table.add_column(name, justify="left" if words or index == 0 else "right", overflow="fold")
     for row in table.rows:
         rich_table.add_row(*map(Text, row))
     console.print(rich_table)

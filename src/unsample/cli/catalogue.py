@@ -83,7 +83,7 @@ def models(as_json: AsJson = False) -> None:
         )
         for card in known
     )
-    print_table(Table(head, tuple(rows)))
+    print_table(Table(head, tuple(rows)), words=True)
 
 
 def inspect(
@@ -100,4 +100,4 @@ def inspect(
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(Table(("", found.name), tuple((name.replace("_", " "), text) for name, text in found.rows())))
+        print_table(Table(("", found.name), tuple((name.replace("_", " "), text) for name, text in found.rows())), words=True)

@@ -118,8 +118,10 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
         return path.stem, path
     if path.exists():
         raise ModelError(f"expected a directory in diffusers layout, given the file {name}; give the directory it is in")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if "/" not in name:
         raise UnknownNameError("model", name, known)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"expected a model's directory, given {name}: there is no such directory")
     return name, _download(name, revision, variant, weights)
 
 

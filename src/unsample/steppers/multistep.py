@@ -28,7 +28,7 @@ from .base import Moved
 
 __all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver", "Variable"]
 
-Variable = Literal["ratio", "flow", "log-snr"]
+Variable = Literal["auto", "ratio", "flow", "log-snr"]
 Solver = Literal["midpoint", "heun"]
 Memory = tuple[tuple[Level, Tensor], ...]
 """Levels asked at and the answers there, newest first."""
@@ -46,17 +46,18 @@ class AdamsBashforth:
 
     Attributes:
         order: 2 or 3.
-        variable: In what the answers are taken as a polynomial. `ratio`: eps in S. `flow`: the direction w = eps - x0 in
-            tau = sigma / (alpha + sigma), along which d(x / (alpha + sigma)) = w dtau; for a flow model its velocity in t.
+        variable: In what the answers are taken as a polynomial. `auto`: `ratio` on a table, `flow` on a flow model.
+            `ratio`: eps in S. `flow`: the direction w = eps - x0 in tau = sigma / (alpha + sigma), along which
+            d(x / (alpha + sigma)) = w dtau; for a flow model its velocity in t.
             `log-snr`: eps in log S, integrated exactly against dS; a move from or to a level without noise is DDIM's. A level
             of almost no signal (flow models, zero terminal SNR) is far away in S and log S: only `flow` extrapolates into it.
 
     >>> AdamsBashforth()
-    AdamsBashforth(order=2, variable='ratio')
+    AdamsBashforth(order=2, variable='auto')
     """
 
     order: Literal[2, 3] = 2
-    variable: Variable = "ratio"
+    variable: Variable = "auto"
 
     def __post_init__(self) -> None:
         if self.order not in (2, 3):
@@ -74,21 +75,27 @@ class AdamsBashforth:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
         """One evaluation at the source."""
-        eps = denoiser(x, step.src)
-        if self.variable == "log-snr" and step.src.sigma == 0:
+        eps, variable = denoiser(x, step.src), self._variable(step)
+        if variable == "log-snr" and step.src.sigma == 0:
             return Moved(step, transfer(x, eps, step), eps, state)
-        answer = to_velocity(eps, x, step.src) if self.variable == "flow" else eps
+        answer = to_velocity(eps, x, step.src) if variable == "flow" else eps
         memory = _remember(step.src, answer, state, self.order)
         if len(memory) > 1:
             eps = self._mean_eps(x, step, memory)
         return Moved(step, transfer(x, eps, step), eps, memory)
 
+    def _variable(self, step: Step) -> Variable:
+        if self.variable != "auto":
+            return self.variable
+        return "flow" if step.src.is_straight or step.dst.is_straight else "ratio"
+
     def _mean_eps(self, x: Tensor, step: Step, memory: Memory) -> Tensor:
         """The eps of the move, from two or three answers."""
-        if self.variable == "flow":
+        variable = self._variable(step)
+        if variable == "flow":
             mean = _mean([level.tau for level, _ in memory], memory, *_moments(step.dst.tau - step.src.tau))
             return to_eps(mean, x, step.src, "flow")
-        if self.variable == "ratio":
+        if variable == "ratio":
             return _mean([level.ratio for level, _ in memory], memory, *_moments(step.dst.ratio - step.src.ratio))
         if step.dst.sigma == 0:
             return memory[0][1]

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import Step
+from ..prediction import to_eps, to_velocity
 from ..schedule import Level
 from ..transfer import transfer
 from .base import Moved
@@ -145,7 +146,8 @@ class OBELM:
     """O-BELM, the most accurate of the two-step formulas that can be run both ways (Wang et al. 2024).
 
     One evaluation a move, at x. With h = S_dst - S_src and g = S_src - S_before, for x over alpha:
-    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps; solved for x_before it is the same formula.
+    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps; solved for x_before it is the same formula. On a flow model,
+    whose last S is without bound, it is that for x in t, with the velocity.
 
     >>> OBELM().order, OBELM().evaluations(10)
     (2, 10)
@@ -175,8 +177,13 @@ class OBELM:
             return Moved(step, transfer(x, eps, step), eps, state)
         if state:
             before, level = state[0], _level(state)
-            h, g = step.dst.ratio - src.ratio, src.ratio - level.ratio
-            eps = h / g**2 * (before / level.alpha - x / src.alpha) + (1 + h / g) * eps
+            if step.dst.is_straight or src.is_straight:
+                h, g = step.dst.sigma - src.sigma, src.sigma - level.sigma
+                velocity = h / g**2 * (before - x) + (1 + h / g) * to_velocity(eps, x, src)
+                eps = to_eps(velocity, x, src, "flow")
+            else:
+                h, g = step.dst.ratio - src.ratio, src.ratio - level.ratio
+                eps = h / g**2 * (before / level.alpha - x / src.alpha) + (1 + h / g) * eps
         return Moved(step, transfer(x, eps, step), eps, _pair(x, src))
 
 
