@@ -348,6 +348,12 @@ def test_a_text_encoder_without_some_of_its_weights(text_copy):
     refused(text_copy, "do not fit its config.json at .*q_proj.weight")
 
 
+def test_a_text_encoder_may_come_with_the_rest_of_its_model(text_copy):
+    file = text_copy / "text_encoder" / "model.safetensors"
+    save_file({**load_file(file), "lm_head.weight": torch.zeros(3, 3)}, file, metadata={"format": "pt"})
+    assert us.load(str(text_copy), device="cpu").family == "Stable Diffusion"
+
+
 @pytest.mark.parametrize(
     ("file", "changes"),
     [

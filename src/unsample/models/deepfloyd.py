@@ -22,7 +22,7 @@ __all__ = ["adapt", "cleaning"]
 
 UNCLEANED = (
     "the pipeline's cleaning of prompts is left out, as the pipeline itself does without beautifulsoup4 and ftfy: "
-    "install both for the prompts it was trained on"
+    "install both (unsample[text]) for the prompts it was trained on"
 )
 
 

@@ -123,8 +123,11 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
         )
     except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
         raise _damaged(folder, f"expected config.json of a {kind.__name__} and its weights in safetensors", error) from None
-    astray = [str(key) for keys in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[keys]]
-    if astray:  # these would be left at random
+    wrong = ["missing_keys", "mismatched_keys"]  # these would be left at random
+    if not name.startswith("text_encoder"):  # which may come with the rest of the model it is a part of
+        wrong.append("unexpected_keys")
+    astray = [str(key) for keys in wrong for key in loading[keys]]
+    if astray:
         raise ModelError(f"cannot load {folder}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
     return part.eval().requires_grad_(False)
 
