@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from .codec import Codec, PixelCodec
 from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
 from .diagnostics import Diagnosis, diagnose
+from .editing import Edit, Variations, edit, variations
+from .editors import Edited, MasaCtrl, PromptToPrompt, StyleAligned, edit_attention
 from .errors import (
     ArgumentError,
     DivergenceError,
@@ -28,6 +30,7 @@ from .errors import (
     UnsampleError,
 )
 from .grid import Grid, Step
+from .interpolation import Interpolation, corners, interpolate, slerp
 from .inversion import Reconstruction
 from .io import load_images
 from .methods import parse_method
@@ -71,16 +74,20 @@ __all__ = [
     "Denoiser",
     "Diagnosis",
     "DivergenceError",
+    "Edit",
+    "Edited",
     "FlowSchedule",
     "ForwardNoise",
     "FromImage",
     "Grid",
     "Guided",
     "ImageError",
+    "Interpolation",
     "ItemNoise",
     "Keep",
     "Level",
     "LookAhead",
+    "MasaCtrl",
     "Model",
     "ModelError",
     "Moved",
@@ -89,6 +96,7 @@ __all__ = [
     "NullText",
     "PixelCodec",
     "PlainNoise",
+    "PromptToPrompt",
     "Reconstruction",
     "Recorded",
     "Replayed",
@@ -99,12 +107,18 @@ __all__ = [
     "Step",
     "Stepper",
     "Stored",
+    "StyleAligned",
     "Trajectory",
     "UnknownNameError",
     "UnsampleError",
+    "Variations",
     "compare",
+    "corners",
     "diagnose",
     "draw_noise",
+    "edit",
+    "edit_attention",
+    "interpolate",
     "invert",
     "load",
     "load_images",
@@ -112,8 +126,10 @@ __all__ = [
     "parse_method",
     "reconstruct",
     "sample",
+    "slerp",
     "to_eps",
     "to_x0",
     "transfer",
+    "variations",
     "walk",
 ]

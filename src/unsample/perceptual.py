@@ -283,7 +283,7 @@ def _package(name: str) -> Iterator[Any]:
         raise ModelError(f"{name}: its weights could not be loaded ({reason}); connect once, or copy them here") from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _network(name: str, weights: str, device: torch.device) -> Any:
     with _package(name) as package:
         if name == "lpips":

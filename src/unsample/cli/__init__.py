@@ -15,7 +15,9 @@ import typer
 from ..errors import UnsampleError
 from .catalogue import cite, inspect, methods, models
 from .comparing import compare
+from .editing import edit, variations
 from .experimenting import experiment
+from .interpolating import interpolate
 from .runs import demo, diagnose, invert, reconstruct, sample
 
 __all__ = ["app", "main"]
@@ -28,7 +30,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
 )
-COMMANDS = (invert, demo, sample, reconstruct, diagnose, compare, methods, cite, models, inspect)
+COMMANDS = (
+    invert,
+    demo,
+    sample,
+    reconstruct,
+    edit,
+    variations,
+    interpolate,
+    diagnose,
+    compare,
+    methods,
+    cite,
+    models,
+    inspect,
+)
 """In the order of --help."""
 
 for _command in COMMANDS:

@@ -14,9 +14,11 @@ from ..errors import ArgumentError, UnknownNameError
 from .assignment import AssignmentOf
 from .conventions import Conventions
 from .correlation import Correlation
+from .editing import Editing
 from .findings import Findings
 from .forward_start import ForwardStart
 from .guidance import Guidance
+from .interpolation import Ways
 from .lab import Lab
 from .line import Line
 from .normality import Normality
@@ -29,6 +31,7 @@ from .steps import Steps
 from .swap import Swap
 from .training import Training
 from .triangle import TriangleOf
+from .varied import StochasticEditing
 
 __all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Recipe", "recipe"]
 
@@ -57,6 +60,9 @@ EXPERIMENTS: dict[str, type[Any]] = {
     "E8": StepError,
     "E9": Swap,
     "E10": ForwardStart,
+    "E11": Ways,
+    "E12": Editing,
+    "E13": StochasticEditing,
     "E14": PriorMethods,
     "E15": AssignmentOf,
     "E16": Training,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class PromptConditioner:
 
     Attributes:
         encode: A prompt, or None, to its embedding, a batch of one.
+        tokenizer: What cuts prompts into tokens, for editors that compare them; of several, the first.
 
     >>> conditioner = PromptConditioner(lambda prompt: torch.full((1, 2), float(len(prompt or ""))))
     >>> conditioner(["cat", None], torch.device("cpu"))
@@ -34,6 +36,7 @@ class PromptConditioner:
     """
 
     encode: Callable[[str | None], Embedding] = field(repr=False)
+    tokenizer: Any = field(default=None, repr=False)
     _kept: dict[str | None, Embedding] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, conditions: Sequence[Condition], device: torch.device) -> Embedding:

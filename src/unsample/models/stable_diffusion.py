@@ -57,7 +57,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
         network=TextUNet(unet, channels),
         shape=(channels, height // codec.scale, width // codec.scale),
         codec=codec,
-        conditioner=PromptConditioner(_xl(pipeline, height, width) if is_xl else _encoder(pipeline)),
+        conditioner=PromptConditioner(_xl(pipeline, height, width) if is_xl else _encoder(pipeline), pipeline.tokenizer),
         **sampler_of(pipeline.scheduler),
     )
 

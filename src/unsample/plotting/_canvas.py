@@ -27,9 +27,9 @@ def blank(width: float, height: float) -> tuple[Any, Any]:
     return figure, FigureCanvasAgg(figure)
 
 
-def panels(rows: int, columns: int, scale: float = 1.25) -> tuple[Any, Any, Any]:
+def panels(rows: int, columns: int, scale: float = 1.25, margin: float = 1.1) -> tuple[Any, Any, Any]:
     """A figure of bare panels for pictures, its axes [rows, columns], and its canvas."""
-    figure, canvas = blank(scale * columns + 0.4, scale * rows + 1.1)
+    figure, canvas = blank(scale * columns + 0.4, scale * rows + margin)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     for axis in axes.ravel():
         bare(axis)

@@ -1,0 +1,232 @@
+"""What the commands `edit` and `variations` do: pictures or a run in, a resumable run directory out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import io
+from ..editing import Variations, edit, read_mask, variations
+from ..editing.edits import turning_level
+from ..errors import ArgumentError, RunError
+from ..model import Model
+from ..plotting.edits import edit_sheet
+from ..results import starts_of, way_back
+from ..sampling import OnStep, batches
+from ..settings import InvertSettings
+from ..starts import parse_start
+from ..store import Item, Origin, Part, Run, slug
+from ..trajectory import Trajectory
+from .loading import Chosen
+from .runs import _digest
+
+__all__ = ["Edits", "Work", "mask_of", "of_pictures", "of_run", "varied"]
+
+NONE, AUTO = "none", "auto"
+
+COSTS = ("up", "reconstruction", "mask", "edit")
+"""Network evaluations per picture: the last two of each edit."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pictures, a model, and how they are, or were, inverted."""
+
+    model: Model
+    inversion: InvertSettings
+    items: Sequence[Item]
+    pixels: Tensor
+    settings: Mapping[str, Any]
+    there: Trajectory | None = None
+
+    def open(self, command: str, out: Path | None) -> Run:
+        """The run directory, new or resumed."""
+        settings = {**self.inversion.model_dump(mode="json"), **self.settings}
+        key = _digest(json.dumps(settings, sort_keys=True), *(item.id for item in self.items))
+        place = out or Path("runs") / f"{command}-{key}"
+        return Run.open(place, command, settings, self.items, self.inversion.origin)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Arguments of `edit` and `variations` alike."""
+        return {"grid": self.inversion.grid(self.model), "method": self.inversion.inversion()}
+
+    def batches(self) -> list[slice]:
+        """Rows that are worked on together."""
+        return list(batches(len(self.items), self.inversion.batch_size))
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A run of `edit`."""
+
+    work: Work
+    to: Sequence[str | None]
+    guidance: float
+    strength: float
+    mask: Tensor | str | None
+    seeds: int
+
+    def run(self, out: Path | None, on_step: OnStep) -> Run:
+        """Every batch from every draw, then the pictures and their sheet."""
+        own = parse_start(self.work.inversion.forward[-1]) if self.work.there is None else None
+        turning_level(self.strength, self.work.inversion.grid(self.work.model), own)  # refused before any work
+        run, first = self.work.open("edit", out), self.work.inversion.seed
+        if run.complete:
+            return run
+        draws, rows = range(first, first + self.seeds), self.work.batches()
+        tensors: dict[str, Tensor] = {"images": self.work.pixels}
+        seconds = 0.0
+        for seed in draws:
+            parts = []
+            for each in rows:
+                parts.append(_part(run, f"{seed}.{each.start:06d}", partial(self._batch, each, seed)))
+                on_step((seed - first) * len(self.work.items) + min(each.stop, len(self.work.items)), self.total)
+            tensors |= {f"{name}.{seed}": torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+            seconds += sum(part.seconds for part in parts)
+        self._draw(run, tensors, draws)
+        spent = torch.stack([tensors[f"nfe.{seed}"].amax(0) for seed in draws]).amax(0).tolist()
+        run.finish(tensors, {"nfe": dict(zip(COSTS, spent, strict=True)), "seconds": round(seconds, 3)})
+        return run
+
+    @property
+    def total(self) -> int:
+        """Pictures to invert."""
+        return self.seeds * len(self.work.items)
+
+    def _batch(self, rows: slice, seed: int) -> dict[str, Tensor]:
+        """One inversion of each picture, its reconstruction, and an edit for each target."""
+        work, label = self.work, self.work.inversion.label
+        images: Any = work.pixels[rows] if work.there is None else work.there.take(torch.arange(len(work.items))[rows])
+        everywhere = None if self.mask is None else torch.ones(work.model.image_size)  # keeps the pivots
+        shared = {**work.shared, "source": label, "strength": self.strength, "seed": seed}
+        shared["items"] = [item.id for item in work.items[rows]]
+        start = parse_start(work.inversion.forward[-1])
+        back = edit(work.model, images, to=label, guidance=1.0, mask=everywhere, start=start, **shared)
+        made = [
+            edit(work.model, back.trajectory, to=name, guidance=self.guidance, mask=self.mask, **shared) for name in self.to
+        ]
+        spent = (back.nfe_up, back.nfe_down, max(one.nfe_mask for one in made), max(one.nfe_down for one in made))
+        tensors = {"reconstruction": back.images, "nfe": torch.tensor([spent]).expand(len(back.images), -1)}
+        tensors |= {f"edit{i}": one.images for i, one in enumerate(made)}
+        return tensors | {f"mask{i}": one.mask for i, one in enumerate(made) if one.mask is not None}
+
+    def _draw(self, run: Run, tensors: Mapping[str, Tensor], draws: Sequence[int]) -> None:
+        columns = {"picture": tensors["images"], "reconstruction": tensors[f"reconstruction.{draws[0]}"]}
+        for i, name in enumerate(self.to):
+            for seed in draws:
+                drawn = f"\nseed {seed}" if len(draws) > 1 else ""
+                columns[f"{name or NONE}{drawn}"] = tensors[f"edit{i}.{seed}"]
+                folder = f"edits/{i}-{slug(name or NONE)}" + (f"/seed-{seed}" if len(draws) > 1 else "")
+                _pictures(run, folder, tensors[f"edit{i}.{seed}"])
+        run.write("overview.png", edit_sheet([item.name for item in self.work.items], columns))
+
+
+def varied(work: Work, seeds: int, strength: float | None, out: Path | None, on_step: OnStep) -> Run:
+    """A run of `variations`."""
+    start, grid = parse_start(work.inversion.forward[-1]), work.inversion.grid(work.model)
+    turning_level(start.index(grid) / grid.steps if strength is None else strength, grid, start)  # refused before any work
+    run, first = work.open("variations", out), work.inversion.seed
+    if run.complete:
+        return run
+
+    def batch(rows: slice) -> dict[str, Tensor]:
+        more: dict[str, Any] = {"condition": work.inversion.label, "strength": strength, **work.shared}
+        more |= {"items": [item.id for item in work.items[rows]], "start": start}
+        made = variations(work.model, work.pixels[rows], seeds=range(first, first + seeds), **more)
+        return {"images": made.images, "distances": made.distances, "nfe": torch.full((len(made.images),), made.nfe)}
+
+    parts = []
+    for rows in work.batches():
+        parts.append(_part(run, f"{rows.start:06d}", partial(batch, rows)))
+        on_step(min(rows.stop, len(work.items)), len(work.items))
+    found = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("images", "distances", "nfe")}
+    nfe = int(found["nfe"].max())
+    nearest = Variations(found["images"], found["distances"], nfe).nearest_first
+    for i in range(seeds):
+        _pictures(run, f"variations/seed-{first + i}", found["images"][:, i])
+    titles = {f"{i + 1} of {seeds}": nearest[:, i] for i in range(seeds)}
+    notes = [[f"{value:.3f}" for value in row.sort().values.tolist()] for row in found["distances"]]
+    run.write("overview.png", edit_sheet([item.name for item in work.items], {"picture": work.pixels, **titles}, notes))
+    tensors = {"images": work.pixels, "variations": found["images"], "distances": found["distances"]}
+    run.finish(tensors, {"nfe": {"variation": nfe}, "seconds": round(sum(part.seconds for part in parts), 3)})
+    return run
+
+
+def of_pictures(places: Sequence[str], chosen: Chosen, limit: int | None, **settings: Any) -> Work:
+    model = chosen.load()
+    inversion = InvertSettings.of(model, dtype=chosen.dtype, origin=chosen.origin, **settings)
+    photos = io.read_photos(places, model.image_size, limit)
+    sizes = [photo.original for photo in photos]
+    items = [
+        Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
+        for photo, (width, height) in zip(photos, sizes, strict=True)
+    ]
+    return Work(model, inversion, items, torch.stack([photo.pixels for photo in photos]), {})
+
+
+def of_run(place: Path, chosen: Chosen, forward: str | None, strength: float, masked: bool) -> Work:
+    """The inversions of a run of `invert`, with the states that it kept where they are needed."""
+    source = Run.load(place)
+    starts = starts_of(source)
+    start = starts[-1] if forward is None else forward
+    if start not in starts:
+        raise ArgumentError(f"--forward: the run in {place} has the starts {', '.join(starts)}, not {start}")
+    tensors, made = source.tensors(), source.manifest.settings
+    origin = source.manifest.origin or Origin(source=str(made["model"]))
+    model = replace(chosen, dtype=str(made["dtype"])).loaded(origin)
+    if model.digest != made["model_digest"]:
+        raise RunError(f"the run in {place} was made with other weights of {made['model']!r}; invert again with these")
+    inversion = InvertSettings.model_validate({**made, "forward": (start,)}).model_copy(update={"origin": origin})
+    if inversion.guidance != 1:
+        raise ArgumentError(
+            f"the run in {place} was inverted with guidance {inversion.guidance:g}: editing takes one of guidance 1"
+        )
+    whole = Trajectory(tensors[f"latent.{start}"], 0, inversion.steps, 0, stored=way_back(source, tensors, start)[1])
+    if masked or strength < 1:
+        files = [
+            source.path / "trajectories" / f"{slug(start)}.{rows.start:06d}.safetensors"
+            for rows in batches(len(whole), inversion.batch_size)
+        ]
+        if inversion.keep not in ("states", "all"):
+            raise ArgumentError(
+                f"the run in {place} kept no states, which --mask and --strength need: invert with --keep states"
+            )
+        kept = Trajectory.cat([Trajectory.load(file) for file in files]).states
+        clean = [
+            model.codec.encode(tensors["images"][rows].to(model.device)) for rows in batches(len(whole), inversion.batch_size)
+        ]
+        whole = replace(whole, states={**kept, 0: torch.cat(clean).cpu()})
+    settings = {"reuses": _digest(source.manifest.model_dump_json(include={"settings", "items"}))}
+    return Work(model, inversion, source.manifest.items, tensors["images"], settings, whole)
+
+
+def mask_of(mask: str | None, model: Model) -> tuple[Tensor | str | None, str | None]:
+    """A mask, and what the manifest says of it."""
+    if mask is None or mask == AUTO:
+        return mask, mask
+    area = read_mask(mask, model.image_size)
+    return area, _digest(repr(area.tolist()))
+
+
+def _part(run: Run, key: str, make: Callable[[], Mapping[str, Tensor]]) -> Part:
+    """A batch: read back if it was finished before, made and stored otherwise."""
+    stored = run.stored(key)
+    if stored is not None:
+        return stored
+    began = time.perf_counter()
+    tensors = {name: tensor.cpu() for name, tensor in make().items()}
+    return run.store(key, Part(tensors, int(tensors["nfe"].max()), time.perf_counter() - began))
+
+
+def _pictures(run: Run, folder: str, images: Tensor) -> None:
+    for index, (item, image) in enumerate(zip(run.manifest.items, images, strict=True)):
+        run.write(f"{folder}/{index:04d}-{slug(Path(item.name).stem)}.png", io.png_bytes(image))

@@ -1,0 +1,124 @@
+"""The commands that make other pictures of photographs: `edit` and `variations`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError
+from ..progress import progress_bar
+from ._show import tell
+from .loading import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Label, Limit, Out, SpacingOption
+from .runs import DEFAULT
+
+if TYPE_CHECKING:
+    from ..store import Run
+
+__all__ = ["edit", "variations"]
+
+Own = "of a run: its own"
+
+Places = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs; or one run of `unsample invert`.")
+]
+Targets = Annotated[
+    list[str], typer.Option("--to", help="Class or prompt to edit towards; may be given again; `none` is no one.")
+]
+From = Annotated[str | None, typer.Option("--from", help=f"Class or prompt of the pictures as they are; {Own}.")]
+GuidanceOption = Annotated[float, typer.Option(help="w in eps_from + w (eps_to - eps_from) on the way down.")]
+Strength = Annotated[float, typer.Option(help="Share of the moves that is walked, 0 to 1; less stays closer to the picture.")]
+MaskOption = Annotated[
+    str | None, typer.Option("--mask", help="Grey picture, white where the picture may change; or auto (DiffEdit).")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Draws of the start's noise, each with a way of its own.")]
+MethodOption = Annotated[str | None, typer.Option("--method", help=f"As for `unsample invert`; {Own}.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", help=f"Moves from one end of the grid to the other (50); {Own}.")]
+Forward = Annotated[str | None, typer.Option("--forward", help="Forward start (4%); of a run: which of its starts.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help=f"Of the start's noise (0); {Own}.")]
+
+
+@loads_a_model
+def edit(
+    paths: Places,
+    chosen: Chosen,
+    to: Targets,
+    source: From = None,
+    guidance: GuidanceOption = 3.0,
+    strength: Strength = 1.0,
+    mask: MaskOption = None,
+    seeds: Seeds = 1,
+    method: MethodOption = None,
+    steps: StepsOption = None,
+    spacing: SpacingOption = None,
+    forward: Forward = None,
+    seed: SeedOption = None,
+    batch_size: BatchSize = 16,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Invert pictures as what they are, and sample them as something else; each beside its reconstruction."""
+    from ._edits import NONE, Edits, mask_of, of_pictures, of_run
+
+    own = {"--from": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
+    if len(paths) == 1 and (Path(paths[0]) / "manifest.json").is_file():
+        given = [option for option, value in own.items() if value is not None]
+        if given or seeds > 1:
+            raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
+        work = of_run(Path(paths[0]), chosen, forward, strength, mask is not None)
+    else:
+        settings = {"method": method or DEFAULT["--method"], "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
+        settings |= {"forward": (forward or DEFAULT["--forward"],), "label": source, "batch_size": batch_size}
+        work = of_pictures(paths, chosen, limit, **settings)
+    work = replace(work, settings={"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, **work.settings})
+    wanted = [None if name == NONE else name for name in to]
+    if len(set(to)) < len(to):
+        raise ArgumentError(f"--to: expected different targets, given {', '.join(to)}")
+    for name in wanted:  # refused before any work
+        work.model.denoiser([name], guidance, None if work.model.distilled else [work.inversion.label])
+    area, told = mask_of(mask, work.model)
+    job = Edits(replace(work, settings={**work.settings, "mask": told}), wanted, guidance, strength, area, seeds)
+    with progress_bar(f"editing {len(work.items)} pictures") as on_step:
+        run = job.run(out, on_step)
+    _tell(run, as_json)
+
+
+@loads_a_model
+def variations(
+    paths: Places,
+    chosen: Chosen,
+    seeds: Seeds = 8,
+    forward: Annotated[str, typer.Option("--forward", help="Forward start: 2, 10%, sigma=0.3; more differs more.")] = "10%",
+    label: Label = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Share of the moves after which to turn around; default: at the forward start.")
+    ] = None,
+    method: MethodOption = None,
+    steps: Annotated[int, typer.Option(help="Moves from one end of the grid to the other.")] = 50,
+    spacing: SpacingOption = None,
+    seed: Annotated[int, typer.Option(help="The first of the draws.")] = 0,
+    batch_size: BatchSize = 16,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """The same pictures from several draws of forward noise, those nearest to the picture first."""
+    from ._edits import of_pictures, varied
+
+    settings = {"method": method or DEFAULT["--method"], "steps": steps, "spacing": spacing, "seed": seed}
+    work = of_pictures(paths, chosen, limit, forward=(forward,), label=label, batch_size=batch_size, **settings)
+    work = replace(work, settings={"seeds": seeds, "strength": strength, **work.settings})
+    with progress_bar(f"varying {len(work.items)} pictures") as on_step:
+        run = varied(work, seeds, strength, out, on_step)
+    _tell(run, as_json)
+
+
+def _tell(run: Run, as_json: bool) -> None:
+    spent: Any = run.manifest.results["nfe"]
+    if not as_json:
+        print("network evaluations per picture: " + ", ".join(f"{name} {count}" for name, count in spent.items()))
+    tell(run.path, as_json, run.manifest.model_dump(), "overview.png")

@@ -1,0 +1,300 @@
+"""Editing by attention: a source and its targets walk down side by side, and the targets attend as the source does.
+
+`edit_attention` takes one of three editors: `MasaCtrl`, `StyleAligned` and `PromptToPrompt`. An editor is its options; bound
+to prompts and layers it is an `Edit`, which says where it acts and what attention becomes there (`models/attention.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .denoiser import Counted
+from .errors import ArgumentError, DivergenceError, UnknownNameError
+from .grid import Grid
+from .model import Condition, Model
+from .models.attention import Edit, Layer, Moment, edited, layers_of, unet_of, watched
+from .models.attention_edits import Heads, injected, mutual, shared
+from .models.attention_words import aligned, one_to_one, weighed
+from .sampling import OnStep, counter
+from .steppers import DDIM, Moved, Stepper
+from .steppers.stochastic import Stochastic
+from .trajectory import Trajectory
+from .walk import walk
+
+__all__ = ["Edited", "Editor", "MasaCtrl", "PromptToPrompt", "StyleAligned", "edit_attention"]
+
+Kind = Literal["replace", "refine", "reweight"]
+
+
+@runtime_checkable
+class Editor(Protocol):
+    """Options of an editor."""
+
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+        """The edit for these prompts, the source's first."""
+
+
+@dataclass(frozen=True)
+class MasaCtrl:
+    """Mutual self-attention (Cao et al. 2023): the targets' queries find their keys and values in the source.
+
+    What is seen stays the source's, where and how it is seen follows the target's prompt. Both branches of guidance.
+
+    Attributes:
+        from_step: Moves from the noisy end that are left alone.
+        from_layer: Self-attention layers that are left alone, in the order the network runs them. Stable Diffusion 1 and 2
+            have 16, of which 7 lie before the decoder; XL has 70, and 34 before it.
+    """
+
+    from_step: int = 4
+    from_layer: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.from_step, self.from_layer) < 0:
+            raise ArgumentError(f"steps and layers are counted from 0, given {self}")
+
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+        """Itself, if the network has such a layer."""
+        count = sum(not layer.is_cross for layer in layers)
+        if self.from_layer >= count:
+            raise ArgumentError(f"from_layer={self.from_layer}: this network has self-attention layers 0..{count - 1}")
+        return self
+
+    def acts(self, layer: Layer, moment: Moment, cells: int) -> bool:
+        """In self-attention, from a step and a layer on."""
+        return not layer.is_cross and moment.step >= self.from_step and layer.index >= self.from_layer
+
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
+        """To the source."""
+        return mutual(heads)
+
+
+@dataclass(frozen=True)
+class StyleAligned:
+    """Shared self-attention (Hertz et al. 2024): the targets attend to the source's cells and to their own.
+
+    Pictures of different things in the source's style. At every step, in both branches of guidance.
+
+    Attributes:
+        share: Of the self-attention layers, spread evenly over the network; 0 is none.
+        adain: Give the targets' queries and keys the source's mean and deviation.
+        scale: Multiplies the scores with the source's cells; below 1 they are told apart less.
+        shift: Added to those scores; log 2 counts each of these cells twice, negative numbers count them for less.
+    """
+
+    share: float = 1.0
+    adain: bool = True
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        _shares(share=self.share)
+
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+        """Itself."""
+        return self
+
+    def acts(self, layer: Layer, moment: Moment, cells: int) -> bool:
+        """In so many of the self-attention layers, rounded."""
+        wanted = round(self.share * layer.count)
+        return not layer.is_cross and (layer.index + 1) * wanted // layer.count > layer.index * wanted // layer.count
+
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
+        """To the source and themselves."""
+        return shared(heads, normalise=self.adain, scale=self.scale, shift=self.shift)
+
+
+@dataclass(frozen=True)
+class PromptToPrompt:
+    """Injected attention maps (Hertz et al. 2023): the targets keep where the source's words were seen.
+
+    In the conditional branch alone; what guidance moves away from is left as it is.
+
+    Attributes:
+        kind: `replace` takes the source's maps token by token, of prompts of as many tokens; `refine` takes those of the
+            tokens that both prompts have; `reweight` is `replace` with the maps of some `words` made stronger or weaker.
+        cross_until: Share of the moves, from the noisy end, with the source's cross-attention maps.
+        self_until: Share of the moves with its self-attention maps.
+        self_cells: Of self-attention layers with at most so many cells; larger ones see texture, and take much memory.
+        words: Of every target's prompt; any kind can weigh them.
+        weights: One per word; 1 is no change; they may be negative. As long as `cross_until` lasts.
+    """
+
+    kind: Kind = "replace"
+    cross_until: float = 0.8
+    self_until: float = 0.4
+    self_cells: int = 1024
+    words: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _shares(cross_until=self.cross_until, self_until=self.self_until)
+        if self.kind not in get_args(Kind):
+            raise UnknownNameError("kind of prompt-to-prompt", self.kind, get_args(Kind))
+        if len(self.words) != len(self.weights):
+            raise ArgumentError(f"expected one weight per word, given {len(self.words)} words, {len(self.weights)} weights")
+        if self.kind == "reweight" and not self.words:
+            raise ArgumentError("kind='reweight' needs words and weights, for example words=('red',), weights=(2.0,)")
+
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+        """What is injected for each target."""
+        if tokenizer is None:
+            raise ArgumentError("prompt-to-prompt compares prompts token by token: give tokenizer=pipeline.tokenizer")
+        source, *targets = prompts
+        align = aligned if self.kind == "refine" else one_to_one
+        weights = dict(zip(self.words, self.weights, strict=True))
+        return _Injection(
+            self,
+            torch.tensor([align(tokenizer, source, target) for target in targets], device=device),
+            torch.tensor([weighed(tokenizer, target, weights) for target in targets], device=device),
+        )
+
+
+@dataclass(frozen=True)
+class _Injection:
+    """`PromptToPrompt` with its prompts compared; `alignment` and `weights` are those of `attention_edits.realigned`."""
+
+    options: PromptToPrompt
+    alignment: Tensor
+    weights: Tensor
+
+    def acts(self, layer: Layer, moment: Moment, cells: int) -> bool:
+        """In the conditional branch, for a share of the steps."""
+        until = self.options.cross_until if layer.is_cross else self.options.self_until
+        is_time = moment.is_conditional and moment.step < round(until * moment.steps)
+        return is_time and (layer.is_cross or cells <= self.options.self_cells)
+
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
+        """With the source's maps."""
+        return injected(heads, self.alignment, self.weights) if layer.is_cross else injected(heads)
+
+
+def _shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ArgumentError(f"{name} is a share, 0 to 1, given {share}")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What `edit_attention` made.
+
+    Attributes:
+        images: The source, then each target; nominally in [-1, 1], not clamped; (1 + targets, channels, height, width).
+        nfe: Network evaluations per item.
+    """
+
+    images: Tensor
+    nfe: int
+
+    @property
+    def source(self) -> Tensor:
+        """The source as it came back, (1, channels, height, width)."""
+        return self.images[:1]
+
+    @property
+    def targets(self) -> Tensor:
+        """(targets, channels, height, width)."""
+        return self.images[1:]
+
+
+@torch.no_grad()
+def edit_attention(
+    model: Model,
+    latent: Tensor | Trajectory,
+    *,
+    editor: Editor,
+    source: Condition,
+    targets: Sequence[Condition],
+    guidance: float = 1.0,
+    negative: Condition | Mapping[int, Tensor] = None,
+    steps: int | None = None,
+    method: Stepper = DDIM(),
+    source_latents: Mapping[int, Tensor] | None = None,
+    grid: Grid | None = None,
+    tokenizer: Any = None,
+    on_step: OnStep | None = None,
+) -> Edited:
+    """The source and its edits, sampled together from the source's latent.
+
+    The source is evaluated along with its targets, for they need its attention; nothing of theirs reaches its row.
+
+    Args:
+        model: Of Stable Diffusion 1, 2 or XL, as `unsample.load` returns it. Its pipeline is left as it was.
+        latent: An inversion of one image, or states (1, *model.shape), or one per row, (1 + targets, *model.shape). What an
+            exact method stored besides is not used.
+        editor: `MasaCtrl`, `StyleAligned` or `PromptToPrompt`, with its options.
+        source: The prompt that the image was inverted with.
+        targets: A prompt for each edit.
+        guidance: w in eps_u + w (eps_c - eps_u), of all rows; 1 is conditional only.
+        negative: What guidance moves away from: a prompt, or embeddings by level, of one row, as `unsample.null_text` finds.
+        steps: N, moves of the whole grid; default is the level an inversion ended at, or 50.
+        method: How a move is made; none that adds noise.
+        source_latents: Level -> the source's state there, as in `Trajectory.states`: it is put on them as it comes by.
+        grid: The levels to visit; default is the model's own.
+        tokenizer: The pipeline's, for `PromptToPrompt`; default is the one of the model's conditioner, if that has one.
+        on_step: Called after each move, for progress bars.
+
+    Raises:
+        ModelError: A model that is no U-Net of Stable Diffusion, or whose attention is already changed.
+        ArgumentError: A latent of the wrong shape, prompts that an editor cannot compare, or settings that do not fit.
+        DivergenceError: A latent that is not finite.
+    """
+    unet, prompts = unet_of(model), [source, *targets]
+    top = latent.index if isinstance(latent, Trajectory) else None
+    grid = grid or model.grid(steps or top or 50)
+    x = _starting(model, latent.latent if isinstance(latent, Trajectory) else latent, len(prompts))
+    if isinstance(method, Stochastic):
+        raise ArgumentError(f"{method} adds noise, which would tell the source from its targets: use DDIM()")
+    tokenizer = tokenizer or getattr(model.conditioner, "tokenizer", None)
+    texts = [prompt if isinstance(prompt, str) else "" for prompt in prompts]
+    edit = editor.bound(texts, tokenizer, list(layers_of(unet).values()), model.device)
+    moment = Moment(grid.steps)
+    away = negative if isinstance(negative, Mapping) else [negative] * len(prompts) if negative is not None else None
+    _check_rows(negative=negative if isinstance(negative, Mapping) else {}, source_latents=source_latents or {})
+    denoiser = Counted(watched(model.denoiser(prompts, guidance, away), moment))
+    moves, pinned = grid.steps if top is None else top, _Pinned(source_latents or {})
+    report = counter(on_step, total=len(x) * moves)
+    with edited(unet, edit, moment):
+        for moved in walk(denoiser, x, grid.down(moves), method, correct=pinned):
+            x = moved.x
+            report(len(x))
+    return Edited(model.codec.decode(x), denoiser.nfe)
+
+
+def _starting(model: Model, latent: Tensor, rows: int) -> Tensor:
+    """A state for each row."""
+    if rows < 2:
+        raise ArgumentError("expected a prompt for each target, given none")
+    if tuple(latent.shape[1:]) != model.shape or len(latent) not in (1, rows):
+        raise ArgumentError(
+            f"expected one latent, or one for the source and each target, of shape (1 or {rows}, "
+            f"{', '.join(map(str, model.shape))}), given {tuple(latent.shape)}; edit one source at a time"
+        )
+    if not bool(torch.isfinite(latent).all()):
+        raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
+    return latent.to(model.device).expand(rows, *model.shape)
+
+
+def _check_rows(**tensors: Mapping[int, Tensor]) -> None:
+    for name, by_level in tensors.items():
+        for level, tensor in by_level.items():
+            if len(tensor) != 1:
+                raise ArgumentError(f"expected {name} of one row, the source's, given {len(tensor)} at level {level}")
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """Puts the source on known states."""
+
+    states: Mapping[int, Tensor]
+
+    def __call__(self, moved: Moved) -> Tensor:
+        """The state a move arrived at, with the source's own in its place."""
+        known = self.states.get(moved.step.dst.index)
+        return moved.x if known is None else torch.cat([known.to(moved.x), moved.x[1:]])
