@@ -578,12 +578,20 @@ def test_tokens_are_aligned_and_weighed():
     assert len(tokens_of(tokenizer, "words " * 9)) == tiny.LENGTH
 
 
+def test_the_tokenizer_is_the_pipelines_own_unless_there_is_none():
+    model = model_of("SD")
+    noise, settings = us.draw_noise(model, 1), {"tokenizer": None}
+    assert edit(model, noise, PromptToPrompt(), **settings).images.shape[0] > 1
+    bare = replace(model, conditioner=replace(model.conditioner, tokenizer=None))
+    with pytest.raises(us.errors.ArgumentError, match=r"give tokenizer=pipeline.tokenizer"):
+        edit(bare, noise, PromptToPrompt(), **settings)
+
+
 # Refused
 
 REFUSED = {
     "unknown word": (PromptToPrompt(words=("dgo",), weights=(2.0,)), {"targets": ("a dog",)}, "did you mean 'dog'"),
     "other length": (PromptToPrompt(), {"targets": ("a bird",)}, "of 6 and 'a bird' of 7; use .* kind='refine'"),
-    "no tokenizer": (PromptToPrompt(), {"tokenizer": None}, "give tokenizer=pipeline.tokenizer"),
     "layer": (MasaCtrl(), {}, "from_layer=10: this network has self-attention layers 0..3"),
     "no target": (MasaCtrl(0, 0), {"targets": ()}, "a prompt for each target"),
     "noise": (MasaCtrl(0, 0), {"method": Ancestral()}, "adds noise"),
