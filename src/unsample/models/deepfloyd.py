@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..model import Model
-from .families import sizes
+from .families import sides, sizes
 from .pixel import noise_channels
 from .prompts import Embedding, PromptConditioner
 from .sampler import sampler_of
@@ -38,9 +38,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
             f"the network takes {config.in_channels} channels: expected the 3 of stage I; "
             "super-resolution stages are not inverted, so give the first stage"
         )
-    own = config.sample_size
-    default = (own, own) if isinstance(own, int) else tuple(own)
-    height, width = sizes(size, default, 2 ** (len(config.block_out_channels) - 1))
+    height, width = sizes(size, sides(config.sample_size), 2 ** (len(config.block_out_channels) - 1))
     channels = noise_channels(config.in_channels, config.out_channels)
     clean, notes = cleaning()
     sampler = sampler_of(pipeline.scheduler)

@@ -17,7 +17,7 @@ import torch
 from ..errors import ArgumentError, ModelError
 from ..model import Model
 
-__all__ = ["FAMILIES", "OPTIONAL", "Family", "digest_of", "family_of", "from_pipeline", "sizes", "whole"]
+__all__ = ["FAMILIES", "OPTIONAL", "Family", "digest_of", "family_of", "from_pipeline", "sides", "sizes", "whole"]
 
 Size = tuple[int, int]
 
@@ -158,6 +158,18 @@ def sizes(size: Size | None, default: Size, multiple: int) -> Size:
     height, width = size
     if height < multiple or width < multiple or height % multiple or width % multiple:
         raise ArgumentError(f"size {height}x{width}: this model takes heights and widths that are multiples of {multiple}")
+    return height, width
+
+
+def sides(size: Any) -> Size:
+    """Height and width of a config's `sample_size`, which is a number for square states.
+
+    >>> sides(64), sides([32, 48])
+    ((64, 64), (32, 48))
+    """
+    if isinstance(size, int):
+        return size, size
+    height, width = size
     return height, width
 
 

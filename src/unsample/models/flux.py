@@ -16,10 +16,10 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ..errors import ModelError
 from ..model import Model
-from ..schedule import FlowSchedule
 from .codecs import AutoencoderCodec
 from .families import sizes
 from .prompts import Embedding, PromptConditioner
+from .sampler import flow_of
 
 __all__ = ["PackedTransformer", "adapt"]
 
@@ -70,11 +70,10 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     default, patch = pipeline.default_sample_size * codec.scale, 2 * codec.scale
     height, width = sizes(size, (default, default), patch)
     tokens = (height // patch) * (width // patch)
-    scheduler = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
     distilled = bool(transformer.config.guidance_embeds)
     return Model(
         network=PackedTransformer(transformer, 1.0 if distilled else None),
-        schedule=FlowSchedule.from_config(scheduler, tokens=tokens, even=True),
+        schedule=flow_of(pipeline.scheduler, tokens, even=True),
         shape=(inputs // 4, height // codec.scale, width // codec.scale),
         prediction="flow",
         codec=codec,

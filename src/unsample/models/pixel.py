@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, ModelError
 from ..model import ClassConditioner, Model
-from .families import sizes
+from .families import sides, sizes
 from .sampler import sampler_of
 
 __all__ = ["UNet2D", "adapt", "noise_channels"]
@@ -53,8 +53,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     unet = pipeline.unet.to(memory_format=torch.channels_last)
     config = unet.config
     channels = noise_channels(config.in_channels, config.out_channels)
-    own = config.sample_size
-    height, width = sizes(size, (own, own) if isinstance(own, int) else tuple(own), 2 ** (len(config.block_out_channels) - 1))
+    height, width = sizes(size, sides(config.sample_size), 2 ** (len(config.block_out_channels) - 1))
     names = None if config.num_class_embeds is None else tuple(str(i) for i in range(config.num_class_embeds))
     return Model(
         network=UNet2D(unet, channels),

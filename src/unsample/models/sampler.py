@@ -7,9 +7,9 @@ from typing import Any, get_args
 from ..errors import ModelError, UnknownNameError
 from ..grid import Grid
 from ..prediction import Prediction
-from ..schedule import Schedule
+from ..schedule import FlowSchedule, Schedule
 
-__all__ = ["sampler_of"]
+__all__ = ["flow_of", "sampler_of"]
 
 
 def sampler_of(scheduler: Any) -> dict[str, Any]:
@@ -45,3 +45,13 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
         if config[name]
     )
     return {"schedule": schedule, "prediction": prediction, **grid, "notes": notes}
+
+
+def flow_of(scheduler: Any, tokens: int, *, even: bool = False) -> FlowSchedule:
+    """The schedule of a flow-matching scheduler; `tokens` and `even` are those of `FlowSchedule.from_config`.
+
+    Raises:
+        ModelError: Another scheduler, or one with options that change its levels.
+    """
+    config = {**scheduler.config, "_class_name": type(scheduler).__name__}
+    return FlowSchedule.from_config(config, tokens=tokens, even=even)

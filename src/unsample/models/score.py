@@ -17,7 +17,7 @@ from .._typing import Images
 from ..errors import ModelError
 from ..model import Model
 from ..schedule import Schedule
-from .families import sizes
+from .families import sides, sizes
 
 __all__ = ["Score", "UnitInterval", "adapt"]
 
@@ -67,10 +67,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     if unet.config.time_embedding_type != "fourier":
         raise ModelError("expected a network told the noise itself (time_embedding_type 'fourier'), given one told timesteps")
     ratios = np.geomspace(config.sigma_min, config.sigma_max, config.num_train_timesteps)
-    own = unet.config.sample_size
-    height, width = sizes(
-        size, (own, own) if isinstance(own, int) else tuple(own), 2 ** (len(unet.config.block_out_channels) - 1)
-    )
+    height, width = sizes(size, sides(unet.config.sample_size), 2 ** (len(unet.config.block_out_channels) - 1))
     return Model(
         network=Score(unet, torch.from_numpy(ratios)),
         schedule=Schedule(tuple((1 / (1 + ratios**2)).tolist())),

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..model import Model
 from .codecs import AutoencoderCodec
-from .families import sizes
+from .families import sides, sizes
 from .pixel import noise_channels
 from .prompts import Embedding, PromptConditioner
 from .sampler import sampler_of
@@ -49,8 +49,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     _check(pipeline)
     unet, codec = pipeline.unet, AutoencoderCodec.of(pipeline.vae)
     channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
-    own = unet.config.sample_size
-    default = (own, own) if isinstance(own, int) else tuple(own)
+    default = sides(unet.config.sample_size)
     height, width = sizes(size, (default[0] * codec.scale, default[1] * codec.scale), codec.scale)
     is_xl = "text_encoder_2" in pipeline.components
     return Model(

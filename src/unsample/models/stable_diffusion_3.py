@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..model import Model
-from ..schedule import FlowSchedule
 from .codecs import AutoencoderCodec
 from .families import sizes
 from .pixel import noise_channels
 from .prompts import Embedding, PromptConditioner
+from .sampler import flow_of
 
 __all__ = ["JointTransformer", "adapt"]
 
@@ -52,10 +52,9 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     if max(height, width) > largest:
         raise ArgumentError(f"size {height}x{width}: this model takes heights and widths up to {largest}")
     tokens = (height // patch) * (width // patch)
-    scheduler = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
     return Model(
         network=JointTransformer(transformer),
-        schedule=FlowSchedule.from_config(scheduler, tokens=tokens),
+        schedule=flow_of(pipeline.scheduler, tokens),
         shape=(noise_channels(config.in_channels, transformer.out_channels), height // codec.scale, width // codec.scale),
         prediction="flow",
         codec=codec,
