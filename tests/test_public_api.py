@@ -89,11 +89,28 @@ def test_every_public_callable_is_documented(thing):
 
 def test_arguments_of_what_users_call_are_told():
     """Each argument of the calls is named in the docstring, but for those `reconstruct` shares with `invert`."""
-    for call in (us.invert, us.sample, us.load, us.compare):
+    for call in (us.invert, us.sample, us.load, us.compare, us.edit, us.variations, us.edit_attention, us.interpolate):
         for argument in inspect.signature(call).parameters:
             assert re.search(rf"^\s+{argument}: ", call.__doc__, re.M), f"{call.__name__} does not tell of {argument}"
     shared = set(inspect.signature(us.invert).parameters) - {"until", "keep"}
     assert set(inspect.signature(us.reconstruct).parameters) == shared | {"sampler"}
+
+
+def test_what_is_called_alike_is_alike():
+    """What opens a model and pictures has a size, what has a condition takes it as a prompt; defaults are the same."""
+    doors = (us.invert, us.sample, us.reconstruct, us.edit, us.variations, us.edit_attention, us.interpolate)
+    taken = {call.__name__: inspect.signature(call).parameters for call in doors}
+    told = {name for name, parameters in taken.items() if "condition" in parameters}
+    assert told == {"invert", "sample", "reconstruct", "variations", "interpolate"}
+    assert {name for name, parameters in taken.items() if "prompt" in parameters} == told
+    for parameters in taken.values():
+        assert next(iter(parameters)) == "model"
+        assert parameters["size"].default is None
+    first = taken["invert"]
+    for name in ("edit_attention", "interpolate"):  # which invert pictures on the way to something else
+        for theirs, ours in (("method", "inversion"), ("start", "start"), ("seed", "seed")):
+            assert taken[name][ours].default == first[theirs].default
+            assert taken[name][ours].annotation == first[theirs].annotation
 
 
 def test_the_version_is_that_of_the_package():

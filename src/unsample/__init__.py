@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from .codec import Codec, PixelCodec
 from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
 from .diagnostics import Diagnosis, diagnose
-from .editing import Edit, Variations, edit, variations
-from .editors import Edited, MasaCtrl, PromptToPrompt, StyleAligned, edit_attention
+from .editing import Edit, Variations
+from .editors import Edited, MasaCtrl, PromptToPrompt, StyleAligned
 from .errors import (
     ArgumentError,
     DivergenceError,
@@ -30,14 +30,14 @@ from .errors import (
     UnsampleError,
 )
 from .grid import Grid, Step
-from .interpolation import Interpolation, corners, interpolate, slerp
+from .interpolation import Interpolation, corners, slerp
 from .inversion import Reconstruction
 from .io import load_images
 from .methods import parse_method
 from .model import ClassConditioner, Model
 from .models import load
 from .null_text import NullText, null_text
-from .pipelines import invert, reconstruct, sample
+from .pipelines import edit, edit_attention, interpolate, invert, reconstruct, sample, variations
 from .prediction import to_eps, to_x0
 from .rng import ItemNoise
 from .sampling import Samples, draw_noise

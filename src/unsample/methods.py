@@ -24,7 +24,7 @@ from .steppers.regularised import Pix2PixZero
 from .steppers.renoise import ReNoise
 from .steppers.reversible import BDIA, EDICT, OBELM
 
-__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sampler_of"]
+__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "parse_options", "sampler_of"]
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,10 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     >>> parse_method("ddim:eval_at=source")
     DDIM(eval_at='source', clip=None)
     """
-    name, *pairs = text.strip().split(":")
-    name = AUTO if name == "auto" else name
+    name, given = parse_options(text)
+    name, given = AUTO if name == "auto" else name, {**options, **given}
     if name not in METHODS:
         raise UnknownNameError("method", name, ["auto", *METHODS])
-    given = dict(options)
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ArgumentError(f"expected options like {name}:name=value, given {pair!r}")
-        given[key.strip().replace("-", "_")] = _value(value.strip())
     known = [field.name for field in fields(METHODS[name].make)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
@@ -124,6 +118,25 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
         return METHODS[name](**given)
     except TypeError as error:
         raise ArgumentError(f"method {text!r}: {error}") from None
+
+
+def parse_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its options, with colons between, as people type them; of methods as of all else that has options.
+
+    Raises:
+        ArgumentError: An option without a value.
+
+    >>> parse_options("damped:iterations=10:warm-up=None:kind=refine")
+    ('damped', {'iterations': 10, 'warm_up': None, 'kind': 'refine'})
+    """
+    name, *pairs = text.strip().split(":")
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ArgumentError(f"expected options like {name}:name=value, given {pair!r}")
+        given[key.strip().replace("-", "_")] = _value(value.strip())
+    return name, given
 
 
 def sampler_of(method: Stepper | Corrected) -> Stepper:

@@ -24,6 +24,12 @@ SOFTWARE = "unsample"
 FORWARD = "staniszewski2026there"
 SAMPLING = "song2021ddim"
 GUIDANCE = "ho2022cfg"
+NEGATIVE = "miyake2023negative"
+PART_OF_THE_WAY = "meng2022sdedit"
+DIFFERENCE_MASK = "couairon2023diffedit"
+PINNED = "ju2024pnp"
+EDITORS = {"masactrl": "cao2023masactrl", "stylealigned": "hertz2024stylealigned", "p2p": "hertz2023prompt"}
+"""Attention editor -> its work."""
 SPACINGS = {"trdi": "sun2026trdi", "karras": "karras2022edm"}
 MODELS = {"tiny-imagenet-32": ("ho2020ddpm", "le2015tiny")}
 """Bundled model -> its network and noise schedule, and its data."""
@@ -75,7 +81,7 @@ def keys_of_method(text: str) -> tuple[str, ...]:
 
 
 def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
-    """Keys of all that ran: the software, the forward start, the method and its sampler, spacing, guidance and model.
+    """Keys of all that ran: the software, the forward start, the method and its sampler, spacing, guidance, edit and model.
 
     For latents of another run the method is named if it also samples back; what else was up to that run is not known here.
 
@@ -93,8 +99,24 @@ def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
     spacing = (settings.get("spacing") or "").partition(":")[0]
     keys += [SPACINGS[spacing]] if spacing in SPACINGS else []
     keys += [GUIDANCE] if settings.get("guidance", 1) != 1 else []
+    keys += _keys_of_edit(manifest.command, settings)
     keys += MODELS.get(settings.get("model", ""), ())
     return tuple(dict.fromkeys(keys))
+
+
+def _keys_of_edit(command: str, settings: dict[str, Any]) -> Iterator[str]:
+    """Keys of what an edit or variations did on the way down, or to find where."""
+    if command == "variations" or (command == "edit" and settings.get("strength", 1) < 1):
+        yield PART_OF_THE_WAY
+    if settings.get("edit_guidance", 1) != 1:
+        yield GUIDANCE
+        if settings.get("negative") is not None:  # guidance moves away from what the picture is
+            yield NEGATIVE
+    if settings.get("mask") == "auto":
+        yield DIFFERENCE_MASK
+    editor = settings.get("editor", "").partition(":")[0]
+    if editor in EDITORS:  # which put the picture on the states of its inversion
+        yield from (EDITORS[editor], PINNED)
 
 
 def gaps(manifest: Manifest) -> tuple[str, ...]:

@@ -13,14 +13,10 @@ from torch import Tensor
 
 from . import plotting, report
 from .diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
-from .errors import RunError
 from .io import png_bytes
-from .methods import sampler_of
-from .settings import InvertSettings
+from .reuse import starts_of, way_back
 from .starts import AUTO_SCORE, FromImage, parse_start, whiteness_scores
-from .steppers import DDIM
 from .store import Run, slug
-from .stored import Stored
 
 __all__ = ["diagnose_run", "diagnose_tensors", "starts_of", "table_of", "title", "way_back", "write_pictures", "write_report"]
 
@@ -28,18 +24,6 @@ __all__ = ["diagnose_run", "diagnose_tensors", "starts_of", "table_of", "title",
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
     """The diagnoses of a complete run of `invert`, one per start, from its tensors."""
     return diagnose_tensors(run.tensors(), starts_of(run))
-
-
-def starts_of(run: Run) -> list[str]:
-    """The starts of a run of `invert`.
-
-    Raises:
-        RunError: A run of another command.
-    """
-    starts = run.manifest.settings.get("forward")
-    if run.manifest.command != "invert" or not isinstance(starts, list):
-        raise RunError(f"expected a run of 'invert', given one of {run.manifest.command!r} in {run.path}")
-    return [str(text) for text in starts]
 
 
 def diagnose_tensors(tensors: Mapping[str, Tensor], starts: Sequence[str]) -> dict[str, Diagnosis]:
@@ -62,18 +46,6 @@ def title(text: str) -> str:
     ('usual inversion', 'forward start 4%')
     """
     return "usual inversion" if isinstance(parse_start(text), FromImage) else f"forward start {text}"
-
-
-def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str | None, Stored]:
-    """How a run of `invert` sampled back from the latents of one start: by which method, and what that stored.
-
-    The method is None where DDIM did it, with nothing but the latents.
-    """
-    settings = InvertSettings.model_validate(run.manifest.settings)
-    kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
-    kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if name.startswith("stored.")}
-    alone = not kept and sampler_of(settings.inversion()) == DDIM()
-    return None if alone else settings.method, Stored.of(kept)
 
 
 def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis]) -> None:

@@ -130,7 +130,8 @@ class Trajectory:
         tensors |= {f"stored.{name}": tensor for name, tensor in self.stored.tensors().items()}
         header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
         header |= {"starts": self.starts, "costs": self.costs}
-        tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}  # the last state is the latent
+        # Clones, since the last state is the latent; contiguous, since safetensors takes no other layout.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
 
     @classmethod

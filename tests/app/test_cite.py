@@ -171,8 +171,9 @@ def test_short_sources_agree_with_the_entries(name):
 def test_tables_of_the_library_name_what_exists():
     assert set(references.SPACINGS) <= set(spacing.SPACINGS)
     assert set(references.MODELS) == {name for name, card in cards().items() if not card.source}
-    used = {*references.SPACINGS.values(), *sum(references.MODELS.values(), ())}
-    assert used | {references.FORWARD, references.SAMPLING, references.GUIDANCE} <= set(ENTRIES)
+    used = {*references.SPACINGS.values(), *references.EDITORS.values(), *sum(references.MODELS.values(), ())}
+    used |= {references.FORWARD, references.SAMPLING, references.GUIDANCE, references.NEGATIVE, references.PINNED}
+    assert used | {references.PART_OF_THE_WAY, references.DIFFERENCE_MASK} <= set(ENTRIES)
 
 
 def manifest(command: str = "invert", **settings) -> Manifest:
@@ -183,6 +184,10 @@ def manifest(command: str = "invert", **settings) -> Manifest:
 MODEL = ["ho2020ddpm", "le2015tiny"]
 DDIM_UP = ["song2021ddim", "dhariwal2021beat"]
 PAPER = "staniszewski2026there"
+EDITED = {
+    **{"method": "ddim", "forward": ["0"], "strength": 1.0, "edit_guidance": 3.0},
+    **{"negative": "ant", "mask": None, "editor": "prompt"},
+}
 
 
 @pytest.mark.parametrize(
@@ -205,6 +210,21 @@ PAPER = "staniszewski2026there"
         ({"method": "ddim", "forward": ["0"], "spacing": "trailing"}, DDIM_UP),
         ({"method": "ddim", "forward": ["0"], "guidance": 2.5}, [*DDIM_UP, "ho2022cfg"]),
         ({"command": "sample"}, ["song2021ddim"]),
+        ({"command": "edit", **EDITED}, [*DDIM_UP, "ho2022cfg", "miyake2023negative"]),
+        ({"command": "edit", **EDITED, "negative": None}, [*DDIM_UP, "ho2022cfg"]),
+        ({"command": "edit", **EDITED, "edit_guidance": 1.0}, DDIM_UP),
+        ({"command": "edit", **EDITED, "edit_guidance": 1.0, "mask": "0123abcd"}, DDIM_UP),
+        ({"command": "edit", **EDITED, "edit_guidance": 1.0, "mask": "auto"}, [*DDIM_UP, "couairon2023diffedit"]),
+        ({"command": "edit", **EDITED, "edit_guidance": 1.0, "strength": 0.6}, [*DDIM_UP, "meng2022sdedit"]),
+        *(
+            ({"command": "edit", **EDITED, "edit_guidance": 1.0, "editor": editor}, [*DDIM_UP, key, "ju2024pnp"])
+            for editor, key in (
+                ("masactrl:from_step=2", "cao2023masactrl"),
+                ("stylealigned", "hertz2024stylealigned"),
+                ("p2p:kind=refine", "hertz2023prompt"),
+            )
+        ),
+        ({"command": "variations", "method": "ddim", "forward": ["2"], "strength": None}, [PAPER, *DDIM_UP, "meng2022sdedit"]),
         ({"command": "sample", "guidance": 0.0, "spacing": "log-snr"}, ["song2021ddim", "ho2022cfg"]),
         ({"command": "sample", "method": None}, ["song2021ddim"]),
         ({"command": "reconstruct", "source": "2 of 0123abcd"}, ["song2021ddim"]),

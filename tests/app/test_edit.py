@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 import unsample as us
 from unsample.cli import _edits
 from unsample.io import read_photos
+from unsample.plotting.edits import edit_sheet
 
 QUICK = ("--steps", 5, "--forward", 1, "--batch-size", 2)
 
@@ -150,3 +153,15 @@ def test_what_a_run_cannot_give_is_refused(unsample, given, tmp_path, invert, mo
     done = unsample("edit", tmp_path / "there", "--to", "bee", *more, "--out", tmp_path / "run")
     assert (done.code, says in done.err) == (2, True), done.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("notes", [(), [["0.1", "0.2"]]])
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (64, 32)])
+def test_a_sheet_of_one_row_has_no_wide_margins(size, notes):
+    """Black pictures: nothing but them, a title and a note."""
+    columns = {"picture": -torch.ones(1, 3, *size), "bee\nseed 3": -torch.ones(1, 3, *size)}
+    sheet = np.asarray(Image.open(io.BytesIO(edit_sheet(["photo.jpg"], columns, notes))).convert("L"))
+    rows = "".join("x" if (row < 128).any() else " " for row in sheet)
+    assert max(map(len, re.findall(" +", rows))) < 15
+    dark = (sheet < 128).mean(1) > 0.7
+    assert dark.sum() == pytest.approx(size[0] / size[1] * 1.25 * 110, rel=0.05)

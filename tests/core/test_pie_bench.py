@@ -13,10 +13,13 @@ from unsample import perceptual
 from unsample.diagnostics import bootstrap
 from unsample.errors import ArgumentError, ImageError, ModelError, RunError, UnknownNameError
 from unsample.io import Photo, save_png
+from unsample.models.classifier import load_classifier
 from unsample.pie_bench import (
+    TARGET_CLASS,
     Compared,
     Labelled,
     Perception,
+    Scores,
     background_mse,
     background_psnr,
     background_ssim,
@@ -31,6 +34,7 @@ from unsample.pie_bench import (
     structure_distance,
 )
 from unsample.pie_bench.measures import METRICS, blackened, clip_percent, eight_bit, lpips_squeeze
+from unsample.pie_bench.telling import by_type
 
 SIDE = 16
 NAMES = [metric.name for metric in METRICS]
@@ -387,7 +391,6 @@ def test_keys_are_those_of_the_last_layer(vit, monkeypatch, white):
     White is 255 unless told otherwise: the published evaluation does not divide its pixels by 255.
     """
     monkeypatch.setattr(perceptual, "_network", lambda *given: vit)
-    monkeypatch.setattr("unsample.pie_bench.structure._network", lambda *given: vit)
     images = pictures(3, side=224)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = ((images.permute(0, 2, 3, 1).numpy() + 1) / 2 * white - mean) / std
@@ -401,7 +404,7 @@ def test_keys_are_those_of_the_last_layer(vit, monkeypatch, white):
 
 
 def test_a_network_without_keys_is_refused(monkeypatch):
-    monkeypatch.setattr("unsample.pie_bench.structure._network", lambda *given: torch.nn.Conv2d(3, 3, 1))
+    monkeypatch.setattr(perceptual, "_network", lambda *given: torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(ModelError, match="vision transformer"):
         dino_keys(pictures(1))
 
@@ -563,6 +566,60 @@ def test_one_entry_has_no_interval(folder):
     assert "[" not in scores.table().rows[1][4]
 
 
+def test_scores_come_back_from_json(folder, changed):
+    changed(mask=[0, SIDE * SIDE])
+    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=STAND_INS)
+    back = Scores.from_dict(json.loads(json.dumps(scores.to_dict())))
+    assert back.to_dict() == scores.to_dict()
+    assert back.table() == scores.table()
+    with pytest.raises(RunError, match="values"):
+        Scores.from_dict({})
+
+
+def test_types_of_edits(folder, changed):
+    """Reference: the values of each entry by itself; the kinds of the fixture are 0, 1 and 2."""
+    scores = measure(changed(editing_type_id="2"), {"negative": invert_colours}, perception=STAND_INS)
+    types, keys = scores.by_type(), [f"{i:012d}" for i in range(3)]
+    assert list(types) == ["change object", "add object"]
+    values = scores.values["negative"]["MSE"]
+    assert types["change object"].values["negative"]["MSE"] == {keys[1]: values[keys[1]]}
+    assert types["add object"].mean("negative", "MSE") == bootstrap([values[keys[0]], values[keys[2]]])
+    assert (types["add object"].entries, types["change object"].entries) == (2, 1)
+    assert by_type(scores).rows[0][:2] == ("change object", "source, unedited")
+
+
+def test_a_difference_is_of_the_same_entries(folder):
+    """Reference: the bootstrap of differences, entry by entry, without that which one of both lacks."""
+    ways = {"negative": invert_colours, "grey": lambda image, *_: image * 0}
+    scores = measure(read_layout(folder), ways, perception=STAND_INS)
+    a, b = scores.values["negative"]["MSE"], scores.values["grey"]["MSE"]
+    del b["000000000001"]
+    expected = bootstrap([a[key] - b[key] for key in b])
+    assert scores.difference("negative", "grey", "MSE") == expected
+    assert scores.difference("negative", "negative", "MSE").estimate == 0
+    assert np.isnan(scores.difference("source, unedited", "source, unedited", "PSNR").estimate)
+    table = scores.against("grey", ["negative"])
+    cell = dict(zip(table.head, table.rows[0], strict=True))["MSE ↓"]
+    assert cell.endswith("*") == (expected.low > 0 or expected.high < 0)
+
+
+def test_numbers_without_a_value_may_be_left_out_of_the_table(folder):
+    def missing(images, _):
+        raise ModelError("needs a package")
+
+    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=Perception(missing, absolute, missing))
+    assert scores.table(empty=False).head == ("", "PSNR ↑", "LPIPS ↓", "MSE ↓", "SSIM ↑")
+
+
+def test_a_target_that_is_no_class_has_no_probability():
+    """Reference: `class_alignment` of the classifier."""
+    images, region = pictures(2, side=32), regions(2, side=32)
+    values = TARGET_CLASS.of(Compared(images, images, region, ("lion", "a photo of a lion")), STAND_INS)
+    expected = load_classifier(device="cpu").class_alignment(images[:1], ["lion"])
+    assert values[0] == pytest.approx(float(expected), rel=1e-5)
+    assert torch.isnan(values[1])
+
+
 def test_unknown_rows_and_bad_names_are_refused(folder):
     layout = read_layout(folder, limit=1)
     scores = measure(layout, {"negative": invert_colours}, perception=STAND_INS)
@@ -620,6 +677,17 @@ def test_textured_regions_are_coarse_cells_that_are_not_plain(tmp_path):
     expected = torch.zeros(64, 64, dtype=torch.bool)
     expected[:32, :32] = True
     assert torch.equal(region[0], expected)
+
+
+def test_photographs_may_be_drawn_from_a_file_that_is_sorted(parquet):
+    """Reference: the whole file; the draw is of the seed alone, in the order of the file."""
+    path = parquet(label=[0, 0, 1])
+    whole = read_labelled(path, ["ant", "bee"], (8, 8))
+    drawn = [read_labelled(path, ["ant", "bee"], (8, 8), 2, seed=seed) for seed in range(8)]
+    places = [[[one.photo.id for one in whole].index(each.photo.id) for each in found] for found in drawn]
+    assert all(place == sorted(place) for place in places)
+    assert len({tuple(place) for place in places}) > 1
+    assert [[each.name for each in found] for found in drawn] == [[whole[i].name for i in place] for place in places]
 
 
 def test_a_small_set_is_refused_where_it_cannot_be(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def test_finite_names_the_items_that_diverged(whole):
     latent[1, 0, 0, 0] = float("inf")
     assert us.Trajectory(latent, 0, 10, 10).finite.tolist() == [True, False, True]
     assert whole.finite.all()
+
+
+def test_save_takes_tensors_of_any_layout(whole, tmp_path):
+    latent = whole.latent.mT.contiguous().mT
+    assert not latent.is_contiguous()
+    replace(whole, latent=latent).save(tmp_path / "t.safetensors")
+    assert torch.equal(us.Trajectory.load(tmp_path / "t.safetensors").latent, whole.latent)
 
 
 def test_save_and_load_give_back_everything(whole, tmp_path):

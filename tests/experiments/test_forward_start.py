@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,15 @@ def test_the_report_holds_everything(found, lab, tmp_path):
     assert all(claim.numbers in text for claim in found.claims)
     told = json.loads((tmp_path / "E10" / "metrics.json").read_text())
     assert len(told["claims"]) == len(found.claims)
+
+
+def test_pictures_of_the_data_are_left_out_on_request(found, lab, tmp_path):
+    shown = found.figures[0]
+    two = replace(found, figures=(shown, replace(shown, name="hidden", shows_data=True)))
+    page = write(tmp_path / "E10", recipe("E10"), "smoke", lab, two, shows_data=False)
+    assert page.read_text().count("<img") == 1
+    assert {file.stem for file in page.parent.glob("*.png")} == {shown.name}
+    assert "left out here" in (tmp_path / "E10" / "report.md").read_text()
 
 
 def test_without_the_papers_k_only_the_flaw_is_judged(lab):

@@ -11,7 +11,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
 import unsample as us
-from unsample import inversion, sampling
+from unsample import editing, editors, interpolation, inversion, sampling
 from unsample.models.families import FAMILIES
 
 from . import tiny
@@ -239,29 +239,44 @@ def test_what_is_no_pipeline_is_refused(untyped):
         us.invert(torch.nn.Linear(1, 1), picture(), **SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("ours", "core"),
-    [(us.invert, inversion.invert), (us.reconstruct, inversion.reconstruct), (us.sample, sampling.sample)],
-    ids=["invert", "reconstruct", "sample"],
-)
-def test_arguments_are_those_of_what_is_called(ours, core):
-    """Reference: the functions of inversion.py and sampling.py, their defaults, and what their docstrings say."""
+DOORS = {
+    "invert": (inversion, {"prompt", "size"}),
+    "reconstruct": (inversion, {"prompt", "size"}),
+    "sample": (sampling, {"prompt", "size"}),
+    "edit": (editing, {"size"}),
+    "variations": (editing, {"prompt", "size"}),
+    "edit_attention": (editors, {"size", "inversion", "start", "seed"}),
+    "interpolate": (interpolation, {"prompt", "size", "inversion", "start", "seed", "items"}),
+}
+"""Each call, the module that does its work, and what it takes besides."""
+
+TOLD_OTHERWISE = "model|images|condition|keys|latent|source|source_latents"
+"""What may be given as more than in these modules."""
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_arguments_are_those_of_what_is_called(name):
+    """Reference: the functions of inversion.py and its like, their defaults, and what their docstrings say."""
+    module, more = DOORS[name]
+    ours, core = getattr(us, name), getattr(module, name)
+    assert ours is not core
     given, wanted = (inspect.signature(call).parameters for call in (ours, core))
-    assert {name: p.default for name, p in given.items() if name not in ("prompt", "size")} == {
-        name: p.default for name, p in wanted.items()
+    assert {key: p.default for key, p in given.items() if key not in more | {"images"}} == {
+        key: p.default for key, p in wanted.items() if key != "images"
     }
-    for line in inspect.getdoc(core).splitlines():
-        if re.match(r"    (?!model|images|condition)\w+: ", line):
+    for line in inspect.getdoc(core).partition("Raises:")[0].splitlines():
+        if re.match(rf"    (?!(?:{TOLD_OTHERWISE}): )\w+: ", line):
             assert line in inspect.getdoc(ours).splitlines()
 
 
-def test_every_setting_arrives(untyped, pipe, monkeypatch):
-    """Reference: what the functions of inversion.py and sampling.py are called with."""
-    for name, module in (("invert", inversion), ("reconstruct", inversion), ("sample", sampling)):
-        monkeypatch.setattr(module, name, lambda model, x, **settings: settings)
-        call = getattr(us, name)
-        marks = {key: object() for key in list(inspect.signature(call).parameters)[2:] if key not in ("prompt", "size")}
-        assert call(us.load(pipe), torch.zeros(1, 4, 8, 8), **marks) == marks
+@pytest.mark.parametrize("name", DOORS)
+def test_every_setting_arrives(untyped, pipe, monkeypatch, name):
+    """Reference: what the functions of inversion.py and its like are called with; `interpolate` makes steps a grid."""
+    module, more = DOORS[name]
+    monkeypatch.setattr(module, name, lambda model, x, **settings: settings)
+    call, own = getattr(us, name), more | ({"steps"} if name == "interpolate" else set())
+    marks = {key: object() for key in list(inspect.signature(call).parameters)[2:] if key not in own}
+    assert call(us.load(pipe), torch.zeros(1, 4, 8, 8), **marks) == marks
 
 
 # The guide

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import UnsampleError
+from .benchmarking import edit_benchmark
 from .catalogue import cite, inspect, methods, models
 from .comparing import compare
 from .editing import edit, variations
@@ -49,6 +50,7 @@ COMMANDS = (
 
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(edit_benchmark, name="edit-benchmark")
 app.add_typer(experiment, name="experiment")
 
 

@@ -16,15 +16,17 @@ from torch import Tensor
 from .. import io
 from ..editing import Variations, edit, read_mask, variations
 from ..editing.edits import turning_level
-from ..errors import ArgumentError, RunError
+from ..editors import Named
 from ..model import Model
+from ..models.attention import unet_of
 from ..plotting.edits import edit_sheet
-from ..results import starts_of, way_back
+from ..reuse import read_inverted
 from ..sampling import OnStep, batches
 from ..settings import InvertSettings
 from ..starts import parse_start
-from ..store import Item, Origin, Part, Run, slug
+from ..store import Item, Part, Run, slug
 from ..trajectory import Trajectory
+from ._attention import attended
 from .loading import Chosen
 from .runs import _digest
 
@@ -32,8 +34,8 @@ __all__ = ["Edits", "Work", "mask_of", "of_pictures", "of_run", "varied"]
 
 NONE, AUTO = "none", "auto"
 
-COSTS = ("up", "reconstruction", "mask", "edit")
-"""Network evaluations per picture: the last two of each edit."""
+COSTS = ("up", "reconstruction", "mask", "edit", "source")
+"""Network evaluations per picture: mask and edit of each edit; the source, with an editor, once beside all of them."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Edits:
     strength: float
     mask: Tensor | str | None
     seeds: int
+    editor: Named | None = None
 
     def run(self, out: Path | None, on_step: OnStep) -> Run:
         """Every batch from every draw, then the pictures and their sheet."""
@@ -94,7 +97,7 @@ class Edits:
             seconds += sum(part.seconds for part in parts)
         self._draw(run, tensors, draws)
         spent = torch.stack([tensors[f"nfe.{seed}"].amax(0) for seed in draws]).amax(0).tolist()
-        run.finish(tensors, {"nfe": dict(zip(COSTS, spent, strict=True)), "seconds": round(seconds, 3)})
+        run.finish(tensors, {"nfe": dict(zip(COSTS, spent, strict=False)), "seconds": round(seconds, 3)})
         return run
 
     @property
@@ -106,28 +109,40 @@ class Edits:
         """One inversion of each picture, its reconstruction, and an edit for each target."""
         work, label = self.work, self.work.inversion.label
         images: Any = work.pixels[rows] if work.there is None else work.there.take(torch.arange(len(work.items))[rows])
-        everywhere = None if self.mask is None else torch.ones(work.model.image_size)  # keeps the pivots
+        free = self.mask is None and self.editor is None
+        everywhere = None if free else torch.ones(work.model.image_size)  # keeps the pivots
         shared = {**work.shared, "source": label, "strength": self.strength, "seed": seed}
         shared["items"] = [item.id for item in work.items[rows]]
         start = parse_start(work.inversion.forward[-1])
         back = edit(work.model, images, to=label, guidance=1.0, mask=everywhere, start=start, **shared)
-        made = [
-            edit(work.model, back.trajectory, to=name, guidance=self.guidance, mask=self.mask, **shared) for name in self.to
-        ]
-        spent = (back.nfe_up, back.nfe_down, max(one.nfe_mask for one in made), max(one.nfe_down for one in made))
+        wanted: dict[str, Any] = {"guidance": self.guidance, "mask": self.mask}
+        if self.editor is None:
+            made = [edit(work.model, back.trajectory, to=name, **wanted, **shared) for name in self.to]
+        else:
+            made = attended(work, back.trajectory, shared["items"], self.editor, self.to, seed=seed, **wanted)
+        spent = [back.nfe_up, back.nfe_down, max(one.nfe_mask for one in made), max(one.nfe_down for one in made)]
+        spent += [] if self.editor is None else [made[0].nfe_down]
         tensors = {"reconstruction": back.images, "nfe": torch.tensor([spent]).expand(len(back.images), -1)}
         tensors |= {f"edit{i}": one.images for i, one in enumerate(made)}
         return tensors | {f"mask{i}": one.mask for i, one in enumerate(made) if one.mask is not None}
 
     def _draw(self, run: Run, tensors: Mapping[str, Tensor], draws: Sequence[int]) -> None:
-        columns = {"picture": tensors["images"], "reconstruction": tensors[f"reconstruction.{draws[0]}"]}
+        pictures, notes = tensors["images"], list[Tensor]()
+        columns = {"picture": pictures, "reconstruction": tensors[f"reconstruction.{draws[0]}"]}
         for i, name in enumerate(self.to):
-            for seed in draws:
-                drawn = f"\nseed {seed}" if len(draws) > 1 else ""
-                columns[f"{name or NONE}{drawn}"] = tensors[f"edit{i}.{seed}"]
-                folder = f"edits/{i}-{slug(name or NONE)}" + (f"/seed-{seed}" if len(draws) > 1 else "")
-                _pictures(run, folder, tensors[f"edit{i}.{seed}"])
-        run.write("overview.png", edit_sheet([item.name for item in self.work.items], columns))
+            folder = f"edits/{i}-{slug(name or NONE)}"
+            made = torch.stack([tensors[f"edit{i}.{seed}"] for seed in draws], dim=1)
+            if len(draws) == 1:
+                columns[name or NONE] = made[:, 0]
+                _pictures(run, folder, made[:, 0])
+                continue
+            for j, seed in enumerate(draws):
+                _pictures(run, f"{folder}/seed-{seed}", made[:, j])
+            found = Variations.of(made, pictures, nfe=0)
+            columns |= {f"{name or NONE}\n{j + 1} of {len(draws)}": found.nearest_first[:, j] for j in range(len(draws))}
+            notes.append(found.distances.sort(dim=1).values)
+        told = [[f"{value:.3f}" for value in row] for row in torch.cat(notes, dim=1).tolist()] if notes else ()
+        run.write("overview.png", edit_sheet([item.name for item in self.work.items], columns, told))
 
 
 def varied(work: Work, seeds: int, strength: float | None, out: Path | None, on_step: OnStep) -> Run:
@@ -161,8 +176,11 @@ def varied(work: Work, seeds: int, strength: float | None, out: Path | None, on_
     return run
 
 
-def of_pictures(places: Sequence[str], chosen: Chosen, limit: int | None, **settings: Any) -> Work:
+def of_pictures(places: Sequence[str], chosen: Chosen, limit: int | None, *, attends: bool = False, **settings: Any) -> Work:
+    """Pictures to be inverted; `attends` refuses models whose attention cannot be edited."""
     model = chosen.load()
+    if attends:
+        unet_of(model)
     inversion = InvertSettings.of(model, dtype=chosen.dtype, origin=chosen.origin, **settings)
     photos = io.read_photos(places, model.image_size, limit)
     sizes = [photo.original for photo in photos]
@@ -175,38 +193,15 @@ def of_pictures(places: Sequence[str], chosen: Chosen, limit: int | None, **sett
 
 def of_run(place: Path, chosen: Chosen, forward: str | None, strength: float, masked: bool) -> Work:
     """The inversions of a run of `invert`, with the states that it kept where they are needed."""
-    source = Run.load(place)
-    starts = starts_of(source)
-    start = starts[-1] if forward is None else forward
-    if start not in starts:
-        raise ArgumentError(f"--forward: the run in {place} has the starts {', '.join(starts)}, not {start}")
-    tensors, made = source.tensors(), source.manifest.settings
-    origin = source.manifest.origin or Origin(source=str(made["model"]))
-    model = replace(chosen, dtype=str(made["dtype"])).loaded(origin)
-    if model.digest != made["model_digest"]:
-        raise RunError(f"the run in {place} was made with other weights of {made['model']!r}; invert again with these")
-    inversion = InvertSettings.model_validate({**made, "forward": (start,)}).model_copy(update={"origin": origin})
-    if inversion.guidance != 1:
-        raise ArgumentError(
-            f"the run in {place} was inverted with guidance {inversion.guidance:g}: editing takes one of guidance 1"
-        )
-    whole = Trajectory(tensors[f"latent.{start}"], 0, inversion.steps, 0, stored=way_back(source, tensors, start)[1])
-    if masked or strength < 1:
-        files = [
-            source.path / "trajectories" / f"{slug(start)}.{rows.start:06d}.safetensors"
-            for rows in batches(len(whole), inversion.batch_size)
-        ]
-        if inversion.keep not in ("states", "all"):
-            raise ArgumentError(
-                f"the run in {place} kept no states, which --mask and --strength need: invert with --keep states"
-            )
-        kept = Trajectory.cat([Trajectory.load(file) for file in files]).states
-        clean = [
-            model.codec.encode(tensors["images"][rows].to(model.device)) for rows in batches(len(whole), inversion.batch_size)
-        ]
-        whole = replace(whole, states={**kept, 0: torch.cat(clean).cpu()})
-    settings = {"reuses": _digest(source.manifest.model_dump_json(include={"settings", "items"}))}
-    return Work(model, inversion, source.manifest.items, tensors["images"], settings, whole)
+    found = read_inverted(
+        Run.load(place),
+        forward,
+        states=masked or strength < 1,
+        loading=lambda origin, dtype: replace(chosen, dtype=dtype).loaded(origin),
+    )
+    manifest = found.run.manifest
+    settings = {"reuses": _digest(manifest.model_dump_json(include={"settings", "items"}))}
+    return Work(found.model, found.settings, manifest.items, found.images, settings, found.trajectory)
 
 
 def mask_of(mask: str | None, model: Model) -> tuple[Tensor | str | None, str | None]:

@@ -17,6 +17,7 @@ from .runs import DEFAULT
 
 if TYPE_CHECKING:
     from ..store import Run
+    from ._edits import Work
 
 __all__ = ["edit", "variations"]
 
@@ -34,7 +35,20 @@ Strength = Annotated[float, typer.Option(help="Share of the moves that is walked
 MaskOption = Annotated[
     str | None, typer.Option("--mask", help="Grey picture, white where the picture may change; or auto (DiffEdit).")
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Draws of the start's noise, each with a way of its own.")]
+EditorOption = Annotated[
+    str,
+    typer.Option(
+        "--editor",
+        metavar="prompt|masactrl|stylealigned|p2p",
+        help="prompt: another prompt alone. The others, on Stable Diffusion 1, 2 and XL, let targets attend to the picture: "
+        "to its content (masactrl), its style, from noise of their own (stylealigned), or with its layout (p2p). With "
+        "options: masactrl:from_step=4:from_layer=10, stylealigned:share=0.5:fresh=False, p2p:kind=refine ...",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(min=1, help="Draws of the start's noise, a way for each; the sheet has the nearest to the picture first."),
+]
 MethodOption = Annotated[str | None, typer.Option("--method", help=f"As for `unsample invert`; {Own}.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", help=f"Moves from one end of the grid to the other (50); {Own}.")]
 Forward = Annotated[str | None, typer.Option("--forward", help="Forward start (4%); of a run: which of its starts.")]
@@ -50,6 +64,7 @@ def edit(
     guidance: GuidanceOption = 3.0,
     strength: Strength = 1.0,
     mask: MaskOption = None,
+    editor: EditorOption = "prompt",
     seeds: Seeds = 1,
     method: MethodOption = None,
     steps: StepsOption = None,
@@ -62,26 +77,31 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Invert pictures as what they are, and sample them as something else; each beside its reconstruction."""
-    from ._edits import NONE, Edits, mask_of, of_pictures, of_run
+    from ..editors import parse_editor
+    from ._attention import check_attention, check_kept
+    from ._edits import Edits, mask_of, of_pictures, of_run
 
+    named = parse_editor(editor)
     own = {"--from": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
     if len(paths) == 1 and (Path(paths[0]) / "manifest.json").is_file():
         given = [option for option, value in own.items() if value is not None]
         if given or seeds > 1:
             raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
-        work = of_run(Path(paths[0]), chosen, forward, strength, mask is not None)
+        if named:
+            check_kept(Path(paths[0]))
+        work = of_run(Path(paths[0]), chosen, forward, strength, bool(mask or named))
     else:
         settings = {"method": method or DEFAULT["--method"], "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
         settings |= {"forward": (forward or DEFAULT["--forward"],), "label": source, "batch_size": batch_size}
-        work = of_pictures(paths, chosen, limit, **settings)
-    work = replace(work, settings={"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, **work.settings})
-    wanted = [None if name == NONE else name for name in to]
-    if len(set(to)) < len(to):
-        raise ArgumentError(f"--to: expected different targets, given {', '.join(to)}")
-    for name in wanted:  # refused before any work
-        work.model.denoiser([name], guidance, None if work.model.distilled else [work.inversion.label])
-    area, told = mask_of(mask, work.model)
-    job = Edits(replace(work, settings={**work.settings, "mask": told}), wanted, guidance, strength, area, seeds)
+        work = of_pictures(paths, chosen, limit, attends=named is not None, **settings)
+    told = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
+    away = None if work.model.distilled else work.inversion.label
+    work = replace(work, settings={**told, "negative": away, **work.settings})
+    wanted = _targets(to, work, guidance)
+    if named:
+        check_attention(named, work, wanted, strength)
+    area, said = mask_of(mask, work.model)
+    job = Edits(replace(work, settings={**work.settings, "mask": said}), wanted, guidance, strength, area, seeds, named)
     with progress_bar(f"editing {len(work.items)} pictures") as on_step:
         run = job.run(out, on_step)
     _tell(run, as_json)
@@ -109,12 +129,24 @@ def variations(
     """The same pictures from several draws of forward noise, those nearest to the picture first."""
     from ._edits import of_pictures, varied
 
-    settings = {"method": method or DEFAULT["--method"], "steps": steps, "spacing": spacing, "seed": seed}
+    settings: dict[str, Any] = {"method": method or DEFAULT["--method"], "steps": steps, "spacing": spacing, "seed": seed}
     work = of_pictures(paths, chosen, limit, forward=(forward,), label=label, batch_size=batch_size, **settings)
     work = replace(work, settings={"seeds": seeds, "strength": strength, **work.settings})
     with progress_bar(f"varying {len(work.items)} pictures") as on_step:
         run = varied(work, seeds, strength, out, on_step)
     _tell(run, as_json)
+
+
+def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
+    """The conditions of the edits, each of which the model knows."""
+    from ._edits import NONE
+
+    if len(set(to)) < len(to):
+        raise ArgumentError(f"--to: expected different targets, given {', '.join(to)}")
+    wanted = [None if name == NONE else name for name in to]
+    for name in wanted:
+        work.model.denoiser([name], guidance, None if work.model.distilled else [work.inversion.label])
+    return wanted
 
 
 def _tell(run: Run, as_json: bool) -> None:

@@ -27,6 +27,10 @@ Data = Annotated[
     typer.Option("--data", help="Photographs, besides images the model samples: pictures, folders or parquet files."),
 ]
 Checkpoints = Annotated[Path | None, typer.Option(help="Folder with checkpoints of a training run, for E16.")]
+ShowData = Annotated[
+    bool,
+    typer.Option("--show-data/--hide-data", help="Hide: no pictures with photographs of --data, for reports that are passed on."),
+]
 Where = Annotated[Path, typer.Option("--out", help="Folder of the reports.")]
 Cache = Annotated[Path, typer.Option(help="Folder that keeps samples and latents, shared by all experiments.")]
 
@@ -58,10 +62,11 @@ def run(
     batch_size: BatchSize = 64,
     out: Where = OUT,
     cache: Cache = CACHE,
+    show_data: ShowData = True,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments; samples and latents that were made before are read back."""
-    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out)
+    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data)
     _tell(out, ids, as_json)
 
 
@@ -76,13 +81,14 @@ def run_all(
     batch_size: BatchSize = 64,
     out: Where = OUT,
     cache: Cache = CACHE,
+    show_data: ShowData = True,
     as_json: AsJson = False,
 ) -> None:
     """Run all experiments, but those that this model or these options do not allow (E16 needs --checkpoints)."""
     from ..experiments import EXPERIMENTS
 
     ids = list(EXPERIMENTS)
-    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, lenient=True)
+    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data, lenient=True)
     _tell(out, ids, as_json)
 
 
@@ -100,7 +106,7 @@ def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:
     return Lab(chosen.load(), cache, tuple(data or ()), *rest)
 
 
-def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, lenient: bool = False) -> None:
+def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, show_data: bool, lenient: bool = False) -> None:
     """Run experiments one after the other; a lenient run passes over those that cannot be run, and says so."""
     from ..experiments import recipe, write
 
@@ -111,7 +117,7 @@ def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, lenient: bool = 
     for index, (one, made) in enumerate(zip(asked, ready, strict=True), 1):
         print(f"{one.id} ({index} of {len(asked)}): {one.title}", file=sys.stderr)
         try:
-            write(out / one.id, one, size, lab, made.run(lab))
+            write(out / one.id, one, size, lab, made.run(lab), shows_data=show_data)
         except ArgumentError as error:
             if not lenient:
                 raise

@@ -42,6 +42,12 @@ class Variations:
     distances: Tensor
     nfe: int
 
+    @classmethod
+    def of(cls, made: Tensor, images: Tensor, nfe: int) -> Variations:
+        """`made`, (batch, seeds, channels, height, width), with the distances to `images`, one for each row."""
+        apart = made.clamp(-1, 1) - images[:, None].to(made).clamp(-1, 1)
+        return cls(made, apart.square().mean((2, 3, 4)).sqrt(), nfe)
+
     @property
     def nearest_first(self) -> Tensor:
         """The images, those nearest to the source first."""
@@ -106,9 +112,7 @@ def variations(
         made = [edit(once, images[rows], start=start, grid=grid, items=ids[rows], seed=seed, **same) for seed in given]
         report(len(images[rows]) * len(given))
         parts.append(torch.stack([one.images for one in made], dim=1))
-    found = torch.cat(parts)
-    apart = found.clamp(-1, 1) - images[:, None].to(found).clamp(-1, 1)
-    return Variations(found, apart.square().mean((2, 3, 4)).sqrt(), max(one.nfe for one in made))
+    return Variations.of(torch.cat(parts), images, max(one.nfe for one in made))
 
 
 @dataclass

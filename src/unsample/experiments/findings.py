@@ -56,11 +56,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with the name of its files and a sentence that says what to see."""
+    """A drawing with the name of its files and a sentence that says what to see.
+
+    Attributes:
+        shows_data: Whether photographs of the data can be seen in it, which not everybody may pass on.
+    """
 
     name: str
     caption: str
     drawing: Drawing = field(repr=False)
+    shows_data: bool = False
 
 
 @dataclass(frozen=True)

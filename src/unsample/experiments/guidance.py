@@ -77,7 +77,7 @@ class Guidance:
             {"The way back": _table(ways), "Latents": table_of(diagnoses, COLUMNS, "inverted with guidance")},
             (
                 Figure("psnr", "What each way back returns.", _chart(ways)),
-                Figure("pictures", "Images, and what each way returns.", plotting.pictures(_rows(ways))),
+                Figure("pictures", "Images, and what each way returns.", plotting.pictures(_rows(ways)), bool(lab.data)),
             ),
             tuple(_claims(ways)),
             _metrics(ways, diagnoses),

@@ -98,7 +98,7 @@ class Patterns:
             return Figure(f"patterns-{pictures.name}", *_distance_rows(rows, chosen, caption))
         rows += [row for name in (LATENT, FORWARD) for row in (_latent(name, chosen), _variance(name, chosen))]
         caption = f"{which}. Local variance: blue, too little noise; white, that of noise; red, too much."
-        return Figure(f"patterns-{pictures.name}", caption, plotting.pictures(rows))
+        return Figure(f"patterns-{pictures.name}", caption, plotting.pictures(rows), shows_data=True)
 
     def _claims(self, name: str, rows: Found) -> list[Claim]:
         usual, mended = rows[PLAIN, LATENT], rows[PLAIN, FORWARD]

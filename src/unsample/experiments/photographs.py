@@ -155,6 +155,7 @@ class Photographs:
                     "Images, and their latents by DDIM from the image and from a forward start; each row of latents in units "
                     "of true noise.",
                     plotting.pictures(_rows(told)),
+                    shows_data=bool(lab.data),
                 ),
             ),
             tuple(_claims(told)),

@@ -26,6 +26,8 @@ __all__ = ["join", "write"]
 
 METRICS = "metrics.json"
 
+_LEFT_OUT = "Pictures that show photographs of the data are left out here; the command draws them."
+
 
 @dataclass(frozen=True)
 class _Heading:
@@ -55,14 +57,19 @@ class _Told(BaseModel):
     claims: list[dict[str, Any]]
 
 
-def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings) -> Path:
-    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report."""
+def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
+    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report.
+
+    Without `shows_data`, figures in which photographs of the data can be seen are left out, and the report says so.
+    """
+    figures = [figure for figure in found.figures if shows_data or not figure.shows_data]
     about = f"{found.setting} {_made_with(lab, size)}"
     blocks: list[Block] = [asked.question, about, _Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
     blocks += [_Heading("Claims"), _claims_table(found.claims)] if found.claims else []
     for title, table in found.tables.items():
         blocks += [_Heading(title), table]
-    blocks += found.figures
+    blocks += figures
+    blocks += [_LEFT_OUT] if len(figures) < len(found.figures) else []
     title = f"{asked.id}. {asked.title}"
     metrics = {
         "id": asked.id,
@@ -73,7 +80,7 @@ def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings) -> 
         "claims": [asdict(claim) for claim in found.claims],
         "metrics": found.metrics,
     }
-    for figure in found.figures:
+    for figure in figures:
         write_atomically(folder / f"{figure.name}.png", figure.drawing.png)
         write_atomically(folder / f"{figure.name}.svg", figure.drawing.svg)
     write_atomically(folder / "report.md", _markdown(title, blocks).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Bool
@@ -17,11 +18,13 @@ from .._typing import Images
 from ..diagnostics import mse, psnr, ssim
 from ..diagnostics._border import PerImage, check_mask
 from ..errors import ModelError, UnsampleError
+from ..models.classifier import Classifier, load_classifier
 from ..perceptual import clip_score, lpips
 from .structure import structure_distance
 
 __all__ = [
     "METRICS",
+    "TARGET_CLASS",
     "Compared",
     "Metric",
     "Perception",
@@ -140,13 +143,15 @@ def eight_bit(images: Images) -> Images:
     return ((images.detach().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def measured(compared: Compared, perception: Perception, reasons: dict[str, UnsampleError]) -> dict[str, PerImage]:
+def measured(
+    compared: Compared, perception: Perception, reasons: dict[str, UnsampleError], metrics: Sequence[Metric] | None = None
+) -> dict[str, PerImage]:
     """Every number that can be had, a value per image; why another could not is put into `reasons`, by its name.
 
-    A network whose package or weights were missing is not asked for again.
+    Of `metrics`, by default the seven. A network whose package or weights were missing is not asked for again.
     """
     found: dict[str, PerImage] = {}
-    for metric in METRICS:
+    for metric in METRICS if metrics is None else metrics:
         if isinstance(reasons.get(metric.name), ModelError):
             continue
         try:
@@ -154,6 +159,22 @@ def measured(compared: Compared, perception: Perception, reasons: dict[str, Unsa
         except UnsampleError as error:  # what is missing, or an image that is too small
             reasons[metric.name] = error
     return found
+
+
+@cache
+def judge() -> Classifier:
+    """The bundled classifier, loaded once."""
+    return load_classifier(device="cpu")
+
+
+def _target_class(compared: Compared, perception: Perception) -> PerImage:
+    """NaN where the target is no class of the classifier."""
+    known = judge().classes
+    named = [text if text in known else known[0] for text in compared.texts]
+    values = judge().class_alignment(compared.edited.float(), named).double()
+    return values.masked_fill(torch.tensor([text not in known for text in compared.texts]), torch.nan).to(
+        compared.edited.device
+    )
 
 
 def _outside(compare: Callable[[Images, Images], PerImage], source: Images, edited: Images, region: Mask) -> PerImage:
@@ -184,3 +205,6 @@ METRICS = (
     Metric("CLIP edited", "higher", _clip_edited),
 )
 """The columns, in the order of the paper's tables."""
+
+TARGET_CLASS = Metric("target class", "higher", _target_class)
+"""Ours, for prompts that are class names: the bundled classifier's probability of the target, of the whole edited image."""

@@ -6,7 +6,7 @@ and an edit with the source's pixels pasted back outside of the region keeps onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,10 +18,10 @@ from .._typing import Images
 from ..codec import Codec
 from ..errors import ArgumentError, UnsampleError
 from .layout import Entry, Failure, Layout, without_brackets
-from .measures import METRICS, Compared, Perception, eight_bit, measured
+from .measures import METRICS, Compared, Metric, Perception, eight_bit, measured
 from .scores import Scores
 
-__all__ = ["CODEC", "PASTED", "SOURCE", "EditImage", "measure"]
+__all__ = ["CODEC", "PASTED", "SOURCE", "EditImage", "measure", "measured_rows", "pasted"]
 
 EditImage = Callable[[Images, str, str, Bool[Tensor, "1 height width"]], Images]
 """(image [1, 3, H, W], source prompt, target prompt, region Bool[1, H, W]) -> the edited image, of the same shape."""
@@ -70,7 +70,34 @@ def measure(
             continue
         bench.add(entry, image, region)
     reasons = {name: str(error) for name, error in bench.reasons.items()}
-    return Scores(bench.values, tuple(bench.failed), reasons, bench.read)
+    kinds = {entry.key: entry.kind for entry in layout.entries}
+    return Scores(bench.values, tuple(bench.failed), reasons, bench.read, kinds)
+
+
+def pasted(image: Images, edited: Images, region: Bool[Tensor, "batch height width"]) -> Images:
+    """The edit inside of the region, the source outside."""
+    return torch.where(region[:, None], edited, image)
+
+
+def measured_rows(
+    entry: Entry,
+    image: Images,
+    region: Bool[Tensor, "1 height width"],
+    shown: Mapping[str, Images],
+    perception: Perception,
+    reasons: dict[str, UnsampleError],
+    metrics: Sequence[Metric] = METRICS,
+) -> dict[str, dict[str, float]]:
+    """Number -> row -> value of all rows of an entry, 8-bit pictures measured as one batch; NaN where there is none."""
+    count = len(shown)
+    compared = Compared(
+        eight_bit(image).expand(count, -1, -1, -1),
+        torch.cat(list(shown.values())),
+        region.expand(count, -1, -1),
+        (without_brackets(entry.target_prompt),) * count,
+    )
+    found = measured(compared, perception, reasons, metrics)
+    return {name: dict(zip(shown, column.tolist(), strict=True)) for name, column in found.items()}
 
 
 @dataclass
@@ -94,15 +121,8 @@ class _Bench:
         """All rows of an entry, measured as one batch."""
         self.read += 1
         shown = {row: eight_bit(found) for row, found in self._edited(entry, image, region).items()}
-        count = len(shown)
-        compared = Compared(
-            eight_bit(image).expand(count, -1, -1, -1),
-            torch.cat(list(shown.values())),
-            region.expand(count, -1, -1),
-            (without_brackets(entry.target_prompt),) * count,
-        )
-        for name, column in measured(compared, self.perception, self.reasons).items():
-            for row, value in zip(shown, column.tolist(), strict=True):
+        for name, column in measured_rows(entry, image, region, shown, self.perception, self.reasons).items():
+            for row, value in column.items():
                 if value == value:  # no NaN: a region without a background, or without pixels
                     self.values[row][name][entry.key] = value
 
@@ -115,7 +135,7 @@ class _Bench:
         for name, edit in self.ways.items():
             self._try(found, entry.key, name, partial(edit, image.clone(), *prompts, region.clone()), image)
             if name in found:
-                found[PASTED.format(name)] = torch.where(region[:, None], found[name], image)
+                found[PASTED.format(name)] = pasted(image, found[name], region)
         return found
 
     def _try(self, found: dict[str, Images], key: str, row: str, edit: Callable[[], object], image: Images) -> None:

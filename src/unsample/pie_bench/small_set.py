@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from ..atomic import write_atomically
 from ..diagnostics import plain_mask, resize_mask
 from ..errors import ArgumentError, ImageError, RunError, UnknownNameError
-from ..io import Photo, read_parquet, save_png
+from ..io import Photo, decode_photo, read_parquet, save_png
 from .layout import IMAGES, MAPPING, encode_mask
 
 __all__ = ["Labelled", "Region", "make_small_set", "read_labelled"]
@@ -45,28 +46,31 @@ class Labelled:
     name: str
 
 
-def read_labelled(path: str | Path, names: Sequence[str], size: tuple[int, int], limit: int | None = None) -> list[Labelled]:
-    """The first photographs of a parquet file in the Hugging Face layout, with columns `image` and `label`.
+def read_labelled(
+    path: str | Path, names: Sequence[str], size: tuple[int, int], limit: int | None = None, *, seed: int | None = None
+) -> list[Labelled]:
+    """Photographs of a parquet file in the Hugging Face layout, with columns `image` and `label`.
 
     Args:
         path: Of the file.
         names: Name i is that of label i, as `model.conditioner.names` of the bundled model.
         size: Height and width.
-        limit: At most so many.
+        limit: At most so many: the first, or with a seed some of all.
+        seed: Of their choice, for a file that is sorted by label.
 
     Raises:
         ImageError: Not such a file, a damaged picture, or a label without a name.
     """
-    photos = read_parquet(path, size, limit)
-    from pyarrow import ArrowException, parquet
-
-    try:
-        labels: list[Any] = parquet.read_table(path, columns=["label"]).slice(0, limit)["label"].to_pylist()
-    except (OSError, KeyError, ArrowException) as error:
-        raise ImageError(f"{path} has no column of labels ({' '.join(str(error).split())[:100]})") from None
-    if bad := [label for label in labels if type(label) is not int or not 0 <= label < len(names)]:
+    every = _labels(path)
+    order = range(len(every)) if seed is None else np.random.default_rng(seed).permutation(len(every)).tolist()
+    rows = sorted(order[:limit])
+    if bad := [every[row] for row in rows if type(every[row]) is not int or not 0 <= every[row] < len(names)]:
         raise ImageError(f"{path}: expected labels 0..{len(names) - 1}, given {bad[0]}; give the names of its classes")
-    return [Labelled(photo, names[label]) for photo, label in zip(photos, labels, strict=True)]
+    pictures = _pictures(path, rows)
+    return [
+        Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]])
+        for row, data in zip(rows, pictures, strict=True)
+    ]
 
 
 def make_small_set(
@@ -117,6 +121,23 @@ def make_small_set(
             "mask": encode_mask(_region(one.photo.pixels, region)),
         }
     write_atomically(root / MAPPING, json.dumps(mapping, indent=1).encode())
+
+
+def _labels(path: str | Path) -> list[Any]:
+    read_parquet(path, (1, 1), limit=0)  # says what is wrong with the file, or that a package is missing
+    from pyarrow import ArrowException, parquet
+
+    try:
+        labels: list[Any] = parquet.read_table(path, columns=["label"])["label"].to_pylist()
+    except (OSError, KeyError, ArrowException) as error:
+        raise ImageError(f"{path} has no column of labels ({' '.join(str(error).split())[:100]})") from None
+    return labels
+
+
+def _pictures(path: str | Path, rows: Sequence[int]) -> list[bytes]:
+    from pyarrow import parquet
+
+    return [row["bytes"] for row in parquet.read_table(path, columns=["image"]).take(rows)["image"].to_pylist()]
 
 
 def _other(names: Sequence[str], one: Labelled, seed: int) -> str:

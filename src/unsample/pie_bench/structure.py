@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from .._typing import Images
 from ..diagnostics._border import PerImage, check_same_shape
 from ..errors import ModelError
-from ..perceptual import IMAGENET_COLOURS, SIDE, _batched, _check, _colour, _network
+from ..perceptual import IMAGENET_COLOURS, SIDE, seen_by_dino
 
 __all__ = ["dino_keys", "self_similarity", "structure_distance"]
 
@@ -84,15 +84,13 @@ def dino_keys(images: Images, *, weights: str = "facebook/dino-vitb8", white: fl
     >>> dino_keys(torch.zeros(1, 3, 64, 64)).shape  # doctest: +SKIP
     torch.Size([1, 785, 768])
     """
-    _check(images)
-    network = _network("dino", weights, images.device)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in IMAGENET_COLOURS)
 
-    def keys(part: Images) -> Tensor:
-        unit: Tensor = (interpolate(_colour(part), size=(SIDE, SIDE), mode="bilinear", antialias=True) + 1) / 2
+    def keys(network: Any, part: Images) -> Tensor:
+        unit: Tensor = (interpolate(part, size=(SIDE, SIDE), mode="bilinear", antialias=True) + 1) / 2
         return _last_keys(network, (unit * white - mean) / std)
 
-    return _batched(keys, batch, images)
+    return seen_by_dino(keys, images, weights=weights, batch=batch)
 
 
 def _last_keys(network: Any, pixels: Tensor) -> Tensor:

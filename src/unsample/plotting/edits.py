@@ -12,6 +12,9 @@ from .overview import ROWS
 
 __all__ = ["edit_sheet"]
 
+PANEL, NOTE, LINE, MARGIN = 1.25, 0.16, 0.13, 0.16
+"""Inches: the width of a picture, the height of a note and of a line of a title, and what is above and below."""
+
 
 def edit_sheet(
     names: Sequence[str], columns: Mapping[str, Tensor], notes: Sequence[Sequence[str]] = (), *, rows: int = ROWS
@@ -24,15 +27,17 @@ def edit_sheet(
         notes: For each row what to write under its last pictures.
         rows: At most so many are drawn.
     """
-    count = min(rows, len(names))
-    figure, axes, canvas = panels(count, len(columns))
+    count, (height, width) = min(rows, len(names)), next(iter(columns.values())).shape[-2:]
+    figure, axes, canvas = panels(count, len(columns), PANEL)
     for row in range(count):
         for axis, images in zip(axes[row], columns.values(), strict=True):
             axis.imshow(to_bytes(images[row]), interpolation="nearest")
-        axes[row][0].set_ylabel(short(names[row]), fontsize=9)
+        axes[row][0].set_ylabel(short(names[row], min(16, max(4, 14 * height // width))), fontsize=9)
         if notes:
             for axis, note in zip(axes[row][-len(notes[row]) :], notes[row], strict=True):
                 axis.set_xlabel(note, fontsize=7)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=8)
+    lines = max(title.count("\n") + 1 for title in columns)
+    figure.set_figheight(count * (PANEL * height / width + NOTE * bool(notes)) + LINE * lines + MARGIN)
     return png(figure, canvas)

@@ -1,32 +1,20 @@
-"""Editing by attention: a source and its targets walk down side by side, and the targets attend as the source does.
-
-`edit_attention` takes one of three editors: `MasaCtrl`, `StyleAligned` and `PromptToPrompt`. An editor is its options; bound
-to prompts and layers it is an `Edit`, which says where it acts and what attention becomes there (`models/attention.py`).
-"""
+"""The options of each attention editor; bound to prompts and layers they become an `Edit` (`models/attention.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .denoiser import Counted
-from .errors import ArgumentError, DivergenceError, UnknownNameError
-from .grid import Grid
-from .model import Condition, Model
-from .models.attention import Edit, Layer, Moment, edited, layers_of, unet_of, watched
-from .models.attention_edits import Heads, injected, mutual, shared
-from .models.attention_words import aligned, one_to_one, weighed
-from .sampling import OnStep, counter
-from .steppers import DDIM, Moved, Stepper
-from .steppers.stochastic import Stochastic
-from .trajectory import Trajectory
-from .walk import walk
+from ..errors import ArgumentError, UnknownNameError
+from ..models.attention import Edit, Layer, Moment
+from ..models.attention_edits import Heads, injected, mutual, shared
+from ..models.attention_words import aligned, one_to_one, weighed
 
-__all__ = ["Edited", "Editor", "MasaCtrl", "PromptToPrompt", "StyleAligned", "edit_attention"]
+__all__ = ["Editor", "MasaCtrl", "PromptToPrompt", "StyleAligned"]
 
 Kind = Literal["replace", "refine", "reweight"]
 
@@ -178,123 +166,3 @@ def _shares(**shares: float) -> None:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ArgumentError(f"{name} is a share, 0 to 1, given {share}")
-
-
-@dataclass(frozen=True)
-class Edited:
-    """What `edit_attention` made.
-
-    Attributes:
-        images: The source, then each target; nominally in [-1, 1], not clamped; (1 + targets, channels, height, width).
-        nfe: Network evaluations per item.
-    """
-
-    images: Tensor
-    nfe: int
-
-    @property
-    def source(self) -> Tensor:
-        """The source as it came back, (1, channels, height, width)."""
-        return self.images[:1]
-
-    @property
-    def targets(self) -> Tensor:
-        """(targets, channels, height, width)."""
-        return self.images[1:]
-
-
-@torch.no_grad()
-def edit_attention(
-    model: Model,
-    latent: Tensor | Trajectory,
-    *,
-    editor: Editor,
-    source: Condition,
-    targets: Sequence[Condition],
-    guidance: float = 1.0,
-    negative: Condition | Mapping[int, Tensor] = None,
-    steps: int | None = None,
-    method: Stepper = DDIM(),
-    source_latents: Mapping[int, Tensor] | None = None,
-    grid: Grid | None = None,
-    tokenizer: Any = None,
-    on_step: OnStep | None = None,
-) -> Edited:
-    """The source and its edits, sampled together from the source's latent.
-
-    The source is evaluated along with its targets, for they need its attention; nothing of theirs reaches its row.
-
-    Args:
-        model: Of Stable Diffusion 1, 2 or XL, as `unsample.load` returns it. Its pipeline is left as it was.
-        latent: An inversion of one image, or states (1, *model.shape), or one per row, (1 + targets, *model.shape). What an
-            exact method stored besides is not used.
-        editor: `MasaCtrl`, `StyleAligned` or `PromptToPrompt`, with its options.
-        source: The prompt that the image was inverted with.
-        targets: A prompt for each edit.
-        guidance: w in eps_u + w (eps_c - eps_u), of all rows; 1 is conditional only.
-        negative: What guidance moves away from: a prompt, or embeddings by level, of one row, as `unsample.null_text` finds.
-        steps: N, moves of the whole grid; default is the level an inversion ended at, or 50.
-        method: How a move is made; none that adds noise.
-        source_latents: Level -> the source's state there, as in `Trajectory.states`: it is put on them as it comes by.
-        grid: The levels to visit; default is the model's own.
-        tokenizer: The pipeline's, for `PromptToPrompt`; default is the one of the model's conditioner, if that has one.
-        on_step: Called after each move, for progress bars.
-
-    Raises:
-        ModelError: A model that is no U-Net of Stable Diffusion, or whose attention is already changed.
-        ArgumentError: A latent of the wrong shape, prompts that an editor cannot compare, or settings that do not fit.
-        DivergenceError: A latent that is not finite.
-    """
-    unet, prompts = unet_of(model), [source, *targets]
-    top = latent.index if isinstance(latent, Trajectory) else None
-    grid = grid or model.grid(steps or top or 50)
-    x = _starting(model, latent.latent if isinstance(latent, Trajectory) else latent, len(prompts))
-    if isinstance(method, Stochastic):
-        raise ArgumentError(f"{method} adds noise, which would tell the source from its targets: use DDIM()")
-    tokenizer = tokenizer or getattr(model.conditioner, "tokenizer", None)
-    texts = [prompt if isinstance(prompt, str) else "" for prompt in prompts]
-    edit = editor.bound(texts, tokenizer, list(layers_of(unet).values()), model.device)
-    moment = Moment(grid.steps)
-    away = negative if isinstance(negative, Mapping) else [negative] * len(prompts) if negative is not None else None
-    _check_rows(negative=negative if isinstance(negative, Mapping) else {}, source_latents=source_latents or {})
-    denoiser = Counted(watched(model.denoiser(prompts, guidance, away), moment))
-    moves, pinned = grid.steps if top is None else top, _Pinned(source_latents or {})
-    report = counter(on_step, total=len(x) * moves)
-    with edited(unet, edit, moment):
-        for moved in walk(denoiser, x, grid.down(moves), method, correct=pinned):
-            x = moved.x
-            report(len(x))
-    return Edited(model.codec.decode(x), denoiser.nfe)
-
-
-def _starting(model: Model, latent: Tensor, rows: int) -> Tensor:
-    """A state for each row."""
-    if rows < 2:
-        raise ArgumentError("expected a prompt for each target, given none")
-    if tuple(latent.shape[1:]) != model.shape or len(latent) not in (1, rows):
-        raise ArgumentError(
-            f"expected one latent, or one for the source and each target, of shape (1 or {rows}, "
-            f"{', '.join(map(str, model.shape))}), given {tuple(latent.shape)}; edit one source at a time"
-        )
-    if not bool(torch.isfinite(latent).all()):
-        raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
-    return latent.to(model.device).expand(rows, *model.shape)
-
-
-def _check_rows(**tensors: Mapping[int, Tensor]) -> None:
-    for name, by_level in tensors.items():
-        for level, tensor in by_level.items():
-            if len(tensor) != 1:
-                raise ArgumentError(f"expected {name} of one row, the source's, given {len(tensor)} at level {level}")
-
-
-@dataclass(frozen=True)
-class _Pinned:
-    """Puts the source on known states."""
-
-    states: Mapping[int, Tensor]
-
-    def __call__(self, moved: Moved) -> Tensor:
-        """The state a move arrived at, with the source's own in its place."""
-        known = self.states.get(moved.step.dst.index)
-        return moved.x if known is None else torch.cat([known.to(moved.x), moved.x[1:]])

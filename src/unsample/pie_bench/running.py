@@ -1,0 +1,276 @@
+"""A benchmark as a resumable run: entries in batches, each edited in every way and measured, both kept as they finish.
+
+Edits are kept as the 8-bit pictures that are measured. Numbers are kept by their names, so that one whose network was missing
+is asked for again when the run goes on. An edit that diverges is left out and named, and loses no other.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from .._typing import Images
+from ..editing import edit
+from ..errors import DivergenceError, RunError, UnsampleError
+from ..io import png_bytes
+from ..methods import parse_method
+from ..model import Model
+from ..plotting.overview import ROWS
+from ..sampling import OnStep, batches
+from ..starts import parse_start
+from ..store import Part, Run, slug
+from .entries import Editable
+from .layout import Failure
+from .measures import METRICS, TARGET_CLASS, Metric, Perception, eight_bit, judge
+from .rows import CODEC, PASTED, SOURCE, measured_rows, pasted
+from .scores import Scores
+from .ways import EditWay
+
+__all__ = ["SCORES", "Benchmark", "read_scores", "run_benchmark"]
+
+SCORES = "scores.json"
+
+NETWORKS = ("structure distance", "LPIPS", "CLIP whole", "CLIP edited")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is edited, and how.
+
+    Attributes:
+        model: That edits.
+        found: The entries.
+        ways: Of editing, with titles that differ.
+        guidance: On the way down, as `unsample.edit`.
+        seed: Of the starts' noise, together with each picture's content.
+        batch_size: Entries per network call.
+        use_mask: Whether an edit is told the region; else it is for measuring alone.
+        networks: Whether the numbers of DINO, LPIPS and CLIP are asked for.
+        perception: Those networks.
+    """
+
+    model: Model
+    found: Editable
+    ways: tuple[EditWay, ...]
+    guidance: float = 3.0
+    seed: int = 0
+    batch_size: int = 16
+    use_mask: bool = False
+    networks: bool = True
+    perception: Perception = field(default_factory=Perception)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, for a manifest."""
+        model = self.model
+        return {
+            "model": model.name,
+            "model_digest": model.digest,
+            "schedule_digest": model.schedule.digest,
+            "image_size": list(model.image_size),
+            "device": str(model.device),
+            "ways": [[way.method, way.forward, way.steps, way.spacing] for way in self.ways],
+            "guidance": self.guidance,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "use_mask": self.use_mask,
+            "networks": self.networks,
+            "entries": self.found.digest,
+        }
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether its images pass a lossy codec."""
+        return self.model.codec.scale > 1
+
+    @property
+    def rows(self) -> list[str]:
+        """Controls, then every way and what pasting makes of it."""
+        own = [row for way in self.ways for row in (way.title, PASTED.format(way.title))]
+        return [SOURCE, *([CODEC] if self.has_codec else []), *own]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The numbers asked for: that of the class only where a target is one."""
+        seven = [metric for metric in METRICS if self.networks or metric.name not in NETWORKS]
+        _, targets = self.found.prompts(slice(None))
+        return [*seven, *([TARGET_CLASS] if set(targets) & set(judge().classes) else [])]
+
+    def edited(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+        """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
+        began = time.perf_counter()
+        try:
+            parts = [self._edit(way, rows, on_step)]
+        except DivergenceError:
+            parts = [self._alone(way, i) for i in range(rows.start, rows.stop)]
+        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("edited", "fine")}
+        nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
+        return Part(tensors, nfe, time.perf_counter() - began, up)
+
+    def _alone(self, way: EditWay, index: int) -> Part:
+        try:
+            return self._edit(way, slice(index, index + 1))
+        except DivergenceError:
+            nothing = torch.zeros((1, 3, *self.model.image_size), dtype=torch.uint8)
+            return Part({"edited": nothing, "fine": torch.tensor([False])}, 0, 0.0)
+
+    def _edit(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+        images, regions = self.found.load(rows, self.model.image_size, border=False)
+        source, target = self.found.prompts(rows)
+        made = edit(
+            self.model,
+            images,
+            to=target,
+            source=source,
+            guidance=self.guidance,
+            mask=regions if self.use_mask else None,
+            method=parse_method(way.method),
+            start=parse_start(way.forward),
+            seed=self.seed,
+            items=[item.id for item in self.found.items[rows]],
+            grid=self.model.grid(way.steps, way.spacing),
+            on_step=on_step,
+        )
+        pixels = ((made.images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        fine = torch.ones(len(pixels), dtype=torch.bool)
+        return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
+
+
+def run_benchmark(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, list[dict[str, Tensor]], dict[str, Any]]:
+    """Every batch, edited and measured; what was finished before is read back.
+
+    Args:
+        bench: What to do.
+        run: Where, new or interrupted.
+        on_step: Told of moves down.
+
+    Returns:
+        The scores; row -> picture [1, 3, H, W] of the first entries, for a sheet; and way -> what it cost.
+    """
+    working = _Working(bench, run, on_step)
+    for rows in batches(len(bench.found.entries), bench.batch_size):
+        working.batch(rows)
+    reasons = {name: str(error) for name, error in working.reasons.items()}
+    keys, metrics = [entry.key for entry in bench.found.entries], bench.metrics
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for index, row in enumerate(bench.rows):
+        columns = {metric.name: torch.cat([part[metric.name][:, index] for part in working.values]) for metric in metrics}
+        values[row] = {
+            name: {key: value for key, value in zip(keys, column.tolist(), strict=True) if value == value}
+            for name, column in columns.items()
+        }
+    kinds = {entry.key: entry.kind for entry in bench.found.entries}
+    failed = (*bench.found.failed, *working.failed)
+    return Scores(values, failed, reasons, len(keys), kinds), working.first, working.costs
+
+
+def read_scores(run: Run) -> Scores:
+    """The scores of a complete run.
+
+    Raises:
+        RunError: They are missing or damaged.
+    """
+    try:
+        told = json.loads((run.path / SCORES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise RunError(f"cannot read {run.path / SCORES} ({reason}); delete the folder and run again") from None
+    return Scores.from_dict(told)
+
+
+@dataclass
+class _Working:
+    """What a run has found so far."""
+
+    bench: Benchmark
+    run: Run
+    on_step: OnStep
+    done: int = 0
+    values: list[Mapping[str, Tensor]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    reasons: dict[str, UnsampleError] = field(default_factory=dict)
+    first: list[dict[str, Tensor]] = field(default_factory=list)
+    costs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Moves down in all."""
+        return sum(way.steps for way in self.bench.ways) * len(self.bench.found.entries)
+
+    def batch(self, rows: slice) -> None:
+        """Edit and measure some entries."""
+        images, regions = self.bench.found.load(rows, self.bench.model.image_size)
+        made = {way: self._part(way, rows) for way in self.bench.ways}
+        shown = [self._shown(images[i : i + 1], regions[i : i + 1], made, i) for i in range(len(images))]
+        for way, part in made.items():
+            self._tell(way, part, rows)
+        self.first += shown[: ROWS - len(self.first)]
+        self.values.append(self._measured(rows, images, regions, shown))
+
+    def _part(self, way: EditWay, rows: slice) -> Part:
+        key = f"{slug(way.title)}-{self.bench.ways.index(way)}.{rows.start:06d}"
+        before, count = self.done, rows.stop - rows.start
+        part = self.run.stored(key)
+        if part is None:
+            told = self.bench.edited(way, rows, lambda done, _total: self.on_step(before + done, self.total))
+            part = self.run.store(key, told)
+        self.done = before + count * way.steps
+        self.on_step(self.done, self.total)
+        return part
+
+    def _shown(
+        self, image: Images, region: Bool[Tensor, "1 height width"], made: Mapping[EditWay, Part], index: int
+    ) -> dict[str, Images]:
+        """Row -> 8-bit picture of an entry, without the edits that failed."""
+        codec, found = self.bench.model.codec, {SOURCE: eight_bit(image)}
+        if self.bench.has_codec:
+            with torch.no_grad():
+                found[CODEC] = eight_bit(codec.decode(codec.encode(image.to(self.bench.model.device))).float().cpu())
+        for way, part in made.items():
+            if bool(part.tensors["fine"][index]):
+                edited = part.tensors["edited"][index : index + 1].float() / 127.5 - 1
+                found |= {way.title: edited, PASTED.format(way.title): eight_bit(pasted(image, edited, region))}
+        return found
+
+    def _tell(self, way: EditWay, part: Part, rows: slice) -> None:
+        """Costs and failures of a batch, and its pictures as files."""
+        spent = self.costs.setdefault(way.title, {"steps": way.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
+        spent |= {"nfe": max(spent["nfe"], part.nfe), "nfe_up": max(spent["nfe_up"], part.nfe_up)}
+        spent["seconds"] = round(spent["seconds"] + part.seconds, 3)
+        for entry, pixels, fine in zip(
+            self.bench.found.entries[rows], part.tensors["edited"], part.tensors["fine"].tolist(), strict=True
+        ):
+            name = f"edits/{slug(way.title)}/{slug(entry.key)}.png"
+            if not fine:
+                reason = f"the edit left the finite numbers; try a guidance below {self.bench.guidance:g}, or more steps"
+                self.failed.append(Failure(entry.key, reason, way.title))
+            elif not (self.run.path / name).exists():
+                self.run.write(name, png_bytes(pixels.float() / 127.5 - 1))
+
+    def _measured(
+        self, rows: slice, images: Images, regions: Bool[Tensor, "batch height width"], shown: Sequence[Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Number -> values [B, rows], NaN where there are none; those found before are read back."""
+        key, every = f"scores.{rows.start:06d}", self.bench.rows
+        before = self.run.stored(key)
+        kept = dict(before.tensors) if before else {}
+        wanted = [metric for metric in self.bench.metrics if metric.name not in kept]
+        nothing = torch.full((len(images), len(every)), torch.nan, dtype=torch.float64)
+        found: dict[str, Tensor] = {}
+        for i, entry in enumerate(self.bench.found.entries[rows]):
+            region, image = regions[i : i + 1], images[i : i + 1]
+            told = measured_rows(entry, image, region, shown[i], self.bench.perception, self.reasons, wanted)
+            for name, column in told.items():
+                values = [column.get(row, torch.nan) for row in every]
+                found.setdefault(name, nothing.clone())[i] = torch.tensor(values, dtype=torch.float64)
+        if found:
+            kept |= found
+            self.run.store(key, Part(kept, 0, 0.0))
+        return {metric.name: kept.get(metric.name, nothing) for metric in self.bench.metrics}
