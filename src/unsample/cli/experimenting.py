@@ -29,7 +29,7 @@ Data = Annotated[
 Checkpoints = Annotated[Path | None, typer.Option(help="Folder with checkpoints of a training run, for E16.")]
 ShowData = Annotated[
     bool,
-    typer.Option("--show-data/--hide-data", help="Hide: no pictures with photographs of --data, for reports that are passed on."),
+    typer.Option("--show-data/--hide-data", help="Hide: no pictures of photographs of --data, for reports to be passed on."),
 ]
 Where = Annotated[Path, typer.Option("--out", help="Folder of the reports.")]
 Cache = Annotated[Path, typer.Option(help="Folder that keeps samples and latents, shared by all experiments.")]

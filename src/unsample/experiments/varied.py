@@ -59,7 +59,7 @@ class StochasticEditing:
             {"Variations": _table(found)},
             (
                 Figure("curves", "How different results are from each other and from the photograph.", _chart(found)),
-                Figure("pictures", "Photographs, and variations of them.", plotting.pictures(_rows(pictures, found)), bool(lab.data)),
+                Figure("pictures", "Photographs, and variations of them.", drawn, shows_data=bool(lab.data)),
             ),
             tuple(_claims(found)),
             {str(k): one.to_dict() for k, one in found.items()},
