@@ -1,6 +1,6 @@
 """Train the small classifier that judges generated images.
 
-    python training/classifier.py training/tiny-imagenet-32-classifier.toml --data DIR --out DIR [--steps N]
+    python training/classifier.py training/recipes/tiny-imagenet-32-classifier.toml --data DIR --out DIR [--steps N]
 
 Everything random at a step is drawn from (seed, step), so a run that is stopped and started again gives the same network
 as one that was not. Stop it with Ctrl-C or SIGTERM; the same command continues it, with another ``--steps`` if the cooldown
@@ -196,7 +196,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the small classifier that judges generated images.")
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as training/tiny-imagenet-32-classifier.toml")
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as training/recipes/tiny-imagenet-32-classifier.toml")
     parser.add_argument("--data", type=Path, required=True, help="folder of train-*.parquet and validation-*.parquet")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, and to continue from")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")

@@ -1,16 +1,20 @@
-"""Images for training: parquet shards of JPEGs packed once into flat arrays, and batches that depend only on the step.
+"""Images and latents for training: flat arrays, and batches that depend only on the step.
 
-A packed split is two files: ``<split>-<size>.npy``, uint8 of shape (N, 3, size, size), and ``<split>-labels.npy``,
-int64 of shape (N,), in the order of the shards.
+A packed split of images, made once of parquet shards of JPEGs, is two files: ``<split>-<size>.npy``, uint8 of shape
+(N, 3, size, size), and ``<split>-labels.npy``, int64 of shape (N,), in the order of the shards. One of latents, made by
+encode.py, is ``<split>-latents.npy``, float16 of shape (N, 2, C, h, w), and the labels. On a GPU all of it is moved there.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -57,15 +61,26 @@ def pack(source: Path, cache: Path, split: str, size: int) -> tuple[Path, Path]:
     return images_path, labels_path
 
 
+def _rows(array: NDArray[Any] | Tensor, index: NDArray[np.int64]) -> Tensor:
+    """The rows at ``index`` where the array is: in memory or on the disk, or on a device."""
+    if isinstance(array, Tensor):
+        return array[_on(index, array.device)]
+    return torch.from_numpy(array[index])
+
+
+def _on(values: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Images:
-    """A packed split, read from disk as needed.
+    """A packed split, read from disk as needed, or on a device.
 
     pixels: uint8 (N, 3, size, size).  labels: int64 (N,).
     """
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    pixels: NDArray[np.uint8] | Tensor
+    labels: NDArray[np.int64] | Tensor
 
     @classmethod
     def open(cls, source: Path, cache: Path, split: str, size: int) -> Images:
@@ -76,10 +91,59 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """The images at ``index`` as float32 in [-1, 1], (B, 3, size, size), and their labels, int64 (B,)."""
-        pixels = torch.from_numpy(self.pixels[index])
-        return pixels.float() / 127.5 - 1, torch.from_numpy(self.labels[index])
+    def on(self, device: torch.device) -> Images:
+        """All of it on a device; on the CPU it stays on the disk."""
+        if device.type == "cpu":
+            return self
+        return Images(torch.as_tensor(np.asarray(self.pixels)).to(device), torch.as_tensor(self.labels).to(device))
+
+    def take(self, index: NDArray[np.int64], mirror: NDArray[np.bool_] | None = None) -> tuple[Tensor, Tensor]:
+        """The images at ``index`` as float32 in [-1, 1], (B, 3, size, size), some of them mirrored, and their labels, (B,)."""
+        pixels = _rows(self.pixels, index).float() / 127.5 - 1
+        if mirror is not None:
+            pixels = torch.where(_on(mirror, pixels.device)[:, None, None, None], pixels.flip(-1), pixels)
+        return pixels, _rows(self.labels, index)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A packed split of latents, read from disk as needed, or on a device.
+
+    values: float16 (N, 2, C, h, w), of an image and of its mirror, scaled as the network sees them.  labels: int64 (N,).
+    """
+
+    values: NDArray[np.float16] | Tensor
+    labels: NDArray[np.int64] | Tensor
+
+    @classmethod
+    def open(cls, source: Path, split: str) -> Latents:
+        """Map ``<split>-latents.npy`` into memory, as training/encode.py writes it, with ``<split>-labels.npy``."""
+        files = [source / f"{split}-{what}.npy" for what in ("latents", "labels")]
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(f"no {file.name} in {source}: make it with training/encode.py")
+        values, labels = np.load(files[0], mmap_mode="r"), np.load(files[1]).astype(np.int64)
+        if values.ndim != 5 or values.shape[1] != 2 or len(values) != len(labels):
+            raise ValueError(f"{files[0]}: expected (N, 2, C, h, w) and N labels, given {values.shape} and {len(labels)}")
+        return cls(values, labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def on(self, device: torch.device) -> Latents:
+        """All of it on a device; on the CPU it stays on the disk."""
+        if device.type == "cpu":
+            return self
+        return Latents(torch.as_tensor(np.asarray(self.values)).to(device), torch.as_tensor(self.labels).to(device))
+
+    def take(self, index: NDArray[np.int64], mirror: NDArray[np.bool_] | None = None) -> tuple[Tensor, Tensor]:
+        """The latents at ``index`` as float32, (B, C, h, w), some of them of the mirrored image, and their labels, (B,)."""
+        which = np.zeros(len(index), np.int64) if mirror is None else mirror.astype(np.int64)
+        if isinstance(self.values, Tensor):
+            values = self.values[_on(index, self.values.device), _on(which, self.values.device)]
+        else:
+            values = torch.from_numpy(self.values[index, which])
+        return values.float(), _rows(self.labels, index)
 
 
 @dataclass(frozen=True)
@@ -89,20 +153,37 @@ class Batches:
     Every epoch visits the images in a new order and leaves out the last incomplete batch.
     """
 
-    images: Images
+    images: Images | Latents
     size: int
     seed: int
 
+    def __post_init__(self) -> None:
+        if len(self.images) < self.size:
+            raise ValueError(f"expected a batch of at most the {len(self.images)} images there are, given {self.size}")
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The images of a step, (size, 3, side, side) in [-1, 1], and their labels, (size,)."""
+        """The images of a step, (size, 3, side, side) in [-1, 1], or latents, (size, C, h, w), and their labels, (size,)."""
         epoch, position = divmod(step, len(self.images) // self.size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
-        chosen = order[position * self.size : (position + 1) * self.size]
-        pixels, labels = self.images.take(chosen)
-        mirror = torch.from_numpy(np.random.default_rng([self.seed, epoch, position]).random(self.size) < 0.5)
-        return torch.where(mirror[:, None, None, None], pixels.flip(-1), pixels), labels
+        chosen = _order(self.seed, epoch, len(self.images))[position * self.size : (position + 1) * self.size]
+        mirror = np.random.default_rng([self.seed, epoch, position]).random(self.size) < 0.5
+        return self.images.take(chosen, mirror)
 
 
-def spread(images: Images, count: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The order of an epoch; drawn once, for the steps of an epoch share it."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def spread(images: Images | Latents, count: int) -> NDArray[np.int64]:
     """``count`` indices evenly spread over the split (its shards may be sorted by class)."""
     return np.linspace(0, len(images) - 1, count).astype(np.int64)
+
+
+def class_names(data: Path) -> tuple[str, ...]:
+    """The names in the data's classes.json, {"0": {"name": ...}, ...}; none if there is no such file."""
+    file = data / "classes.json"
+    if not file.is_file():
+        return ()
+    given = json.loads(file.read_text())
+    return tuple(given[str(index)]["name"] for index in range(len(given)))

@@ -104,6 +104,56 @@ def test_diffusers_takes_squares_only():
     assert output.shape == (3, 8, 8, 8)
 
 
+# Flow
+
+
+@torch.no_grad()
+def by_euler(pipeline, noise, classes, guidance, steps=STEPS, **settings):
+    """Images in [0, 1] by diffusers' FlowMatchEulerDiscreteScheduler in a naive loop, guided from the class after the last."""
+    scheduler, network, x = pipeline.scheduler, pipeline.transformer, noise
+    scheduler.set_timesteps(steps, **settings)
+    for t in scheduler.timesteps:
+        each, null = t.expand(len(x)), torch.full((len(x),), 1000)
+        told, away = (network(x, each, labels).sample[:, : x.shape[1]] for labels in (torch.tensor(classes), null))
+        x = scheduler.step(away + guidance * (told - away), t, x).prev_sample
+    return (pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize(("steps", "transformer"), [(STEPS, {}), (50, {"out_channels": 4})])
+def test_a_flow_is_sampled_by_eulers_steps(tmp_path, guidance, shift, steps, transformer):
+    """Reference: `by_euler`; DiTPipeline itself does not take such a scheduler."""
+    pipeline = dit(tiny.flow(shift=shift), **transformer)
+    model = load(pipeline, tmp_path)
+    assert model.prediction == "flow"
+    noise = us.draw_noise(model, 2, seed=1)
+    ours = us.sample(model, noise, steps=steps, condition=CLASSES, guidance=guidance).images
+    same(ours, by_euler(pipeline, noise, CLASSES, guidance, steps))
+
+
+@pytest.mark.parametrize("size", [None, (24, 24)])
+def test_a_flow_whose_shift_depends_on_the_size(size):
+    """Reference: `by_euler` told the mu of so many tokens, as other pipelines compute it: 16 of them, or 36."""
+    pipeline = dit(tiny.flow(use_dynamic_shifting=True))
+    model = us.load(pipeline, size=size)
+    tokens = (model.shape[1] // 2) ** 2
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 4) / (64 - 4)
+    noise = us.draw_noise(model, 2, seed=1)
+    ours = us.sample(model, noise, steps=STEPS, condition=CLASSES, guidance=3.0).images
+    same(ours, by_euler(pipeline, noise, CLASSES, 3.0, mu=mu))
+
+
+def test_a_flow_there_and_back(tmp_path):
+    leads_back(load(dit(tiny.flow()), tmp_path), CLASSES, guidance=3.0)
+
+
+def test_diffusers_own_pipeline_takes_no_flow():
+    """Why the reference is a loop."""
+    with pytest.raises(AttributeError, match="scale_model_input"):
+        dit(tiny.flow())(CLASSES, num_inference_steps=2)
+
+
 # Classes
 
 

@@ -50,7 +50,9 @@ def recipe():
     toy = {"size": 8, "batch": 8, "steps": 12, "warmup": 2, "cooldown": 4, "shift": 2}
     toy |= {"report_every": 2, "evaluate_every": 6, "checkpoint_every": 5, "learning_rate": 0.05}
     model = {"widths": [8, 8, 16], "strides": [1, 1, 2], "classes": 3}
-    return dataclasses.replace(Recipe.load(ROOT / "training" / "tiny-imagenet-32-classifier.toml"), model=model, **toy)
+    return dataclasses.replace(
+        Recipe.load(ROOT / "training" / "recipes" / "tiny-imagenet-32-classifier.toml"), model=model, **toy
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,73 +1,55 @@
-"""The training recipe at toy size: an 8x8 network on a handful of made-up images."""
+"""Training runs of every kind of network at toy size."""
 
 import dataclasses
-import io
-import itertools
 import json
 import os
 import signal
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
+import networks
 import numpy as np
 import pytest
 import torch
+import train as train_module
+from conftest import DIT, LATENT_UNET, png
+from data import Batches, Images, Latents, pack, shrink, spread
+from losses import plot, read_log
+from objectives import alpha_bar
 from PIL import Image
+from recipe import RecipeError
+from train import Run, train
+from trainer import Trainer
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
+import unsample as us
 
-import evaluate  # noqa: E402
-import train as train_module  # noqa: E402
-from data import Batches, Images, pack, shrink, spread  # noqa: E402
-from losses import read_log  # noqa: E402
-from train import Recipe, Trainer, train  # noqa: E402
+KINDS = {
+    "pixel": {"prediction": "v_prediction"},
+    "pixel flow": {"prediction": "flow"},
+    "latent": {"model": LATENT_UNET, "latents": True},
+    "latent flow": {"model": LATENT_UNET, "latents": True, "prediction": "flow"},
+    "dit": {"model": DIT, "latents": True},
+    "flow": {"model": DIT, "latents": True, "prediction": "flow"},
+}
 
-import unsample as us  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-
-
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    """A folder with two training shards of 12 images and a validation shard of 8, all 16x16."""
-    folder, rng = tmp_path_factory.mktemp("parquet"), np.random.default_rng(0)
-    for name, count in (("train-0", 12), ("train-1", 12), ("validation-0", 8)):
-        images = [{"bytes": png(rng.integers(0, 256, (16, 16, 3), np.uint8)), "path": "x"} for _ in range(count)]
-        table = pa.table({"image": images, "label": (np.arange(count) % 3).tolist()})
-        pq.write_table(table, folder / f"{name}.parquet")
-    return folder
-
-
-@pytest.fixture
-def recipe():
-    model = {
-        "sample_size": 8,
-        "block_out_channels": [8, 8],
-        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-        "layers_per_block": 1,
-        "attention_head_dim": 8,
-        "norm_num_groups": 4,
-        "num_class_embeds": 4,
-    }
-    toy = {"batch": 4, "steps": 12, "warmup": 2, "cooldown": 4, "report_every": 2, "evaluate_every": 6}
-    toy |= {"checkpoint_every": 5, "held_out": 8, "snapshots": (0.5, 1.0)}
-    return dataclasses.replace(Recipe.load(ROOT / "training" / "tiny-imagenet-32.toml"), model=model, **toy)
+PLOT = train_module.plot
 
 
 @pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    kept = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for name, handler in kept.items():
-        signal.signal(name, handler)
+def no_picture(monkeypatch):
+    """Drawing takes longer than all the rest of a toy's run."""
+    monkeypatch.setattr(train_module, "plot", lambda *_: None)
+
+
+@pytest.fixture
+def run(recipe, source, latents, codec):
+    """A function that trains a kind of network, with changes to the recipe, in a folder."""
+
+    def run(out, kind="pixel", init=None, minutes=None, **changes):
+        changed = dataclasses.replace(recipe, **{**KINDS[kind], **changes})
+        data = latents if changed.latents else source
+        return train(changed, data, out, init, autoencoder=codec, minutes=minutes, device="cpu")
+
+    return run
 
 
 def final_state(out):
@@ -83,6 +65,26 @@ def assert_same_run(one, other):
         assert torch.equal(tensor, other_tensors[name]), name
 
 
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function that has the next runs asked to stop after a step, or no longer."""
+    step = Trainer.step
+
+    def stop_after(last):
+        def step_and_stop(self, *batch):
+            loss = step(self, *batch)
+            if self.done == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss
+
+        monkeypatch.setattr(Trainer, "step", step_and_stop)
+
+    return stop_after
+
+
+# Data
+
+
 def test_shrink_averages_areas():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     expected = pixels.reshape(4, 2, 4, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
@@ -92,6 +94,7 @@ def test_shrink_averages_areas():
 
 
 def test_pack(source, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
     images_path, labels_path = pack(source, tmp_path, "train", 8)
     pixels, labels = np.load(images_path), np.load(labels_path)
     assert pixels.shape == (24, 3, 8, 8)
@@ -122,6 +125,33 @@ def test_batches_visit_every_image_once_an_epoch_and_depend_only_on_the_step():
     assert (again.min(), again.max()) == (-1, 1)
     lefts = {image[0, 0, 0].item() for step in range(6) for image in batches(step)[0]}
     assert lefts == {-1, 1}, "some are mirrored and some are not"
+    with pytest.raises(ValueError, match="at most the 10 images"):
+        Batches(images, size=11, seed=1)
+
+
+def test_batches_of_latents_take_an_image_or_its_mirror():
+    """Reference: the batches of images of the same seed: the same items, the same mirrored."""
+    pixels = np.zeros((10, 3, 2, 2), np.uint8)
+    pixels[..., 1] = 255
+    values = np.arange(20).reshape(10, 2, 1, 1, 1).astype(np.float16)
+    images, latents = Images(pixels, np.arange(10)), Latents(values, np.arange(10))
+    for step in range(6):
+        (shown, labels), (taken, own) = (Batches(each, size=3, seed=1)(step) for each in (images, latents))
+        assert torch.equal(labels, own)
+        assert taken.flatten().tolist() == (2 * labels + (shown[:, 0, 0, 0] == 1)).tolist()
+        assert taken.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [Images, Latents])
+def test_batches_of_data_on_a_device_are_those_from_the_disk(kind):
+    """Reference: numpy. Tensors on the CPU stand for a GPU's."""
+    rng = np.random.default_rng(0)
+    shape = (10, 3, 2, 2) if kind is Images else (10, 2, 3, 2, 2)
+    values, labels = rng.integers(0, 256, shape).astype(np.uint8 if kind is Images else np.float16), rng.integers(0, 9, 10)
+    on_disk, there = kind(values, labels), kind(torch.from_numpy(values), torch.from_numpy(labels))
+    for step in range(5):
+        for one, other in zip(Batches(on_disk, 4, 0)(step), Batches(there, 4, 0)(step), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_spread_covers_the_split():
@@ -129,15 +159,19 @@ def test_spread_covers_the_split():
     assert index.tolist() == [0, 33, 66, 99]
 
 
-def test_rate(recipe):
-    recipe = dataclasses.replace(recipe, steps=100, warmup=10, cooldown=20, learning_rate=1.0)
-    rates = [recipe.rate(step) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert rates[10:81] == [1.0] * 71
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[80:]))
-    assert 0 < rates[-1] < 0.05
-    longer = dataclasses.replace(recipe, steps=1000)
-    assert [longer.rate(step) for step in range(80)] == rates[:80]
+def test_latents_that_are_missing_or_of_another_shape_are_refused(recipe, latents, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"encode\.py"):
+        Latents.open(tmp_path, "train")
+    larger = dataclasses.replace(recipe, model={**LATENT_UNET, "sample_size": 16}, latents=True)
+    with pytest.raises(RecipeError, match=r"latents of shape \(4, 8, 8\)"):
+        train_module.open_split(larger, latents, tmp_path, "train")
+    np.save(tmp_path / "train-latents.npy", np.zeros((3, 4, 8, 8), np.float16))
+    np.save(tmp_path / "train-labels.npy", np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match=r"expected \(N, 2, C, h, w\)"):
+        Latents.open(tmp_path, "train")
+
+
+# The trainer
 
 
 def test_average(recipe):
@@ -154,83 +188,203 @@ def test_average(recipe):
     assert torch.allclose(trainer.average[name], weight + (2 / 11) * -recipe.ema, atol=1e-4)
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, source, tmp_path, monkeypatch):
-    assert train(recipe, source, tmp_path / "whole")
-
-    step = Trainer.step
-
-    def step_and_stop(self, *batch):
-        loss = step(self, *batch)
-        if self.done == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return loss
-
-    monkeypatch.setattr(Trainer, "step", step_and_stop)
-    assert not train(dataclasses.replace(recipe, steps=40), source, tmp_path / "parts")
+@pytest.mark.parametrize("kind", ["pixel", "latent", "flow"])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(kind, run, tmp_path, stop_after):
+    assert run(tmp_path / "whole", kind)
+    stop_after(7)
+    assert not run(tmp_path / "parts", kind, steps=40)
     assert final_state(tmp_path / "parts")[0] == 7
-    monkeypatch.setattr(Trainer, "step", step)
-    assert train(recipe, source, tmp_path / "parts")
+    stop_after(None)
+    assert run(tmp_path / "parts", kind)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_what_a_run_leaves(recipe, source, tmp_path):
-    train(recipe, source, tmp_path)
+def test_checkpoints_of_before_are_still_taken(recipe, tmp_path):
+    """Reference: the keys that checkpoints had when only pixel networks were trained; the step after is the same."""
+    trainer, other = Trainer(recipe), Trainer(dataclasses.replace(recipe, seed=5))
+    batch = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    trainer.step(*batch)
+    trainer.save(tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    kept = ("done", "warm", "weights", "average", "optimiser", "level_loss")
+    torch.save({key: state[key] for key in kept}, tmp_path / "old.pt")
+    other.load(tmp_path / "old.pt")
+    other.recipe = recipe
+    assert torch.equal(trainer.step(*batch), other.step(*batch))
+    assert all(torch.equal(weight, other.average[name]) for name, weight in trainer.average.items())
+
+
+def test_checkpoints_of_another_network_or_objective_are_refused(recipe, tmp_path):
+    Trainer(recipe).save(tmp_path / "checkpoint.pt")
+    for changes in ({"model": DIT}, {"prediction": "flow"}):
+        with pytest.raises(RecipeError, match="another network or prediction"):
+            Trainer(dataclasses.replace(recipe, **changes)).load(tmp_path / "checkpoint.pt")
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(recipe, tmp_path):
+    trainer = Trainer(recipe)
+    trainer.save(tmp_path / "checkpoint.pt")
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    next(iter(trainer.average.values())).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        trainer.save(tmp_path / "checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+# Runs
+
+
+def test_what_a_run_leaves(recipe, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "plot", PLOT)
+    run(tmp_path, samples_every=12)
     rows = read_log(tmp_path / "loss.csv")
     assert [row["step"] for row in rows] == [0, 2, 4, 6, 8, 10, 12]
     assert [row["step"] for row in rows if row["held_out"] is not None] == [0, 6, 12]
     assert (tmp_path / "loss.png").stat().st_size > 0
     snapshots = sorted(file.name for file in (tmp_path / "snapshots").iterdir())
     assert snapshots == ["step-000006.safetensors", "step-000012.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "samples").iterdir()) == ["step-000012.png"]
 
     trainer = Trainer(recipe, init=tmp_path / "model")
     _, tensors = final_state(tmp_path)
     for name, weight in trainer.weights.items():
         assert torch.equal(weight, tensors[f"average {name}"]), name
     assert trainer.warm
+    half = networks.load_network(recipe, tmp_path / "release")
+    assert all(torch.equal(weight, tensors[f"average {name}"].half().float()) for name, weight in half.named_parameters())
+    with pytest.raises(RecipeError, match="differ at norm_num_groups"):
+        Trainer(dataclasses.replace(recipe, model={**recipe.model, "norm_num_groups": 8}), init=tmp_path / "model")
 
 
-def test_a_few_steps_learn_something(recipe, source, tmp_path):
-    recipe = dataclasses.replace(recipe, steps=60, learning_rate=3e-3, evaluate_every=60)
-    train(recipe, source, tmp_path)
+def test_levels_are_those_of_the_held_out_loss(run, tmp_path, recipe):
+    """Reference: the mean over items, of which the bands have one each or none."""
+    run(tmp_path)
+    rows, levels = (read_log(tmp_path / name) for name in ("loss.csv", "levels.csv"))
+    assert [row["step"] for row in levels] == [0, 6, 12]
+    by_step = {row["step"]: row["held_out"] for row in rows}
+    for row in levels:
+        losses = [value for key, value in row.items() if key != "step" and value is not None]
+        assert len(losses) == recipe.held_out
+        assert np.mean(losses) == pytest.approx(by_step[row["step"]], abs=1e-5)
+    plot(tmp_path / "loss.csv", tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as picture:
+        assert picture.width > 1.5 * picture.height
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_steps_learn_something_that_unsample_inverts(kind, run, recipe, tmp_path, source, latents):
+    """Reference: the loss of the first steps; the network itself, asked as in training; the images that were inverted."""
+    run(tmp_path, kind, steps=24, learning_rate=1e-2, evaluate_every=24, bf16=False)
     losses = [row["held_out_raw"] for row in read_log(tmp_path / "loss.csv") if row["held_out_raw"]]
     assert losses[-1] < 0.8 * losses[0]
 
+    model = us.load(str(tmp_path / "model"))
+    changed = dataclasses.replace(recipe, **KINDS[kind])
+    assert model.shape == changed.shape
+    assert model.prediction == changed.prediction
+    assert model.image_size == ((16, 16) if changed.latents else (8, 8))
+    x, t = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500])
+    network = networks.load_network(changed, tmp_path / "model").eval()
+    encoded = model.conditioner(["2", None], torch.device("cpu"))
+    with torch.no_grad():
+        expected = networks.ask(network, x, t, torch.tensor([2, changed.no_class]))
+        torch.testing.assert_close(model.network(x, t, encoded), expected)
 
-def test_evaluate(recipe, source, tmp_path, monkeypatch):
-    Trainer(recipe).save_model(tmp_path / "model")
-    monkeypatch.setattr(evaluate, "CLASSES", (0, 1, 2))
-    arguments = f"evaluate {tmp_path / 'model'} --data {source} --out {tmp_path} --images 8 --rows 1"
-    monkeypatch.setattr(sys, "argv", arguments.split())
-    evaluate.main()
-    report = json.loads((tmp_path / "evaluation.json").read_text())
-    assert [row["timestep"] for row in report["levels"]] == list(evaluate.LEVELS)
-    # untrained, it guesses about nothing
-    assert all(row["true_class"] == pytest.approx(1, abs=0.5) for row in report["levels"]), (
-        "untrained, it guesses about nothing"
-    )
-    with Image.open(tmp_path / "samples.png") as sheet:
-        assert sheet.width > 100
+    images = torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    found = us.invert(model, images, steps=10, condition=["0", "1"], method=us.steppers.DDIM())
+    assert found.latent.isfinite().all()
+    assert found.latent.shape == (2, *model.shape)
 
 
-def test_the_model_directory_is_one_that_unsample_loads(recipe, source, tmp_path):
+def test_a_pixel_model_has_the_recipes_table_and_names(recipe, tmp_path):
     """Reference: the averaged network itself, and the recipe's own table."""
     trainer = Trainer(recipe)
     trainer.save_model(tmp_path / "model", ("one", "two"))
     model = us.load(str(tmp_path / "model"))
     assert model.conditioner.names == ("one", "two")
     assert model.conditioner.null == recipe.no_class
-    table = torch.tensor(model.schedule.alpha_bar)
-    torch.testing.assert_close(table.float(), recipe.alpha_bar())
-    network = train_module.load_network(tmp_path / "model")
+    torch.testing.assert_close(torch.tensor(model.schedule.alpha_bar).float(), alpha_bar(recipe))
+    network = networks.load_network(recipe, tmp_path / "model")
     assert all(torch.equal(weight, trainer.average[name]) for name, weight in network.named_parameters())
+    assert "_name_or_path" not in json.loads((tmp_path / "model" / "unet" / "config.json").read_text())
 
 
-def test_balanced_weights_make_every_level_count_alike(recipe):
-    """Reference: losses that are a known function of the level."""
-    trainer = Trainer(recipe)
-    timesteps = torch.arange(0, recipe.timesteps, recipe.timesteps // 200)
-    losses = torch.exp(-8 * timesteps / recipe.timesteps)
-    for _ in range(300):
-        weights = trainer.weights_of(timesteps, losses)
-    parts = (weights * losses).reshape(train_module.LEVELS, -1).mean(1)
-    torch.testing.assert_close(parts, torch.ones_like(parts), rtol=1e-3, atol=0)
+@pytest.mark.parametrize("kind", ["latent", "dit"])
+def test_a_latent_model_has_the_codec_and_the_names(kind, recipe, codec, tmp_path):
+    """Reference: the autoencoder's own config."""
+    trainer = Trainer(dataclasses.replace(recipe, **KINDS[kind]))
+    trainer.save_model(tmp_path / "model", ("ant, emmet", "bee", "cow"), codec, torch.float16)
+    model = us.load(str(tmp_path / "model"))
+    assert (model.codec.factor, model.codec.scale) == (0.7, 2)
+    assert model.conditioner.names == ("ant, emmet", "bee", "cow")
+    assert model.conditioner([None], torch.device("cpu")).tolist() == [3]
+
+
+def test_latents_need_their_autoencoder(recipe, latents, codec, tmp_path):
+    recipe = dataclasses.replace(recipe, **KINDS["latent"])
+    with pytest.raises(RecipeError, match="give --autoencoder"):
+        train(recipe, latents, tmp_path / "out", device="cpu")
+    with pytest.raises(RecipeError, match="is no autoencoder"):
+        train(recipe, latents, tmp_path / "out", autoencoder=tmp_path, device="cpu")
+    three = dataclasses.replace(recipe, model={**LATENT_UNET, "in_channels": 3})
+    with pytest.raises(RecipeError, match="makes 4 channels"):
+        train(three, latents, tmp_path / "out", autoencoder=codec, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+# Runs that end in time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a step advances by a second."""
+    monkeypatch.setattr("losses.time", SimpleNamespace(monotonic=lambda: clock.now))
+    clock.now, step = 0.0, Trainer.step
+
+    def slow(self, *batch):
+        clock.now += 1
+        return step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+
+
+def test_a_run_in_time_cools_down_for_its_share(clock, recipe, source, tmp_path, monkeypatch):
+    """Reference: at a step a second, 18 seconds are 18 steps, of which a third (4 of 12) cool down, as in the recipe."""
+    rates = []
+    descend = Trainer._descend
+    monkeypatch.setattr(
+        Trainer, "_descend", lambda self, loss: (rates.append(self.recipe.rate(self.done)), descend(self, loss))
+    )
+    assert train(recipe, source, tmp_path, minutes=0.3, device="cpu")
+    expected = dataclasses.replace(recipe, steps=18, cooldown=6)
+    assert rates == [expected.rate(step) for step in range(18)]
+    assert sorted(file.stem for file in (tmp_path / "snapshots").iterdir()) == ["step-000009", "step-000018"]
+
+
+@pytest.mark.parametrize("at", [5, 10])
+def test_a_run_in_time_may_be_interrupted(at, clock, recipe, source, tmp_path, stop_after):
+    """Reference: the same run in one piece; what was planned outlasts another --minutes."""
+    assert train(recipe, source, tmp_path / "whole", minutes=0.2, device="cpu")
+    stop_after(at)
+    assert not train(recipe, source, tmp_path / "parts", minutes=0.2, device="cpu")
+    stop_after(None)
+    assert train(recipe, source, tmp_path / "parts", minutes=0.2 if at < 8 else None, device="cpu")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_in_no_time_is_refused_and_a_short_one_ends(clock, recipe, source, tmp_path):
+    with pytest.raises(RecipeError, match="minutes above 0"):
+        Trainer(recipe, minutes=0)
+    assert train(recipe, source, tmp_path, minutes=1e-6, device="cpu")
+    assert final_state(tmp_path)[0] == 2
+
+
+def test_samples_that_diverge_do_not_end_a_run(recipe, source, tmp_path, monkeypatch):
+    def diverge(*args, **kwargs):
+        raise us.errors.DivergenceError("not finite")
+
+    monkeypatch.setattr(us, "sample", diverge)
+    run = Run(Trainer(recipe), source, tmp_path, None)
+    run.draw_samples()
+    assert not (tmp_path / "samples").exists()
+    assert (tmp_path / "model" / "model_index.json").is_file()

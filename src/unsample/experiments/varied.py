@@ -50,6 +50,7 @@ class StochasticEditing:
         """Diversity and fidelity by k."""
         pictures = lab.photographs(self.count)
         found = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
+        drawn = plotting.pictures(_rows(pictures, found))
         whose = "" if lab.data else " (those that come with unsample)"
         return Findings(
             f"{len(pictures)} photographs{whose} that the model never saw, {self.seeds} draws each, N = {self.steps}, no "

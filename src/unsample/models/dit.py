@@ -1,4 +1,4 @@
-"""DiT (Peebles and Xie 2023): a transformer on patches of a KL codec's latents, told a class.
+"""DiT (Peebles and Xie 2023): a transformer on patches of a KL codec's latents, told a class; or trained to match a flow.
 
 The class after the last is "no class". Guidance moves all channels of the latents away from it, as in diffusers; the authors'
 own code guides only the first three, "for exact reproducibility".
@@ -18,7 +18,7 @@ from ..model import ClassConditioner, Condition, Model
 from .codecs import AutoencoderCodec
 from .families import sizes
 from .pixel import noise_channels
-from .sampler import sampler_of
+from .sampler import either_of
 
 __all__ = ["ClassTransformer", "LabelConditioner", "adapt"]
 
@@ -98,12 +98,13 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     height, width = sizes(size, (own, own), codec.scale * config.patch_size)
     if height != width:
         raise ArgumentError(f"size {height}x{width}: a DiT makes square images only; give the same height and width")
+    patches = height // (codec.scale * config.patch_size)
     return Model(
         network=ClassTransformer(transformer, channels),
         shape=(channels, height // codec.scale, width // codec.scale),
         codec=codec,
         conditioner=_conditioner(config.num_embeds_ada_norm, pipeline.labels),
-        **sampler_of(pipeline.scheduler),
+        **either_of(pipeline.scheduler, patches**2),
     )
 
 

@@ -1,6 +1,7 @@
-"""Unconditional latent diffusion (Rombach et al. 2022): a pixel U-Net at work on the latents of a vector-quantised codec.
+"""Latent diffusion (Rombach et al. 2022): a pixel U-Net, told a class or not, at work on the latents of a codec.
 
-Images are encoded to what the codec has before it quantises; sampled latents are quantised when they are decoded.
+The codec is vector-quantised or a KL one. A quantised one encodes images to what it has before it quantises; sampled latents
+are quantised when they are decoded.
 """
 
 from __future__ import annotations

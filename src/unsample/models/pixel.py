@@ -1,4 +1,4 @@
-"""Pixel-space U-Nets of diffusers: `UNet2DModel` with any scheduler of betas, unconditional or class-conditional."""
+"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a scheduler of betas or of flow matching, told a class or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ArgumentError, ModelError
 from ..model import ClassConditioner, Model
 from .families import sides, sizes
-from .sampler import sampler_of
+from .sampler import either_of
 
 __all__ = ["UNet2D", "adapt", "noise_channels"]
 
@@ -59,7 +59,7 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
         network=UNet2D(unet, channels),
         shape=(channels, height, width),
         conditioner=None if names is None else ClassConditioner(names, null=None),
-        **sampler_of(pipeline.scheduler),
+        **either_of(pipeline.scheduler),
     )
 
 

@@ -66,7 +66,7 @@ def load(
     index = read_index(path)
     family = family_of(index["_class_name"])
     pipeline = read_pipeline(path, index, family.parts, dtype=dtype, variant=variant)
-    autoencoder = pipeline.components.get("vae")
+    autoencoder = pipeline.components.get("vae") or pipeline.components.get("vqvae")
     if tiling:
         if not hasattr(autoencoder, "enable_tiling"):
             raise ArgumentError(f"model {name!r} has no autoencoder that works in tiles: leave out tiling")

@@ -1,4 +1,7 @@
-"""A diffusers scheduler, read: the schedule a network was trained on and the levels its own DDIM sampler visits."""
+"""A diffusers scheduler, read: the schedule a network was trained on and the levels its own sampler visits.
+
+Some networks come with either kind of scheduler, one of betas or one of flow matching: `either_of` tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,27 @@ from ..grid import Grid
 from ..prediction import Prediction
 from ..schedule import FlowSchedule, Schedule
 
-__all__ = ["flow_of", "sampler_of"]
+__all__ = ["either_of", "flow_of", "sampler_of"]
+
+
+def either_of(scheduler: Any, tokens: int | None = None) -> dict[str, Any]:
+    """Fields of a `Model`: those of `sampler_of`, or, with a flow-matching scheduler, schedule and prediction of a flow model.
+
+    Its network then predicts the velocity and is told 1000 t. Diffusers' own pipelines of these networks cannot sample with
+    such a scheduler; what counts is the scheduler's own Euler step.
+
+    Args:
+        scheduler: One of betas, or a `FlowMatchEulerDiscreteScheduler`.
+        tokens: How many the network makes of a state, on which a dynamic shift depends; None for a network without tokens.
+
+    Raises:
+        ModelError: Another scheduler, settings that make no grid, or a dynamic shift without tokens.
+    """
+    if "FlowMatch" not in type(scheduler).__name__:
+        return sampler_of(scheduler)
+    if tokens is None and scheduler.config.get("use_dynamic_shifting"):
+        raise ModelError("a U-Net has no tokens for its scheduler's use_dynamic_shifting to count: give a fixed shift")
+    return {"schedule": flow_of(scheduler, tokens), "prediction": "flow"}
 
 
 def sampler_of(scheduler: Any) -> dict[str, Any]:
@@ -25,6 +48,8 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
     kind = type(scheduler).__name__
     if "beta_schedule" not in scheduler.config:
         raise ModelError(f"cannot use the scheduler {kind}: expected one with betas, as DDIMScheduler has")
+    if "base_image_seq_len" in scheduler.config:  # DDIMPipeline does so without a word
+        raise ModelError(f"the pipeline has made a {kind} of a flow-matching scheduler: save the network as a DDPMPipeline")
     try:
         config = DDIMScheduler.from_config(scheduler.config).config
         schedule, prediction = Schedule.from_config(config), config["prediction_type"]
@@ -42,12 +67,12 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
     notes = tuple(
         f"the scheduler's {name} is ignored: what it clips cannot be undone"
         for name in ("clip_sample", "thresholding")
-        if config[name]
+        if scheduler.config.get(name)  # not of `config`, where DDIMScheduler's defaults stand for what others lack
     )
     return {"schedule": schedule, "prediction": prediction, **grid, "notes": notes}
 
 
-def flow_of(scheduler: Any, tokens: int, *, even: bool = False) -> FlowSchedule:
+def flow_of(scheduler: Any, tokens: int | None, *, even: bool = False) -> FlowSchedule:
     """The schedule of a flow-matching scheduler; `tokens` and `even` are those of `FlowSchedule.from_config`.
 
     Raises:
