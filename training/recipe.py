@@ -39,6 +39,7 @@ class Recipe:
         class_drop: How often an item trains the token for "no class".
         balance: Whether every noise level counts alike.
         snapshots: Shares of the run, 0..1, after which to keep the averaged weights.
+        related_classes: Whether class embeddings begin with those of related classes near each other (`classes.py`).
         samples_every: Steps between sheets of samples; 0 for none.
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     beta_start: float = 1e-4
     beta_end: float = 0.02
     latents: bool = False
+    related_classes: bool = False
     samples_every: int = field(default=0)
 
     @classmethod

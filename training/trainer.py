@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from classes import relate_classes
 from networks import ask, build, load_network, save_pipeline
 from objectives import LEVELS, Noising, add_noise, alpha_bar, balance, draw, noising, target_of
 from recipe import Recipe, RecipeError
@@ -63,6 +64,8 @@ class Trainer:
         self.warm = init is not None
         torch.manual_seed(recipe.seed)
         self.model: Any = (load_network(recipe, init) if init else build(recipe)).to(device).train()
+        if recipe.related_classes:
+            relate_classes(self.model, recipe)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if recipe.compile else self.model

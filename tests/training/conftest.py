@@ -49,6 +49,7 @@ TOY = {
     "checkpoint_every": 5,
     "held_out": 8,
     "snapshots": (0.5, 1.0),
+    "related_classes": False,
 }
 
 
