@@ -72,6 +72,36 @@ def test_run_then_report(unsample, quick, tmp_path):
     assert (tmp_path / "out" / "index.html").read_text().startswith("<!doctype html>")
 
 
+def test_two_runs_side_by_side(unsample, quick, tmp_path):
+    for name in ("one", "two"):
+        where = ("--out", tmp_path / name, "--cache", tmp_path / "cache")
+        assert unsample("experiment", "run", "E1", "--size", "smoke", *where).code == 0
+    file = tmp_path / "two" / "E1" / "metrics.json"
+    told = json.loads(file.read_text())
+    last, first = told["claims"][-1], told["claims"][0]
+    told["claims"] = [{**last, "holds": not last["holds"], "numbers": "other numbers"}]
+    file.write_text(json.dumps(told))
+    done = unsample("experiment", "compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both.md", "--json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["differs"] for row in rows] == ["differs"] + [""] * (len(rows) - 1)
+    assert rows[0]["claim"] == last["sentence"]
+    *_, one, two = rows[0].values()
+    assert one.endswith(last["numbers"])
+    assert two.endswith("other numbers")
+    assert next(list(row.values())[-1] for row in rows if row["claim"] == first["sentence"]) == ""
+    assert last["sentence"] in (tmp_path / "both.md").read_text()
+
+
+def test_one_run_beside_nothing_is_one_line(unsample, tmp_path):
+    done = unsample("experiment", "compare", tmp_path)
+    assert done.code == 2
+    assert "expected two folders" in done.err
+    done = unsample("experiment", "compare", tmp_path, tmp_path)
+    assert done.code == 2
+    assert "no experiments in" in done.err
+
+
 def test_list_names_them_all(unsample):
     told = unsample("experiment", "list", "--json")
     assert [one["id"] for one in json.loads(told.out)] == list(EXPERIMENTS)

@@ -1,4 +1,4 @@
-"""The paper's experiments: `unsample experiment list | run | all | report`."""
+"""The paper's experiments: `unsample experiment list | run | all | report | compare`."""
 
 from __future__ import annotations
 
@@ -98,6 +98,27 @@ def report(out: Where = OUT, as_json: AsJson = False) -> None:
     from ..experiments import EXPERIMENTS
 
     _tell(out, list(EXPERIMENTS), as_json)
+
+
+@experiment.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Reports of two or more runs, as of two models.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write the table to, as Markdown.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The claims of several runs side by side, those first on which their verdicts differ."""
+    from ..atomic import write_atomically
+    from ..experiments import side_by_side
+
+    if len(folders) < 2:
+        raise ArgumentError("expected two folders of reports or more, given one")
+    table = side_by_side(folders)
+    if out is not None:
+        write_atomically(out, (table.markdown() + "\n").encode())
+    if as_json:
+        print_json([dict(zip(("differs", "id", *table.head[2:]), row, strict=True)) for row in table.rows])
+    else:
+        print_table(table)
 
 
 def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:

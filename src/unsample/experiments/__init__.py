@@ -9,7 +9,7 @@ from __future__ import annotations
 from .findings import Claim, Figure, Findings
 from .lab import Lab, Pictures
 from .registry import EXPERIMENTS, Experiment, Recipe, recipe
-from .reports import join, write
+from .reports import join, side_by_side, write
 
 __all__ = [
     "EXPERIMENTS",
@@ -22,5 +22,6 @@ __all__ = [
     "Recipe",
     "join",
     "recipe",
+    "side_by_side",
     "write",
 ]

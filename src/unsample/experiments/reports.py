@@ -22,7 +22,7 @@ from .findings import Claim, Figure, Findings
 from .lab import Lab
 from .registry import EXPERIMENTS, Recipe, recipe
 
-__all__ = ["join", "write"]
+__all__ = ["join", "side_by_side", "write"]
 
 METRICS = "metrics.json"
 
@@ -53,6 +53,9 @@ class _Told(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: str
+    size: str
+    model: str
+    digest: str
     about: str
     claims: list[dict[str, Any]]
 
@@ -95,10 +98,7 @@ def join(out: Path) -> tuple[Path, Table]:
     Raises:
         RunError: There are none, or one is damaged.
     """
-    told = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
-    if not told:
-        raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
-    rows = []
+    told, rows = _told_in(out), []
     blocks: list[Block] = [f"{len(told)} experiments. Each claim as measured, beside the paper's numbers or shape."]
     for one in told:
         asked, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
@@ -109,6 +109,40 @@ def join(out: Path) -> tuple[Path, Table]:
     write_atomically(out / "README.md", _markdown(title, blocks).encode())
     write_atomically(out / "index.html", report.page(title, [_html(block) for block in blocks]).encode())
     return out / "index.html", Table(("", "", "claim", "images", "measured"), tuple(rows))
+
+
+def side_by_side(folders: Sequence[Path]) -> Table:
+    """The claims of several runs of the experiments, as of several models; those first on which their verdicts differ.
+
+    Claims belong together by experiment, sentence and images; one that a run does not make is an empty cell.
+
+    Raises:
+        RunError: A folder without experiments, or a damaged one.
+    """
+    columns, heads = list[dict[tuple[str, str, str], Claim]](), list[str]()
+    for folder in folders:
+        told = _told_in(folder)
+        claims = {one.id: [Claim(**claim) for claim in one.claims] for one in told}
+        columns.append({(id, claim.sentence, claim.images): claim for id, made in claims.items() for claim in made})
+        heads.append(", ".join(dict.fromkeys(f"{one.model} ({one.digest}), {one.size}" for one in told)))
+    if len(set(heads)) < len(heads):
+        heads = [f"{folder}: {head}" for folder, head in zip(folders, heads, strict=True)]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    rows = []
+    for key in sorted(keys, key=lambda key: int(key[0][1:])):
+        found = [column.get(key) for column in columns]
+        differ = len({claim.verdict for claim in found if claim}) > 1
+        rows.append(
+            ("differs" if differ else "", *key, *(f"{claim.verdict}: {claim.numbers}" if claim else "" for claim in found))
+        )
+    return Table(("", "", "claim", "images", *heads), tuple(sorted(rows, key=lambda row: not row[0])))
+
+
+def _told_in(out: Path) -> list[_Told]:
+    told = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
+    if not told:
+        raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
+    return told
 
 
 def _markdown(title: str, blocks: Sequence[Block]) -> str:
