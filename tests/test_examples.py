@@ -20,5 +20,5 @@ def test_example(example, tmp_path, monkeypatch, capsys):
 
 
 def test_examples_are_short():
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     assert all(len(example.read_text().splitlines()) < 60 for example in EXAMPLES)

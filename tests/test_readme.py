@@ -28,9 +28,10 @@ def test_python_block(capsys):
 
 
 def test_shell_block(tmp_path, monkeypatch, capsys):
-    """Each `unsample` line, in order, in an empty folder with a photo.jpg; `make` lines are CI's own."""
+    """Each `unsample` line, in order, in an empty folder with two photographs; `make` lines are CI's own."""
     monkeypatch.chdir(tmp_path)
-    Path("photo.jpg").write_bytes(demo_photos()[0].read_bytes())
+    for name, photo in zip(("photo.jpg", "cat.jpg"), demo_photos(), strict=False):
+        Path(name).write_bytes(photo.read_bytes())
     commands = [shlex.split(line, comments=True) for line in block("sh").splitlines()]
     assert [words[:2] for words in commands if words[0] == "make"] == [["make", "demo"], ["make", "test"]]
     for words in commands:

@@ -31,7 +31,10 @@ PINNED = "ju2024pnp"
 EDITORS = {"masactrl": "cao2023masactrl", "stylealigned": "hertz2024stylealigned", "p2p": "hertz2023prompt"}
 """Attention editor -> its work."""
 SPACINGS = {"trdi": "sun2026trdi", "karras": "karras2022edm"}
-MODELS = {"tiny-imagenet-32": ("ho2020ddpm", "le2015tiny")}
+MODELS = {
+    "tiny-imagenet-32": ("ho2020ddpm", "le2015tiny"),
+    "tiny-imagenet-32-v": ("ho2020ddpm", "salimans2022progressive", "le2015tiny"),
+}
 """Bundled model -> its network and noise schedule, and its data."""
 
 
@@ -90,18 +93,35 @@ def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
     """
     settings: dict[str, Any] = manifest.settings
     keys = [SOFTWARE]
-    if settings.get("method"):
-        walks = inversion_of(parse_method(settings["method"])) is not None  # without an inversion no start is used
-        keys += [FORWARD] if walks and any(map(_noises, settings.get("forward", ()))) else []
-        keys += keys_of_method(settings["method"])
-    else:
-        keys.append(SAMPLING)
-    spacing = (settings.get("spacing") or "").partition(":")[0]
-    keys += [SPACINGS[spacing]] if spacing in SPACINGS else []
+    for way in _ways(settings):
+        keys += _keys_of_way(way)
     keys += [GUIDANCE] if settings.get("guidance", 1) != 1 else []
     keys += _keys_of_edit(manifest.command, settings)
     keys += MODELS.get(settings.get("model", ""), ())
     return tuple(dict.fromkeys(keys))
+
+
+def _ways(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ways of an editing benchmark, or the one way of any other run."""
+    if "ways" not in settings:
+        return [settings]
+    return [
+        {"method": method, "forward": [start], "spacing": spacing, "editor": editor[0] if editor else ""}
+        for method, start, _, spacing, *editor in settings["ways"]
+    ]
+
+
+def _keys_of_way(way: dict[str, Any]) -> Iterator[str]:
+    """Keys of a method and its sampler, of its start, the spacing, and the editor."""
+    if way.get("method"):
+        walks = inversion_of(parse_method(way["method"])) is not None  # without an inversion no start is used
+        yield from [FORWARD] if walks and any(map(_noises, way.get("forward", ()))) else []
+        yield from keys_of_method(way["method"])
+    else:
+        yield SAMPLING
+    spacing, editor = ((way.get(name) or "").partition(":")[0] for name in ("spacing", "editor"))
+    yield from [SPACINGS[spacing]] if spacing in SPACINGS else []
+    yield from [EDITORS[editor], PINNED] if editor in EDITORS else []  # it puts the picture on the states of its inversion
 
 
 def _keys_of_edit(command: str, settings: dict[str, Any]) -> Iterator[str]:
@@ -114,9 +134,8 @@ def _keys_of_edit(command: str, settings: dict[str, Any]) -> Iterator[str]:
             yield NEGATIVE
     if settings.get("mask") == "auto":
         yield DIFFERENCE_MASK
-    editor = settings.get("editor", "").partition(":")[0]
-    if editor in EDITORS:  # which put the picture on the states of its inversion
-        yield from (EDITORS[editor], PINNED)
+    if command == "edit-benchmark":
+        yield PINNED  # the same work: PIE-Bench is its
 
 
 def gaps(manifest: Manifest) -> tuple[str, ...]:

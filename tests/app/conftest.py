@@ -10,12 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from unsample import plotting
 from unsample.io import demo_photos
 
 
 @pytest.fixture
 def photos() -> list[Path]:
     return demo_photos()[:3]
+
+
+@pytest.fixture
+def without_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at what a run holds besides its picture, which takes longer than a few steps of the small model."""
+    monkeypatch.setattr(plotting, "overview", lambda *given, **named: b"")
+    monkeypatch.setattr(plotting, "sheet", lambda *given, **named: b"")
 
 
 def command(arguments: Sequence[object]) -> list[str]:

@@ -224,6 +224,10 @@ EDITED = {
                 ("p2p:kind=refine", "hertz2023prompt"),
             )
         ),
+        (
+            {"command": "edit-benchmark", "ways": [["ddim", "0", 9, None], ["heun", "2", 4, "karras", "p2p:kind=refine"]]},
+            [*DDIM_UP, PAPER, "karras2022edm", "hertz2023prompt", "ju2024pnp"],
+        ),
         ({"command": "variations", "method": "ddim", "forward": ["2"], "strength": None}, [PAPER, *DDIM_UP, "meng2022sdedit"]),
         ({"command": "sample", "guidance": 0.0, "spacing": "log-snr"}, ["song2021ddim", "ho2022cfg"]),
         ({"command": "sample", "method": None}, ["song2021ddim"]),

@@ -12,6 +12,7 @@ import unsample as us
 from unsample import comparison, jobs
 from unsample.io import demo_photos, read_photos
 from unsample.methods import METHODS, parse_method
+from unsample.models.analytic import gaussian
 from unsample.starts import parse_start
 from unsample.steppers import evaluations_on
 
@@ -53,7 +54,9 @@ def test_a_budget_too_small_for_all_is_refused(model):
 
 
 @pytest.mark.parametrize("forward", ["100%", "sigma=1e9"])
-def test_a_start_that_leaves_no_way_to_go_is_refused(model, forward):
+def test_a_start_that_leaves_no_way_to_go_is_refused(forward):
+    """Every number of steps is tried, so the schedule is a short one."""
+    model = gaussian(us.Schedule.from_betas(us.Schedule.linear_betas(count=100)), [0.1], shape=(1, 1, 1))
     with pytest.raises(us.ArgumentError, match="leaves fewer than 2 moves"):
         comparison.equal_cost(["ddim"], [forward], 10, model)
 

@@ -132,7 +132,7 @@ def test_below_a_forward_start_the_source_is_on_the_line_of_its_noise(unsample, 
         seen.append((model, named["grid"], named["source_latents"]))
         return real(model, latent, **named)
 
-    monkeypatch.setattr("unsample.cli._attention.edit_attention", looking)
+    monkeypatch.setattr("unsample.editors.pictures.edit_attention", looking)
     more = ("--forward", 3, "--editor", "masactrl:from_layer=0", "--limit", 1)
     done = unsample("edit", *given, *SOURCE, *TO, *more, "--out", tmp_path / "run")
     assert done.code == 0, done.err
@@ -217,7 +217,7 @@ def test_a_run_cites_its_editor(unsample, given, tmp_path):
     cited = re.findall(r"^@\w+\{(\w+),", unsample("cite", tmp_path / "run").out, re.M)
     inversion = ["unsample", "song2021ddim", "dhariwal2021beat"]
     guidance = ["meng2022sdedit", "ho2022cfg", "miyake2023negative", "couairon2023diffedit"]
-    assert cited == [*inversion, *guidance, "cao2023masactrl", "ju2024pnp"]
+    assert cited == [*inversion, "cao2023masactrl", "ju2024pnp", *guidance]
 
 
 REFUSED = {

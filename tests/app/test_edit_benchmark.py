@@ -15,7 +15,7 @@ from unsample import pie_bench
 from unsample.errors import DivergenceError, ModelError
 from unsample.io import Photo, read_photo
 from unsample.methods import METHODS
-from unsample.pie_bench import running, telling
+from unsample.pie_bench import benchmark, telling
 from unsample.pie_bench.measures import eight_bit
 from unsample.pie_bench.ways import budget_of, evaluations_of
 from unsample.store import Run
@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, sm
     """Reference: the run that was not interrupted, its every number and picture."""
     arguments = ("edit-benchmark", "run", small, "--model", tiny, *QUICK, "--methods", "ddim", "--out")
     assert unsample(*arguments, tmp_path / "whole").code == 0
-    real, calls = running.edit, []
+    real, calls = benchmark.edit, []
 
     def failing(*args, **named):
         calls.append(1)
@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, sm
             raise KeyboardInterrupt
         return real(*args, **named)
 
-    monkeypatch.setattr(running, "edit", failing)
+    monkeypatch.setattr(benchmark, "edit", failing)
     assert unsample(*arguments, tmp_path / "run").code == 130
     assert unsample(*arguments, tmp_path / "run").code == 0
     assert len(calls) == 7  # two ways, three batches, and the one that failed
@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, sm
     assert whole | {"cost": 0} == resumed | {"cost": 0}
     for file in (tmp_path / "whole").rglob("*.png"):
         assert file.read_bytes() == (tmp_path / "run" / file.relative_to(tmp_path / "whole")).read_bytes()
-    monkeypatch.setattr(running, "edit", None)
+    monkeypatch.setattr(benchmark, "edit", None)
     again = unsample(*arguments, tmp_path / "run", "--by-type")
     assert again.code == 0
     assert "change object" in again.out
@@ -164,7 +164,7 @@ def opened(bench, place):
 
 def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkeypatch, no_sheet):
     """Reference: the run in which nothing diverges."""
-    bench, real, row = bench_of(model, small), running.edit, "ddim, usual inversion"
+    bench, real, row = bench_of(model, small), benchmark.edit, "ddim, usual inversion"
     whole, _ = pie_bench.benchmarked(bench, opened(bench, tmp_path / "whole"), lambda *given: None)
     bad = bench.found.items[1].id
 
@@ -173,7 +173,7 @@ def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkey
             raise DivergenceError("left the finite numbers")
         return real(*given, items=items, **named)
 
-    monkeypatch.setattr(running, "edit", edit)
+    monkeypatch.setattr(benchmark, "edit", edit)
     found, _ = pie_bench.benchmarked(bench, opened(bench, tmp_path / "run"), lambda *given: None)
     (failure,) = found.failed
     assert (failure.key, failure.row) == (KEYS[1], row)

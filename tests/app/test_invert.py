@@ -64,6 +64,7 @@ def test_the_report_needs_nothing_else(unsample, photos, tmp_path):
     assert "true noise" in page
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_latents_equal_the_library(unsample, photos, tmp_path):
     unsample("invert", *photos, *QUICK, "--forward", "2", "--seed", 7, "--label", "goldfish", "--out", tmp_path / "run")
     model = us.load()
@@ -80,6 +81,7 @@ def test_latents_equal_the_library(unsample, photos, tmp_path):
     assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.2"], latent, atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_overview")
 @pytest.mark.parametrize(
     ("asked", "method", "forward", "python"),
     [
@@ -98,6 +100,7 @@ def test_the_command_lines_settings_are_pythons_and_the_manifest_names_them(
     assert (methods.parse_method(method), starts.parse_start(forward)) == python
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_the_defaults_give_the_same_latents_in_python(unsample, photos, tmp_path):
     unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run")
     model = us.load()
@@ -106,6 +109,7 @@ def test_the_defaults_give_the_same_latents_in_python(unsample, photos, tmp_path
     assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.4%"], latent, atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_overview")
 @pytest.mark.parametrize(
     ("asked", "method", "eval_at"),
     [
@@ -126,11 +130,13 @@ def test_options_of_auto_are_those_of_what_it_stands_for(toy, monkeypatch):
     assert InvertSettings.of(toy(), method="auto:iterations=2").method == "fixed-point:iterations=2"
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_json_is_one_document(unsample, photos, tmp_path):
     done = unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run", "--json")
     assert json.loads(done.out)["run"] == str(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_a_rerun_of_a_complete_run_does_no_work(unsample, photos, tmp_path, monkeypatch):
     arguments = ("invert", *photos, *QUICK, "--out", tmp_path / "run")
     first = unsample(*arguments)
@@ -148,6 +154,7 @@ def test_a_run_stopped_before_its_report_gets_it_on_a_rerun(unsample, photos, tm
     assert "true noise" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("without_overview")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -169,6 +176,7 @@ def test_other_settings_are_refused(unsample, photos, tmp_path, change, named):
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_other_photos_are_refused(unsample, photos, tmp_path):
     unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run")
     done = unsample("invert", photos[1], *QUICK, "--out", tmp_path / "run")
@@ -209,6 +217,7 @@ def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(
         assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, monkeypatch):
     arguments = ("invert", *photos, *QUICK, "--forward", "2", "--out")
     unsample(*arguments, tmp_path / "whole")
@@ -223,7 +232,7 @@ def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, monkeypatch):
 
 def test_ctrl_c_in_a_real_process(tmp_path):
     """Eight long parts, so that most of the run is still ahead when the first is there, however slow this process is."""
-    arguments = ["invert", *demo_photos(), "--steps", 300, "--batch-size", 1, "--out", tmp_path / "run"]
+    arguments = ["invert", *demo_photos(), "--steps", 100, "--batch-size", 1, "--out", tmp_path / "run"]
     process = start(arguments)
     parts = tmp_path / "run" / "parts"
     deadline = time.monotonic() + 120
@@ -263,6 +272,7 @@ def test_divergence_is_told(unsample, photos, tmp_path, monkeypatch):
     assert "the inversion of cat.jpg left the finite numbers" in done.err
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_batch_size_changes_rounding_only(unsample, photos, tmp_path):
     for size in (1, 3):
         unsample("invert", *photos, "--steps", 4, "--forward", "2", "--batch-size", size, "--out", tmp_path / str(size))
@@ -270,6 +280,7 @@ def test_batch_size_changes_rounding_only(unsample, photos, tmp_path):
     assert torch.allclose(one, three, atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_manifest_paths_are_not_trusted(unsample, photos, tmp_path):
     unsample("invert", photos[0], *QUICK, "--out", tmp_path / "run")
     manifest = tmp_path / "run" / "manifest.json"
@@ -285,6 +296,7 @@ def test_starts_people_type(text):
     assert starts.parse_start(text).index(us.load().grid(50)) <= 3
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
     """The claim of the product, at its smallest: a grey wall, with and without the start, at 20 steps."""
     wall = np.full((64, 64, 3), 128, np.uint8)
@@ -298,6 +310,7 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
     assert 0.85 < std["forward start 2"] < 1.1
 
 
+@pytest.mark.usefixtures("without_overview")
 def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, photos, tmp_path):
     """Reference: the residuals of the same inversion in Python."""
     done = unsample(

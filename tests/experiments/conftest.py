@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from unsample import Model, Schedule
+from unsample import Model, Schedule, plotting
 from unsample.experiments import Lab
 from unsample.models.analytic import gaussian
 
 PLAIN, TEXTURED = 1e-5, 0.1
 SIDE = 16
+
+
+@pytest.fixture(autouse=True)
+def no_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sheet of pictures beside the images of a lab takes longer than they do; tests of the command line draw it."""
+    monkeypatch.setattr(plotting, "sheet", lambda *given, **named: b"")
 
 
 @pytest.fixture

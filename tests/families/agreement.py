@@ -39,7 +39,7 @@ class Softly:
         return Softly(self.network.guided(guidance))
 
 
-def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3):
+def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3, iterations=12):
     """Invert and sample: the images that the codec alone gives.
 
     From the image itself, by a method that undoes the sampler to rounding error: what is left is the adapter's. A random
@@ -49,7 +49,9 @@ def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3):
     height, width = model.image_size
     images = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
     settings = {"steps": STEPS, "condition": condition, "guidance": guidance}
-    there = us.invert(model, images, method=us.parse_method("fixed-point:iterations=30"), start=us.FromImage(), **settings)
+    there = us.invert(
+        model, images, method=us.parse_method(f"fixed-point:iterations={iterations}"), start=us.FromImage(), **settings
+    )
     assert there.latent.shape == (2, *model.shape)
     assert bool(there.finite.all())
     back = us.sample(model, there.latent, **settings).images

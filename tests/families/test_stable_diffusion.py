@@ -87,7 +87,7 @@ def test_sample_is_the_pipelines_own(tmp_path, guidance, size):
 
 def test_there_and_back(tmp_path):
     """With guidance: test_complaints.py."""
-    leads_back(load(stable_diffusion(**QUICK), tmp_path), tiny.PROMPTS)
+    leads_back(load(stable_diffusion(**QUICK), tmp_path), tiny.PROMPTS, iterations=30)
 
 
 def test_without_a_prompt_it_is_the_empty_one():

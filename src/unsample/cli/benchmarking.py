@@ -29,6 +29,15 @@ edit_benchmark = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="With mapping_file.json and annotation_images/.")]
 Methods = Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between.")]
 Forward = Annotated[str, typer.Option(help="Forward starts, with commas between; every method from each.")]
+EditorOption = Annotated[
+    str,
+    typer.Option(
+        "--editor",
+        metavar="prompt|masactrl|stylealigned|p2p",
+        help="As for `unsample edit`, options too; several with commas between: every method from every start with each. An "
+        "attention editor has fewer steps, for the source is evaluated beside its target.",
+    ),
+]
 GuidanceOption = Annotated[float, typer.Option(help="w in eps_source + w (eps_target - eps_source) on the way down.")]
 StepsOption = Annotated[int, typer.Option(min=1, help="Moves of plain DDIM; others have as many as the same cost allows.")]
 UseMask = Annotated[bool, typer.Option("--use-mask", help="Edit inside of the region alone; without, it is for measuring.")]
@@ -47,6 +56,7 @@ def run(
     chosen: Chosen,
     methods: Methods = "ddim,look-ahead",
     forward: Forward = "0,2",
+    editor: EditorOption = "prompt",
     guidance: GuidanceOption = 3.0,
     steps: StepsOption = 50,
     spacing: SpacingOption = None,
@@ -59,18 +69,19 @@ def run(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Edit every entry by every method from every start, at equal cost, and measure what came out."""
+    """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
     from ..comparison import _listed
-    from ..pie_bench import Benchmark, benchmarked, editable, ways_at_equal_cost
+    from ..pie_bench import Benchmark, benchmarked, editable, listed_editors, ways_at_equal_cost
     from ..pie_bench.telling import as_dict
     from ..store import Run
 
     if not math.isfinite(guidance):
         raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
     model = chosen.load()
-    ways = ways_at_equal_cost(model, _listed(methods), _listed(forward), steps, guidance, spacing)
+    ways = ways_at_equal_cost(model, _listed(methods), _listed(forward), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
     bench = Benchmark(model, found, ways, guidance, seed, batch_size, use_mask, networks)
+    bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
     place = out or Path("runs") / f"edit-benchmark-{_digest(json.dumps(settings, sort_keys=True))}"
     opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)

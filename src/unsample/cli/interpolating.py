@@ -29,7 +29,7 @@ Labels = Annotated[
     str | None,
     typer.Option(help="A class or prompt for each picture, with semicolons between; on the way their embeddings mix."),
 ]
-Animation = Annotated[str, typer.Option(help="Also a moving picture: gif, mp4 (needs ffmpeg), or none.")]
+Animation = Annotated[str, typer.Option(help="Also a moving picture: gif, mp4 (needs ffmpeg, or unsample[video]), or none.")]
 
 
 @loads_a_model

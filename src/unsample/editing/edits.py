@@ -131,11 +131,11 @@ def edit(
         there, nfe_up = _reused(images, level, grid, method), 0
     else:
         keep = Keep() if mask is None else Keep("states")
-        there = _inverted(model, images, method, start, grid, level, noise, keep, condition=source, batch_size=batch_size)
+        there = walked_up(model, images, method, start, grid, level, noise, keep, condition=source, batch_size=batch_size)
         nfe_up = there.nfe
     cells, nfe_mask = _found(model, there, mask, to, source, grid, noise, batch_size)
     if cells is not None:
-        there = replace(there, states=_pivots(there.states, grid, level))
+        there = replace(there, states=pivots_of(there.states, grid, level))
     way = _Way(model, grid, level, sampler_of(method), there, cells, counter(on_step, total=count * level))
     parts, nfe_down = [], 0
     for rows in batches(count, batch_size):
@@ -205,7 +205,7 @@ def turning_level(strength: float, grid: Grid, start: Start | None = None) -> in
     return level
 
 
-def _inverted(
+def walked_up(
     model: Model,
     images: Tensor,
     method: Stepper | Corrected,
@@ -257,7 +257,7 @@ def _reused(there: Trajectory, level: int, grid: Grid, method: Stepper | Correct
     return replace(there, latent=there.states[level], index=level)
 
 
-def _pivots(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:
+def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:
     """The states up to `level`; between the clean one and the lowest other, those on the line of its noise.
 
     x_i = alpha_i x0 + sigma_i n, n the noise that the lowest state implies: below a forward start, the one it drew.

@@ -2,23 +2,29 @@
 
 `edit_attention` takes one of three editors: `MasaCtrl`, `StyleAligned` and `PromptToPrompt`. An editor is its options; bound
 to prompts and layers it is an `Edit`, which says where it acts and what attention becomes there (`models/attention.py`).
+`Picture.edit` puts an inverted picture beside its targets, for `unsample edit` and the editing benchmark.
 """
 
 from __future__ import annotations
 
 from .options import Editor, MasaCtrl, PromptToPrompt, StyleAligned
-from .registry import EDITORS, Named, parse_editor
+from .pictures import Picture, inverted_with_states, walks_from_the_latent
+from .registry import EDITORS, PROMPT, Named, parse_editor
 from .walking import Edited, bound, edit_attention
 
 __all__ = [
     "EDITORS",
+    "PROMPT",
     "Edited",
     "Editor",
     "MasaCtrl",
     "Named",
+    "Picture",
     "PromptToPrompt",
     "StyleAligned",
     "bound",
     "edit_attention",
+    "inverted_with_states",
     "parse_editor",
+    "walks_from_the_latent",
 ]

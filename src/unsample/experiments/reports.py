@@ -114,7 +114,8 @@ def join(out: Path) -> tuple[Path, Table]:
 def side_by_side(folders: Sequence[Path]) -> Table:
     """The claims of several runs of the experiments, as of several models; those first on which their verdicts differ.
 
-    Claims belong together by experiment, sentence and images; one that a run does not make is an empty cell.
+    Claims belong together by experiment, sentence and images; one that a run does not make is an empty cell. Experiments
+    that only one of them has are left out.
 
     Raises:
         RunError: A folder without experiments, or a damaged one.
@@ -127,7 +128,8 @@ def side_by_side(folders: Sequence[Path]) -> Table:
         heads.append(", ".join(dict.fromkeys(f"{one.model} ({one.digest}), {one.size}" for one in told)))
     if len(set(heads)) < len(heads):
         heads = [f"{folder}: {head}" for folder, head in zip(folders, heads, strict=True)]
-    keys = dict.fromkeys(key for column in columns for key in column)
+    made = [{id for id, _, _ in column} for column in columns]
+    keys = dict.fromkeys(key for column in columns for key in column if sum(key[0] in ids for ids in made) > 1)
     rows = []
     for key in sorted(keys, key=lambda key: int(key[0][1:])):
         found = [column.get(key) for column in columns]

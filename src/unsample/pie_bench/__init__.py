@@ -7,16 +7,16 @@
 
 from __future__ import annotations
 
+from .benchmark import Benchmark
 from .entries import Editable, editable
 from .layout import Entry, Failure, Layout, decode_mask, encode_mask, read_layout
 from .measures import METRICS, TARGET_CLASS, Compared, Metric, Perception, background_mse, background_psnr, background_ssim
 from .rows import EditImage, measure
-from .running import Benchmark
 from .scores import KINDS, Scores
 from .small_set import Labelled, make_small_set, read_labelled
 from .structure import dino_keys, self_similarity, structure_distance
 from .telling import benchmarked
-from .ways import EditWay, ways_at_equal_cost
+from .ways import EditWay, listed_editors, ways_at_equal_cost
 
 __all__ = [
     "KINDS",
@@ -42,6 +42,7 @@ __all__ = [
     "dino_keys",
     "editable",
     "encode_mask",
+    "listed_editors",
     "make_small_set",
     "measure",
     "read_labelled",

@@ -7,7 +7,6 @@ is asked for again when the run goes on. An edit that diverges is left out and n
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,130 +16,21 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from .._typing import Images
-from ..editing import edit
-from ..errors import DivergenceError, RunError, UnsampleError
+from ..errors import RunError, UnsampleError
 from ..io import png_bytes
-from ..methods import parse_method
-from ..model import Model
 from ..plotting.overview import ROWS
 from ..sampling import OnStep, batches
-from ..starts import parse_start
 from ..store import Part, Run, slug
-from .entries import Editable
+from .benchmark import Benchmark
 from .layout import Failure
-from .measures import METRICS, TARGET_CLASS, Metric, Perception, eight_bit, judge
+from .measures import eight_bit
 from .rows import CODEC, PASTED, SOURCE, measured_rows, pasted
 from .scores import Scores
 from .ways import EditWay
 
-__all__ = ["SCORES", "Benchmark", "read_scores", "run_benchmark"]
+__all__ = ["SCORES", "read_scores", "run_benchmark"]
 
 SCORES = "scores.json"
-
-NETWORKS = ("structure distance", "LPIPS", "CLIP whole", "CLIP edited")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What is edited, and how.
-
-    Attributes:
-        model: That edits.
-        found: The entries.
-        ways: Of editing, with titles that differ.
-        guidance: On the way down, as `unsample.edit`.
-        seed: Of the starts' noise, together with each picture's content.
-        batch_size: Entries per network call.
-        use_mask: Whether an edit is told the region; else it is for measuring alone.
-        networks: Whether the numbers of DINO, LPIPS and CLIP are asked for.
-        perception: Those networks.
-    """
-
-    model: Model
-    found: Editable
-    ways: tuple[EditWay, ...]
-    guidance: float = 3.0
-    seed: int = 0
-    batch_size: int = 16
-    use_mask: bool = False
-    networks: bool = True
-    perception: Perception = field(default_factory=Perception)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that the result depends on, for a manifest."""
-        model = self.model
-        return {
-            "model": model.name,
-            "model_digest": model.digest,
-            "schedule_digest": model.schedule.digest,
-            "image_size": list(model.image_size),
-            "device": str(model.device),
-            "ways": [[way.method, way.forward, way.steps, way.spacing] for way in self.ways],
-            "guidance": self.guidance,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "use_mask": self.use_mask,
-            "networks": self.networks,
-            "entries": self.found.digest,
-        }
-
-    @property
-    def has_codec(self) -> bool:
-        """Whether its images pass a lossy codec."""
-        return self.model.codec.scale > 1
-
-    @property
-    def rows(self) -> list[str]:
-        """Controls, then every way and what pasting makes of it."""
-        own = [row for way in self.ways for row in (way.title, PASTED.format(way.title))]
-        return [SOURCE, *([CODEC] if self.has_codec else []), *own]
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The numbers asked for: that of the class only where a target is one."""
-        seven = [metric for metric in METRICS if self.networks or metric.name not in NETWORKS]
-        _, targets = self.found.prompts(slice(None))
-        return [*seven, *([TARGET_CLASS] if set(targets) & set(judge().classes) else [])]
-
-    def edited(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
-        """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
-        began = time.perf_counter()
-        try:
-            parts = [self._edit(way, rows, on_step)]
-        except DivergenceError:
-            parts = [self._alone(way, i) for i in range(rows.start, rows.stop)]
-        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("edited", "fine")}
-        nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
-        return Part(tensors, nfe, time.perf_counter() - began, up)
-
-    def _alone(self, way: EditWay, index: int) -> Part:
-        try:
-            return self._edit(way, slice(index, index + 1))
-        except DivergenceError:
-            nothing = torch.zeros((1, 3, *self.model.image_size), dtype=torch.uint8)
-            return Part({"edited": nothing, "fine": torch.tensor([False])}, 0, 0.0)
-
-    def _edit(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
-        images, regions = self.found.load(rows, self.model.image_size, border=False)
-        source, target = self.found.prompts(rows)
-        made = edit(
-            self.model,
-            images,
-            to=target,
-            source=source,
-            guidance=self.guidance,
-            mask=regions if self.use_mask else None,
-            method=parse_method(way.method),
-            start=parse_start(way.forward),
-            seed=self.seed,
-            items=[item.id for item in self.found.items[rows]],
-            grid=self.model.grid(way.steps, way.spacing),
-            on_step=on_step,
-        )
-        pixels = ((made.images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
-        fine = torch.ones(len(pixels), dtype=torch.bool)
-        return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
 
 
 def run_benchmark(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, list[dict[str, Tensor]], dict[str, Any]]:
@@ -244,13 +134,14 @@ class _Working:
         spent = self.costs.setdefault(way.title, {"steps": way.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
         spent |= {"nfe": max(spent["nfe"], part.nfe), "nfe_up": max(spent["nfe_up"], part.nfe_up)}
         spent["seconds"] = round(spent["seconds"] + part.seconds, 3)
+        folder, refused = self.bench.folder(way), self.bench.refused.get(way.editor, {})
         for entry, pixels, fine in zip(
             self.bench.found.entries[rows], part.tensors["edited"], part.tensors["fine"].tolist(), strict=True
         ):
-            name = f"edits/{slug(way.title)}/{slug(entry.key)}.png"
+            name = f"{folder}/{slug(entry.key)}.png"
             if not fine:
                 reason = f"the edit left the finite numbers; try a guidance below {self.bench.guidance:g}, or more steps"
-                self.failed.append(Failure(entry.key, reason, way.title))
+                self.failed.append(Failure(entry.key, refused.get(entry.key, reason), way.title))
             elif not (self.run.path / name).exists():
                 self.run.write(name, png_bytes(pixels.float() / 127.5 - 1))
 

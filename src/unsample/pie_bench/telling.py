@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -14,15 +15,18 @@ from ..plotting.edits import edit_sheet
 from ..report import Table
 from ..sampling import OnStep
 from ..store import Run
+from .benchmark import Benchmark
 from .layout import Entry, without_brackets
-from .rows import PASTED
-from .running import SCORES, Benchmark, read_scores, run_benchmark
+from .running import SCORES, read_scores, run_benchmark
 from .scores import Scores
 
 __all__ = ["as_dict", "benchmarked", "by_type", "differences", "table_of", "told"]
 
 SHOWN = 10
 """Failures that are told one by one; `scores.json` has all."""
+
+WIDTH = 21
+"""Letters above a picture of the sheet."""
 
 Costs = Mapping[str, Any]
 
@@ -33,12 +37,13 @@ def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Co
     A complete run is read back. `on_step` is told of moves down.
 
     Raises:
-        ArgumentError: A way that cannot edit as it is asked to.
+        ArgumentError: A way that cannot edit as it is asked to, or an editor that can edit no entry.
         RunError: A complete run without its scores.
     """
     if run.complete:
         costs: Any = run.manifest.results["cost"]
         return read_scores(run), costs
+    bench.check()
     scores, first, spent = run_benchmark(bench, run, on_step)
     _write(run, scores, spent, bench.found.entries, first)
     run.finish({}, {"cost": spent})
@@ -46,7 +51,7 @@ def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Co
 
 
 def table_of(scores: Scores, costs: Costs) -> Table:
-    """The means, with N and the network evaluations of each way, up and down together."""
+    """The means, with N and the network evaluations of each way, up and down together, a source's beside its target, too."""
     made = scores.table(empty=False)
     spent = {row: costs.get(row, {}) for row in scores.values}
     rows = [(row[0], str(spent[row[0]].get("steps", "")), str(spent[row[0]].get("nfe", "")), *row[1:]) for row in made.rows]
@@ -96,7 +101,7 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
     run.write("table.md", _markdown(scores, costs, apart))
     page = [
         f"<p>{scores.entries} entries. The mean over entries, its 95&nbsp;% bootstrap interval, how many have the number; "
-        "NFE are network evaluations per picture, up and down.</p>",
+        "NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.</p>",
         report.html_table(table_of(scores, costs)),
         *(f"<p>{report.text(line)}</p>" for line in told(scores)),
         f"<h2>Differences, entry by entry</h2>{report.html_table(apart)}" if apart else "",
@@ -125,7 +130,8 @@ def _sheet(entries: Sequence[Entry], first: Sequence[Mapping[str, Tensor]], rows
 
 
 def _title(row: str) -> str:
-    return row.replace(PASTED.format(""), "\nsource pasted outside").replace(", ", "\n")
+    """In lines as wide as a picture: a method or an editor has options as long as you like."""
+    return "\n".join(line for part in row.replace(":", " ").split(", ") for line in wrap(part, WIDTH))
 
 
 def _short(prompt: str, most: int = 22) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import shutil
 import subprocess
@@ -76,8 +77,18 @@ def check_animation(kind: str) -> None:
     """
     if kind not in ANIMATIONS:
         raise ArgumentError(f"animation: expected {' or '.join(ANIMATIONS)}, given {kind!r}")
-    if kind == "mp4" and shutil.which(FFMPEG) is None:
-        raise ArgumentError("animation: mp4 needs the program ffmpeg, which is not there: install it, or ask for gif")
+    if kind == "mp4" and _ffmpeg() is None:
+        raise ArgumentError(
+            "animation: mp4 needs the program ffmpeg, which is not there: install it or unsample[video], or ask for gif"
+        )
+
+
+def _ffmpeg() -> str | None:
+    """The program: the one on the path, else the one that the package imageio-ffmpeg brings."""
+    found = shutil.which(FFMPEG)
+    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
+        found = str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    return found
 
 
 def _enlarged(pixels: Pixels) -> Pixels:
@@ -98,7 +109,7 @@ def _mp4(frames: list[Pixels]) -> bytes:
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / SECONDS:g}", "-i", "-"]
     with TemporaryDirectory() as folder:
         out = Path(folder) / "frames.mp4"
-        command = [FFMPEG, "-v", "error", "-y", *raw, "-pix_fmt", "yuv420p", str(out)]
+        command = [_ffmpeg() or FFMPEG, "-v", "error", "-y", *raw, "-pix_fmt", "yuv420p", str(out)]
         stream = b"".join(np.ascontiguousarray(frame[:height, :width]).tobytes() for frame in frames)
         done = subprocess.run(command, input=stream, capture_output=True, check=False)
         if done.returncode or not out.is_file():

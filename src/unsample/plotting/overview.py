@@ -80,7 +80,10 @@ def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, 
 
 def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int = 8) -> bytes:
     """Images side by side, shape (batch, channels, height, width) in [-1, 1]; as PNG bytes."""
-    figure, axes, canvas = panels(*columns_of(len(images), columns))
+    rows, across = columns_of(len(images), columns)
+    figure, axes, canvas = panels(rows, across)
+    height, width = images.shape[-2:]
+    figure.set_figheight(rows * (1.3 * height / width + 0.2 * bool(titles)) + 0.1)
     for index, axis in enumerate(axes.ravel()):
         if index < len(images):
             axis.imshow(to_bytes(images[index]), interpolation="nearest")
