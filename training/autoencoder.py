@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import sys
 import tomllib
 from dataclasses import astuple, dataclass, replace
@@ -28,9 +26,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from losses import Log, read_log
 from objectives import generator_of
 from rich.console import Console
+from steps import descend, follow, rate_at, steps_left, stopped_by_signals, write_checkpoint, young
 from torch import Tensor
 from torch.nn import functional
-from train import stopped_by_signals
 from trainer import device_of
 
 from unsample.diagnostics import frechet_jackknife, psnr, ssim
@@ -79,9 +77,8 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """The learning rate: linear warm-up, constant, then 1 - sqrt down to (almost) zero over the cooldown."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        done = max(0.0, 1 - (self.steps - step) / self.cooldown) if self.cooldown else 0.0
-        return self.learning_rate * rise * (1 - math.sqrt(done))
+        lengths = {"warmup": self.warmup, "cooldown": self.cooldown, "steps": self.steps}
+        return rate_at(step, learning_rate=self.learning_rate, **lengths)
 
 
 def perceptual_distance(judge: ResidualNetwork, a: Tensor, b: Tensor) -> Tensor:
@@ -123,7 +120,7 @@ class Trainer:
     def note_time(self, seconds: float) -> None:
         """In a run that ends in time, begin the cooldown when its share of the time is left: of as many steps as will fit."""
         if self.minutes is not None and self.recipe.steps == ENDLESS and seconds >= self.hot * 60 * self.minutes:
-            left = max(1, int(self.done * (60 * self.minutes - seconds) / max(seconds, 1e-9)))
+            left = steps_left(self.done, seconds, self.minutes)
             self.recipe = replace(self.recipe, steps=self.done + left, cooldown=left)
 
     def losses(self, images: Tensor, rebuilt: Tensor) -> Tensor:
@@ -143,21 +140,10 @@ class Trainer:
             rebuilt = self.model.decode(posterior.sample(generator)).sample
             error, seen = self.losses(images, rebuilt.float())
         loss = (error + recipe.perceptual * seen + recipe.kl * posterior.kl() / images[0].numel()).mean()
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(self.done)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        descend(self.optimiser, loss, recipe.rate(self.done))
         self.done += 1
-        self.update_average()
+        follow(self.average, self.weights, young(recipe.ema, self.done))
         return loss.detach()
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Move the average towards the weights; it forgets the first steps sooner."""
-        decay = min(self.recipe.ema, (1 + self.done) / (10 + self.done))
-        torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), 1 - decay)
 
     @torch.no_grad()
     def held_out_loss(self, images: Tensor, average: bool = True) -> float:
@@ -175,9 +161,7 @@ class Trainer:
         state = {"done": self.done, "weights": weights, "average": self.average, "optimiser": self.optimiser.state_dict()}
         if self.minutes is not None and self.recipe.steps != ENDLESS:
             state["plan"] = [self.recipe.steps, self.recipe.cooldown]
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     @torch.no_grad()
     def load(self, path: Path) -> None:

@@ -10,9 +10,6 @@ has not begun. The network that it ends with has seen the whole cooldown; its la
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import threading
 import tomllib
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -20,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import Batches, Images
+from data import Batches, Images, class_names
 from losses import Log
+from networks import write_json
 from rich.console import Console
 from safetensors.torch import save_file
+from steps import stopped_by_signals, write_checkpoint
 from torch import Tensor
 from torch.nn import functional
-from train import class_names, write_json
 
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import ResidualNetwork, load_classifier
@@ -116,9 +114,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
         state = {"done": self.done, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
@@ -169,22 +165,21 @@ def train(recipe: Recipe, data: Path, out: Path) -> bool:
     batches, trainer = Batches(images, recipe.batch, recipe.seed), Trainer(recipe)
     if checkpoint.exists():
         trainer.load(checkpoint)
-    log, losses, stop = Log(out / "loss.csv", trainer.done), list[float](), threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    log, losses = Log(out / "loss.csv", trainer.done), list[float]()
     console.print(f"{len(images)} images, from step {trainer.done} to {recipe.steps}")
-    while trainer.done < recipe.steps and not stop.is_set():
-        losses.append(trainer.step(*batches(trainer.done)))
-        held_out: float | str = ""
-        if trainer.done % recipe.evaluate_every == 0 or trainer.done == recipe.steps:
-            scores = {key: value.mean().item() for key, value in judge(trainer.model, validation).items()}
-            held_out = round(scores["nll"], 6)
-            console.print(f"step {trainer.done}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items()))
-        if trainer.done % recipe.report_every == 0 or held_out:
-            log.add(trainer.done, round(sum(losses) / len(losses), 6), held_out)
-            losses.clear()
-        if trainer.done % recipe.checkpoint_every == 0:
-            trainer.save(checkpoint)
+    with stopped_by_signals() as stop:
+        while trainer.done < recipe.steps and not stop.is_set():
+            losses.append(trainer.step(*batches(trainer.done)))
+            held_out: float | str = ""
+            if trainer.done % recipe.evaluate_every == 0 or trainer.done == recipe.steps:
+                scores = {key: value.mean().item() for key, value in judge(trainer.model, validation).items()}
+                held_out = round(scores["nll"], 6)
+                console.print(f"step {trainer.done}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items()))
+            if trainer.done % recipe.report_every == 0 or held_out:
+                log.add(trainer.done, round(sum(losses) / len(losses), 6), held_out)
+                losses.clear()
+            if trainer.done % recipe.checkpoint_every == 0:
+                trainer.save(checkpoint)
     trainer.save(checkpoint)
     trainer.save_model(out / "model", class_names(data))
     report = evaluate(out / "model", validation)

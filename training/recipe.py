@@ -6,12 +6,13 @@ missing, or a value of the wrong type is refused in one line: a typo must not co
 
 from __future__ import annotations
 
-import math
 import tomllib
 import types
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
+
+from steps import rate_at
 
 PREDICTIONS = ("epsilon", "v_prediction", "flow")
 """What a network can be taught: the noise, v on the same table of betas, or the velocity of straight paths."""
@@ -115,9 +116,8 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """The learning rate: linear warm-up, constant, then 1 - sqrt down to (almost) zero over the cooldown."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        done = max(0.0, 1 - (self.steps - step) / self.cooldown) if self.cooldown else 0.0
-        return self.learning_rate * rise * (1 - math.sqrt(done))
+        lengths = {"warmup": self.warmup, "cooldown": self.cooldown, "steps": self.steps}
+        return rate_at(step, learning_rate=self.learning_rate, **lengths)
 
 
 def _check_keys(path: Path, tables: dict[str, Any]) -> None:

@@ -10,22 +10,19 @@ if you like: the rate is constant until the cooldown, so the steps already done 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from data import Batches, Images, Latents, class_names, spread
 from losses import Log, plot
-from networks import check_autoencoder, write_json
+from networks import check_autoencoder
 from objectives import by_band
 from recipe import Recipe, RecipeError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+from steps import stopped_by_signals
 from torch import Tensor
 from trainer import Trainer, device_of
 
@@ -33,7 +30,7 @@ import unsample as us
 from unsample.plotting import sheet
 from unsample.sampling import draw_noise
 
-__all__ = ["Recipe", "Run", "Trainer", "class_names", "main", "train", "write_json"]
+__all__ = ["Run", "main", "train"]
 
 console = Console()
 
@@ -134,18 +131,6 @@ def open_split(recipe: Recipe, data: Path, out: Path, split: str) -> Images | La
     if tuple(latents.values.shape[2:]) != recipe.shape:
         raise RecipeError(f"{data} holds latents of shape {tuple(latents.values.shape[2:])}, the recipe's are {recipe.shape}")
     return latents
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of what they do otherwise."""
-    stop = threading.Event()
-    kept = {name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for name, handler in kept.items():
-            signal.signal(name, handler)
 
 
 def train(

@@ -6,7 +6,6 @@ A step is the same on every device: its numbers are drawn where they are used, n
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from networks import ask, build, load_network, save_pipeline
 from objectives import LEVELS, Noising, add_noise, alpha_bar, balance, draw, noising, target_of
 from recipe import Recipe, RecipeError
 from safetensors.torch import save_file
+from steps import descend, follow, steps_left, write_checkpoint, young
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -108,7 +108,7 @@ class Trainer:
         """
         self.seconds = seconds
         if self.total is None and self.minutes is not None and seconds >= self.hot * 60 * self.minutes - 1e-6:
-            left = max(1, int(self.done * (60 * self.minutes - seconds) / max(seconds, 1e-9)))
+            left = steps_left(self.done, seconds, self.minutes)
             self.recipe, self.planned = replace(self.recipe, steps=self.done + left, cooldown=left), True
 
     # A step
@@ -128,7 +128,9 @@ class Trainer:
         weight = torch.ones_like(each)
         if recipe.balance:
             self.level_loss, weight = balance(self.level_loss, each.detach(), levels.band)
-        self._descend((weight * each).mean())
+        descend(self.optimiser, (weight * each).mean(), recipe.rate(self.done))
+        self.done += 1
+        self.update_average()
         return each.detach().mean()
 
     @contextmanager
@@ -138,21 +140,9 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16), attention:
             yield
 
-    def _descend(self, loss: Tensor) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(self.done)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.done += 1
-        self.update_average()
-
-    @torch.no_grad()
     def update_average(self) -> None:
         """Move the average towards the weights; a run from random weights forgets its first steps sooner."""
-        decay = self.recipe.ema if self.warm else min(self.recipe.ema, (1 + self.done) / (10 + self.done))
-        torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), 1 - decay)
+        follow(self.average, self.weights, self.recipe.ema if self.warm else young(self.recipe.ema, self.done))
 
     @torch.no_grad()
     def held_out_losses(self, x0: Tensor, labels: Tensor, average: bool = True) -> tuple[Tensor, Tensor]:
@@ -195,9 +185,7 @@ class Trainer:
             "seconds": self.seconds,
             "plan": [self.recipe.steps, self.recipe.cooldown] if self.planned else None,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     @torch.no_grad()
     def load(self, path: Path) -> None:

@@ -17,6 +17,7 @@ from losses import plot, read_log
 from objectives import alpha_bar
 from PIL import Image
 from recipe import RecipeError
+from steps import descend
 from train import Run, train
 from trainer import Trainer
 
@@ -351,10 +352,7 @@ def clock(monkeypatch):
 def test_a_run_in_time_cools_down_for_its_share(clock, recipe, source, tmp_path, monkeypatch):
     """Reference: at a step a second, 18 seconds are 18 steps, of which a third (4 of 12) cool down, as in the recipe."""
     rates = []
-    descend = Trainer._descend
-    monkeypatch.setattr(
-        Trainer, "_descend", lambda self, loss: (rates.append(self.recipe.rate(self.done)), descend(self, loss))
-    )
+    monkeypatch.setattr("trainer.descend", lambda optimiser, loss, rate: (rates.append(rate), descend(optimiser, loss, rate)))
     assert train(recipe, source, tmp_path, minutes=0.3, device="cpu")
     expected = dataclasses.replace(recipe, steps=18, cooldown=6)
     assert rates == [expected.rate(step) for step in range(18)]
