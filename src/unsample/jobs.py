@@ -30,7 +30,7 @@ from .store import Item, Part, Run, slug
 from .stored import Stored
 from .trajectory import Keep
 
-__all__ = ["invert_photos", "invert_run", "sample_images"]
+__all__ = ["cost_of", "invert_photos", "invert_run", "item_of", "sample_images", "sampled_batch"]
 
 
 @dataclass
@@ -140,7 +140,7 @@ def invert_run(
         RunError: `out` holds something else, or cannot be written.
         DivergenceError: A latent is not finite; batches finished before are kept.
     """
-    run = Run.open(out, "invert", settings.model_dump(mode="json"), [_item(photo) for photo in photos], settings.origin)
+    run = Run.open(out, "invert", settings.model_dump(mode="json"), [item_of(photo) for photo in photos], settings.origin)
     if run.complete:
         return run
     pixels = torch.stack([photo.pixels for photo in photos])
@@ -155,7 +155,7 @@ def invert_run(
         parts = [inversion.batch(pixels, rows) for rows in batches(len(photos), settings.batch_size)]
         for name in parts[0].tensors:
             tensors[f"{name}.{text}"] = torch.cat([part.tensors[name] for part in parts])
-        costs[text] = _cost(parts)
+        costs[text] = cost_of(parts)
     if model.codec.scale > 1:
         tensors["codec"] = torch.cat([_coded(model, pixels[rows]) for rows in batches(len(photos), settings.batch_size)])
     run.finish(tensors, {"cost": costs})
@@ -209,19 +209,20 @@ def sample_images(
         )
 
     parts = [
-        _sample_batch(run, walk_down, rows, settings.steps, progress) for rows in batches(len(noise), settings.batch_size)
+        sampled_batch(run, walk_down, rows, settings.steps, progress) for rows in batches(len(noise), settings.batch_size)
     ]
     samples = torch.cat([part.tensors["samples"] for part in parts])
     for index, (item, image) in enumerate(zip(items, samples, strict=True)):
         run.write(f"samples/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
     run.write("overview.png", plotting.sheet(samples[:64], None if latents is None else names[:64]))
-    run.finish({"samples": samples, "latent": noise.cpu()}, {"cost": {"sample": _cost(parts)}})
+    run.finish({"samples": samples, "latent": noise.cpu()}, {"cost": {"sample": cost_of(parts)}})
     return run
 
 
-def _sample_batch(
+def sampled_batch(
     run: Run, walk_down: Callable[[slice, OnStep], Samples], rows: slice, steps: int, progress: Progress
 ) -> Part:
+    """A batch sampled by `walk_down`: read back if it was finished before, stored otherwise."""
     key, moves = f"{rows.start:06d}", (rows.stop - rows.start) * steps
     stored = run.stored(key)
     if stored is not None:
@@ -234,12 +235,13 @@ def _sample_batch(
     return run.store(key, Part({"samples": back.images.cpu()}, back.nfe, time.perf_counter() - began))
 
 
-def _item(photo: Photo) -> Item:
+def item_of(photo: Photo) -> Item:
+    """A photograph as a manifest names it."""
     width, height = photo.original
     return Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
 
 
-def _cost(parts: Sequence[Part]) -> dict[str, float]:
+def cost_of(parts: Sequence[Part]) -> dict[str, float]:
     """Network evaluations of the item that took most, and seconds in all."""
     spent = {"nfe": max(part.nfe for part in parts), "nfe_up": max(part.nfe_up for part in parts)}
     return {**spent, "seconds": round(sum(part.seconds for part in parts), 3)}

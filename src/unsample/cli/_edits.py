@@ -17,6 +17,7 @@ from .. import io
 from ..editing import Variations, edit, read_mask, variations
 from ..editing.edits import turning_level
 from ..editors import Named
+from ..jobs import item_of
 from ..model import Model
 from ..models.attention import unet_of
 from ..plotting.edits import edit_sheet
@@ -183,12 +184,7 @@ def of_pictures(places: Sequence[str], chosen: Chosen, limit: int | None, *, att
         unet_of(model)
     inversion = InvertSettings.of(model, dtype=chosen.dtype, origin=chosen.origin, **settings)
     photos = io.read_photos(places, model.image_size, limit)
-    sizes = [photo.original for photo in photos]
-    items = [
-        Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
-        for photo, (width, height) in zip(photos, sizes, strict=True)
-    ]
-    return Work(model, inversion, items, torch.stack([photo.pixels for photo in photos]), {})
+    return Work(model, inversion, [item_of(photo) for photo in photos], torch.stack([photo.pixels for photo in photos]), {})
 
 
 def of_run(place: Path, chosen: Chosen, forward: str | None, strength: float, masked: bool) -> Work:

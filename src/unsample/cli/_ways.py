@@ -15,7 +15,7 @@ from ..corrected import Corrected
 from ..errors import ArgumentError
 from ..interpolation import Frames, frames_between
 from ..io import Photo, png_bytes
-from ..jobs import Progress, _cost, _item, _sample_batch, invert_run
+from ..jobs import Progress, cost_of, invert_run, item_of, sampled_batch
 from ..methods import sampler_of
 from ..model import Model
 from ..progress import progress_bar
@@ -63,7 +63,7 @@ class Way:
 
     def walked(self, out: Path) -> Run:
         """The complete run: the pictures inverted in runs of their own, and every frame sampled."""
-        settings, items = self.settings[0], [_item(photo) for photo in self.photos]
+        settings, items = self.settings[0], [item_of(photo) for photo in self.photos]
         run = Run.open(out, "interpolate", self.asked, items, settings.origin)
         if run.complete:
             return run
@@ -79,10 +79,10 @@ class Way:
         with progress_bar(f"sampling {len(made.latents)} frames") as on_step:
             progress = Progress(on_step, moves * len(made.latents))
             cut = batches(len(made.latents), settings.batch_size)
-            parts = [_sample_batch(run, walk_down, rows, moves, progress) for rows in cut]
+            parts = [sampled_batch(run, walk_down, rows, moves, progress) for rows in cut]
         images = torch.cat([part.tensors["samples"] for part in parts])
         tensors = {"samples": images, "latent": made.latents, "keys": torch.tensor(made.keys)}
-        run.finish(tensors, {"cost": {"sample": _cost(parts)}})
+        run.finish(tensors, {"cost": {"sample": cost_of(parts)}})
         return run
 
     def _inverted(self, out: Path) -> Tensor:
