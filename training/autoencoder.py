@@ -56,6 +56,7 @@ class Recipe:
     kl: float
     seed: int
     batch: int
+    crop: int
     steps: int
     warmup: int
     cooldown: int
@@ -131,9 +132,16 @@ class Trainer:
         return torch.stack([error, perceptual_distance(self.judge, rebuilt, images)])
 
     def step(self, images: Tensor) -> Tensor:
-        """Train on images (B, 3, H, W) in [-1, 1]; return the loss, which may still be on its way from the GPU."""
-        recipe, images = self.recipe, self._placed(images)
+        """Train on images (B, 3, H, W) in [-1, 1]; return the loss, which may still be on its way from the GPU.
+
+        Of each image it sees a square of `crop` pixels a side, at a place that is drawn per step: the network is
+        convolutions, so that what it learns of squares holds for images of any size.
+        """
+        recipe = self.recipe
         generator = generator_of(recipe.seed, self.done, torch.device("cpu"))
+        room = images.shape[-1] - recipe.crop
+        top, left = torch.randint(room + 1, (2,), generator=generator).tolist() if room else (0, 0)
+        images = self._placed(images[..., top : top + recipe.crop, left : left + recipe.crop])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
             moments = self.model.encode(images).latent_dist.parameters
             posterior = DiagonalGaussianDistribution(moments.float())

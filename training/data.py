@@ -2,7 +2,7 @@
 
 A packed split of images, made once of parquet shards of JPEGs, is two files: ``<split>-<size>.npy``, uint8 of shape
 (N, 3, size, size), and ``<split>-labels.npy``, int64 of shape (N,), in the order of the shards. One of latents, made by
-encode.py, is ``<split>-latents.npy``, float16 of shape (N, 2, C, h, w), and the labels. On a GPU all of it is moved there.
+encode.py, is ``<split>-latents.npy``, float16 of shape (N, 1 or 2, C, h, w), and labels. On a GPU all of it is moved there.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Images:
 class Latents:
     """A packed split of latents, read from disk as needed, or on a device.
 
-    values: float16 (N, 2, C, h, w), of an image and of its mirror, scaled as the network sees them.  labels: int64 (N,).
+    values: float16 (N, 1, C, h, w), scaled as the network sees them, or (N, 2, C, h, w), with mirrors.  labels: int64 (N,).
     """
 
     values: NDArray[np.float16] | Tensor
@@ -123,8 +123,8 @@ class Latents:
             if not file.is_file():
                 raise FileNotFoundError(f"no {file.name} in {source}: make it with training/encode.py")
         values, labels = np.load(files[0], mmap_mode="r"), np.load(files[1]).astype(np.int64)
-        if values.ndim != 5 or values.shape[1] != 2 or len(values) != len(labels):
-            raise ValueError(f"{files[0]}: expected (N, 2, C, h, w) and N labels, given {values.shape} and {len(labels)}")
+        if values.ndim != 5 or values.shape[1] not in (1, 2) or len(values) != len(labels):
+            raise ValueError(f"{files[0]}: expected (N, 1 or 2, C, h, w) and N labels, given {values.shape} and {len(labels)}")
         return cls(values, labels)
 
     def __len__(self) -> int:
@@ -137,8 +137,8 @@ class Latents:
         return Latents(torch.as_tensor(np.asarray(self.values)).to(device), torch.as_tensor(self.labels).to(device))
 
     def take(self, index: NDArray[np.int64], mirror: NDArray[np.bool_] | None = None) -> tuple[Tensor, Tensor]:
-        """The latents at ``index`` as float32, (B, C, h, w), some of them of the mirrored image, and their labels, (B,)."""
-        which = np.zeros(len(index), np.int64) if mirror is None else mirror.astype(np.int64)
+        """The latents at ``index`` as float32, (B, C, h, w), some of the mirrored image if there are any, and labels, (B,)."""
+        which = np.zeros(len(index), np.int64) if mirror is None or self.values.shape[1] == 1 else mirror.astype(np.int64)
         if isinstance(self.values, Tensor):
             values = self.values[_on(index, self.values.device), _on(which, self.values.device)]
         else:

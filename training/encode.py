@@ -1,10 +1,10 @@
 """Pack the latents that the latent models are trained on.
 
-    python training/encode.py AUTOENCODER --data DIR --out DIR
+    python training/encode.py AUTOENCODER --data DIR --out DIR [--mirrors]
 
 AUTOENCODER is a directory as `training/autoencoder.py` writes it. Each split becomes ``<split>-latents.npy``, float16 of shape
-(N, 2, C, h, w), an image's latents and those of its mirror, and ``<split>-labels.npy``, int64 of shape (N,). Mirrors have
-latents of their own, because no autoencoder commutes with mirroring quite.
+(N, 1, C, h, w), and ``<split>-labels.npy``, int64 of shape (N,). With --mirrors it is (N, 2, C, h, w), an image's latents and
+those of its mirror, which has its own, because no autoencoder commutes with mirroring quite: for runs of many epochs.
 
 They are posterior means, times the scaling factor, as `unsample.load` encodes images: what is inverted later is what was
 trained on, and each run is trained on the same numbers. In float16 a value is off by less than 0.05 %.
@@ -33,19 +33,20 @@ BATCH = 256
 
 
 @torch.no_grad()
-def encode(codec: AutoencoderCodec, images: Tensor) -> Tensor:
-    """The scaled latents, float16 (B, 2, C, h, w), of images (B, 3, H, W) in [-1, 1] and of their mirrors."""
+def encode(codec: AutoencoderCodec, images: Tensor, mirrors: bool) -> Tensor:
+    """The scaled latents, float16 (B, 1 or 2, C, h, w), of images (B, 3, H, W) in [-1, 1], and of their mirrors."""
     images = images.to(codec.vae.device)
-    return torch.stack([codec.encode(images), codec.encode(images.flip(-1))], dim=1).half().cpu()
+    views = [images, images.flip(-1)] if mirrors else [images]
+    return torch.stack([codec.encode(view) for view in views], dim=1).half().cpu()
 
 
-def write_split(codec: AutoencoderCodec, images: Images, out: Path, split: str) -> Path:
+def write_split(codec: AutoencoderCodec, images: Images, out: Path, split: str, *, mirrors: bool = False) -> Path:
     """Write the latents and the labels of a split so that each file is whole or absent; where the latents are."""
     path, partial = out / f"{split}-latents.npy", out / f"{split}-latents.partial.npy"
     array: np.memmap | None = None
     for first in track(range(0, len(images), BATCH), f"{split} latents"):
         rows = np.arange(first, min(first + BATCH, len(images)))
-        latents = encode(codec, images.take(rows)[0])
+        latents = encode(codec, images.take(rows)[0], mirrors)
         if array is None:
             shape = (len(images), *latents.shape[1:])
             array = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("autoencoder", type=Path, help="directory of an AutoencoderKL")
     parser.add_argument("--data", type=Path, required=True, help="folder of train-*.parquet and validation-*.parquet")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; the packed images are kept in its cache")
+    parser.add_argument("--mirrors", action="store_true", help="also the latents of mirrored images: twice the time and space")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = AutoencoderKL.from_pretrained(arguments.autoencoder, torch_dtype=torch.float32)
@@ -72,7 +74,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         images = Images.open(arguments.data, arguments.out / "cache", split, vae.config.sample_size)
-        write_split(codec, images, arguments.out, split)
+        write_split(codec, images, arguments.out, split, mirrors=arguments.mirrors)
     names = arguments.data / "classes.json"
     if names.is_file():  # the trainer looks for it beside its data
         (arguments.out / names.name).write_bytes(names.read_bytes())

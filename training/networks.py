@@ -191,9 +191,8 @@ def _scheduler(recipe: Recipe) -> Any:
 def _write(folder: Path, kind: type, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     copy = kind.from_config({key: value for key, value in config.items() if key != "_name_or_path"})  # a path of this machine
     copy.load_state_dict({name: weight.detach().cpu() for name, weight in weights.items()})
-    nn.Module.to(copy, dtype).save_pretrained(
-        folder
-    )  # diffusers' own warns of what it leaves in float32, which is nothing here
+    in_dtype = nn.Module.to(copy, dtype)  # diffusers' own `to` warns of what it leaves in float32, which is nothing here
+    in_dtype.save_pretrained(folder, max_shard_size="15MB")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -122,7 +122,7 @@ def table(recipe: Recipe, speeds: Sequence[Speed]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the steps of a recipe.")
-    parser.add_argument("recipe", type=Path, help="a TOML file, such as training/recipes/tiny-imagenet-64.toml")
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as training/recipes/large/tiny-imagenet-64.toml")
     parser.add_argument(
         "--batches", type=int, nargs="+", help="batch sizes; default is half the recipe's, its own and its double"
     )

@@ -1,4 +1,4 @@
-"""A bar with rate and time left, on standard error, for anything that reports (done, total)."""
+"""Bars with rate and time left, on standard error, for anything that reports (done, total)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from .sampling import OnStep
 
-__all__ = ["progress_bar"]
+__all__ = ["bytes_bar", "progress_bar"]
 
 
 @contextmanager
@@ -37,3 +46,13 @@ def progress_bar(what: str) -> Iterator[OnStep]:
             bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
 
         yield on_step
+
+
+@contextmanager
+def bytes_bar(what: str) -> Iterator[OnStep]:
+    """The same, of bytes."""
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -18,7 +18,7 @@ pytest.importorskip("pyarrow")
 import autoencoder as module
 import encode
 from autoencoder import Recipe, Trainer, perceptual_distance, train
-from data import Images
+from data import Images, Latents
 from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel
 from losses import read_log
 
@@ -64,9 +64,9 @@ def unjudged(monkeypatch):
 @pytest.fixture
 def recipe():
     toy = {"batch": 8, "steps": 8, "warmup": 2, "cooldown": 3, "report_every": 2, "evaluate_every": 4, "learning_rate": 3e-3}
-    toy |= {"checkpoint_every": 3, "held_out": 8, "measured": 40, "ema": 0.9}
+    toy |= {"checkpoint_every": 3, "held_out": 8, "measured": 40, "ema": 0.9, "crop": 16, "perceptual": 0.1}
     recipe = Recipe.load(ROOT / "training" / "recipes" / "tiny-imagenet-64-autoencoder.toml", **toy)
-    model = {**recipe.model, "sample_size": 16, "block_out_channels": [8, 8, 16], "norm_num_groups": 4}
+    model = {**recipe.model, "sample_size": 16, "block_out_channels": [8, 8, 16], "norm_num_groups": 4, "latent_channels": 4}
     return dataclasses.replace(recipe, model=model)
 
 
@@ -195,7 +195,7 @@ def test_latents(recipe, run, unjudged, monkeypatch):
     (out / "classes.json").write_text("{}")
     (out / "packed").mkdir()
     shutil.copytree(out / "cache", out / "packed" / "cache")
-    monkeypatch.setattr(sys, "argv", f"encode {out / 'model'} --data {out} --out {out / 'packed'}".split())
+    monkeypatch.setattr(sys, "argv", f"encode {out / 'model'} --data {out} --out {out / 'packed'} --mirrors".split())
     monkeypatch.setattr(encode, "BATCH", 20)  # the last batch is shorter
     encode.main()
     assert not list((out / "packed").glob("*partial*"))
@@ -217,3 +217,35 @@ def test_latents(recipe, run, unjudged, monkeypatch):
             torch.testing.assert_close(torch.from_numpy(latents[:, which]).float(), expected, rtol=1e-3, atol=1e-3)
     assert latents.std() == pytest.approx(1, abs=0.3)
     assert module.digest_of(model.codec.vae) == json.loads((out / "packed" / "latents.json").read_text())["autoencoder"]
+
+
+def test_squares_of_the_images_are_trained_on(recipe, monkeypatch):
+    """Each step sees the squares at one place; which one depends on the step alone."""
+    trainers = [Trainer(dataclasses.replace(recipe, crop=8), torch.device("cpu")) for _ in range(2)]
+    images, seen = torch.rand(4, 3, 16, 16) * 2 - 1, []
+    for trainer in trainers:
+        encode, places = trainer.model.encode, []
+
+        def look(squares, encode=encode, places=places):
+            assert squares.shape == (4, 3, 8, 8)
+            same = [(y, x) for y in range(9) for x in range(9) if torch.equal(images[..., y : y + 8, x : x + 8], squares)]
+            places.extend(same)
+            return encode(squares)
+
+        monkeypatch.setattr(trainer.model, "encode", look)
+        for _ in range(6):
+            trainer.step(images)
+        seen.append(places)
+    assert len(seen[0]) == 6
+    assert len(set(seen[0])) > 3
+    assert seen[0] == seen[1]
+
+
+def test_latents_without_mirrors(tmp_path):
+    values = np.random.default_rng(0).standard_normal((10, 1, 4, 2, 2)).astype(np.float16)
+    np.save(tmp_path / "train-latents.npy", values)
+    np.save(tmp_path / "train-labels.npy", np.arange(10))
+    index = np.array([3, 4])
+    found, labels = Latents.open(tmp_path, "train").take(index, np.array([True, False]))
+    assert torch.equal(found, torch.from_numpy(values[index, 0]).float())
+    assert labels.tolist() == [3, 4]

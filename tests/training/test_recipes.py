@@ -12,7 +12,8 @@ from conftest import DIT, ROOT
 from recipe import Recipe, RecipeError
 from train import main
 
-FILES = sorted((ROOT / "training" / "recipes").glob("*.toml"))
+FOLDER = ROOT / "training" / "recipes"
+FILES = sorted(FOLDER.rglob("*.toml"))
 RECIPES = [file for file in FILES if "diffusion" in tomllib.loads(file.read_text())]
 
 LIMIT = 60e6
@@ -20,11 +21,12 @@ LIMIT = 60e6
 
 
 def test_every_bundled_model_has_its_recipe():
-    names = {file.stem for file in RECIPES}
-    assert names == {"tiny-imagenet-32", *(f"tiny-imagenet-64{kind}" for kind in ("", "-latent", "-dit", "-flow"))}
+    latent = {f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow")}
+    assert {file.stem for file in RECIPES if file.parent == FOLDER} == {"tiny-imagenet-32", *latent}
+    assert {file.stem for file in RECIPES if file.parent != FOLDER} == {"tiny-imagenet-64", *latent}
 
 
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.relative_to(FOLDER).as_posix())
 def test_a_recipe_makes_a_network_of_the_size_it_says(file):
     """Reference: the first line of the file, and a forward pass without values."""
     recipe = Recipe.load(file)
@@ -39,9 +41,15 @@ def test_a_recipe_makes_a_network_of_the_size_it_says(file):
     assert 0 < recipe.cooldown < recipe.steps
 
 
-def test_the_flow_differs_from_the_dit_in_what_is_taught_alone():
-    dit, flow = (Recipe.load(ROOT / "training" / "recipes" / f"tiny-imagenet-64-{name}.toml") for name in ("dit", "flow"))
-    assert dataclasses.replace(dit, prediction="flow") == flow
+@pytest.mark.parametrize(("folder", "like"), [("large/", "dit"), ("", "latent")])
+def test_the_flow_differs_in_what_is_taught_alone(folder, like):
+    base, flow = (Recipe.load(FOLDER / f"{folder}tiny-imagenet-64-{name}.toml") for name in (like, "flow"))
+    assert dataclasses.replace(base, prediction="flow") == flow
+
+
+def test_the_dit_differs_from_the_unet_in_the_network_alone():
+    unet, dit = (Recipe.load(FOLDER / f"tiny-imagenet-64-{name}.toml") for name in ("latent", "dit"))
+    assert dataclasses.replace(unet, model=dit.model) == dit
 
 
 def test_rate(recipe):

@@ -43,13 +43,13 @@ COMMANDS = (
     compare,
     methods,
     cite,
-    models,
     inspect,
 )
 """In the order of --help."""
 
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(models, name="models")
 app.add_typer(edit_benchmark, name="edit-benchmark")
 app.add_typer(experiment, name="experiment")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, no_type_check
 
 import typer
 
 from ..errors import ArgumentError
+from ..progress import bytes_bar
 from ._show import print_json, print_table
 from .loading import size_of
 from .options import AsJson, ImageSize, Revision
@@ -65,8 +66,15 @@ def cite(
         print(bibtex)
 
 
-def models(as_json: AsJson = False) -> None:
+models = typer.Typer(invoke_without_command=True)
+
+
+@models.callback()
+@no_type_check  # what typer gives is no typer.Context
+def _list(context: typer.Context, as_json: AsJson = False) -> None:
     """The models known by name; any other diffusers directory or hub name of these families loads as well."""
+    if context.invoked_subcommand:
+        return
     from ..models import cards
 
     known = cards().values()
@@ -79,11 +87,28 @@ def models(as_json: AsJson = False) -> None:
     rows = (
         (
             *(card.name, card.family, card.size, card.parameters, card.conditions, card.licence),
-            *("present" if card.present else "missing", card.source or "bundled", card.about),
+            *("present" if card.present else "missing", card.source or ("fetch" if card.files else "bundled"), card.about),
         )
         for card in known
     )
     print_table(Table(head, tuple(rows)), words=True)
+
+
+@models.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Default: all that are fetched.")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="The folder `weights` of unsample's repository, or its http(s) address.")
+    ] = None,
+) -> None:
+    """Put models in place that come with unsample's repository, but not with the package."""
+    from ..models import cards
+    from ..models import fetch as put
+
+    for name in names or [card.name for card in cards().values() if card.files]:
+        with bytes_bar(name) as on_step:
+            place = put(name, origin, on_step=on_step)
+        print(f"{name}: {place}")
 
 
 def inspect(

@@ -1,7 +1,7 @@
 """Models known by name: what is said of each, and where its weights are if they are here.
 
-One comes with this package. The others are on the Hugging Face hub, or files that their authors publish; either kind may also
-lie in the folder that the environment variable UNSAMPLE_MODELS names.
+Small ones come with this package, and larger ones with its repository (`fetching`). The others are on the Hugging Face hub, or
+files that their authors publish. Any but the bundled ones may lie in the folder that UNSAMPLE_MODELS names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["FOLDER", "Card", "cached", "cards"]
+__all__ = ["FOLDER", "Card", "cached", "cards", "checkout", "store"]
 
 FOLDER = "UNSAMPLE_MODELS"
 """The environment variable with a folder of models: `NAME/` in diffusers layout, or a published file under its own name."""
@@ -30,7 +30,8 @@ class Card:
         conditions: What it can be told.
         licence: Of the weights.
         about: Who made it, and what to know.
-        source: A hub name "owner/model", or the name of the published file; "" for one that comes with this package.
+        source: A hub name "owner/model", or the name of the published file; "" for one of our own.
+        files: SHA-256 of the list of its files, if `unsample models fetch` puts it in place.
     """
 
     name: str
@@ -41,11 +42,14 @@ class Card:
     licence: str
     about: str
     source: str = ""
+    files: str = ""
 
     @property
     def path(self) -> Path | None:
-        """The directory or file of its weights: bundled, in the folder of `FOLDER`, or a file in the current one."""
-        if not self.source:
+        """The directory or file of its weights: bundled, fetched, in the folder of `FOLDER`, or a file in the current one."""
+        if self.files:
+            places = [folder / self.name for folder in (store(), checkout()) if folder]
+        elif not self.source:
             places = [Path(str(resources.files(__package__) / "weights" / self.name))]
         else:
             folders = [Path(folder).expanduser() for folder in (os.environ.get(FOLDER),) if folder]
@@ -62,6 +66,18 @@ class Card:
     def present(self) -> bool:
         """Whether its weights are on this machine."""
         return self.path is not None or (self.on_hub and cached(self.source))
+
+
+def store() -> Path:
+    """Where fetched models are: the folder that `FOLDER` names, or `~/.cache/unsample/models`."""
+    named, cache = os.environ.get(FOLDER), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or Path(cache, "unsample", "models")).expanduser()
+
+
+def checkout() -> Path | None:
+    """The folder `weights` of the repository, if this package is read from there."""
+    folder = Path(__file__).parents[3] / "weights"
+    return folder if folder.is_dir() and (folder.parent / "pyproject.toml").is_file() else None
 
 
 def cards() -> dict[str, Card]:

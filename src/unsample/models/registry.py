@@ -127,6 +127,8 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
 
 def _fetched(card: Card, revision: str | None, variant: str | None, weights: bool) -> Path:
     """The directory of a model that is known by name, from the hub."""
+    if card.files:
+        raise ModelError(f"the weights of {card.name!r} are not here: `unsample models fetch {card.name}` puts them in place")
     if not card.source:
         raise ModelError(f"the weights of {card.name!r} are not installed: install unsample again")
     if not card.on_hub:
