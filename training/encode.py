@@ -1,13 +1,14 @@
 """Pack the latents that the latent models are trained on.
 
-    python training/encode.py AUTOENCODER --data DIR --out DIR [--mirrors]
+    python training/encode.py AUTOENCODER --data DIR --out DIR [--mirrors] [--bf16]
 
 AUTOENCODER is a directory as `training/autoencoder.py` writes it. Each split becomes ``<split>-latents.npy``, float16 of shape
 (N, 1, C, h, w), and ``<split>-labels.npy``, int64 of shape (N,). With --mirrors it is (N, 2, C, h, w), an image's latents and
 those of its mirror, which has its own, because no autoencoder commutes with mirroring quite: for runs of many epochs.
 
 They are posterior means, times the scaling factor, as `unsample.load` encodes images: what is inverted later is what was
-trained on, and each run is trained on the same numbers. In float16 a value is off by less than 0.05 %.
+trained on, and each run is trained on the same numbers. In float16 a value is off by less than 0.05 %; computed with --bf16,
+in half the time, by about 0.5 %.
 """
 
 from __future__ import annotations
@@ -67,14 +68,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of train-*.parquet and validation-*.parquet")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; the packed images are kept in its cache")
     parser.add_argument("--mirrors", action="store_true", help="also the latents of mirrored images: twice the time and space")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = AutoencoderKL.from_pretrained(arguments.autoencoder, torch_dtype=torch.float32)
     digest, codec = digest_of(vae), AutoencoderCodec.of(vae.eval().requires_grad_(False).to(device))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        images = Images.open(arguments.data, arguments.out / "cache", split, vae.config.sample_size)
-        write_split(codec, images, arguments.out, split, mirrors=arguments.mirrors)
+    with torch.autocast(device, torch.bfloat16, enabled=arguments.bf16):
+        for split in SPLITS:
+            images = Images.open(arguments.data, arguments.out / "cache", split, vae.config.sample_size)
+            write_split(codec, images, arguments.out, split, mirrors=arguments.mirrors)
     names = arguments.data / "classes.json"
     if names.is_file():  # the trainer looks for it beside its data
         (arguments.out / names.name).write_bytes(names.read_bytes())

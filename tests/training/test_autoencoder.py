@@ -216,6 +216,11 @@ def test_latents(recipe, run, unjudged, monkeypatch):
             expected = model.codec.encode(pictures).detach()
             torch.testing.assert_close(torch.from_numpy(latents[:, which]).float(), expected, rtol=1e-3, atol=1e-3)
     assert latents.std() == pytest.approx(1, abs=0.3)
+    exact = latents.astype(np.float32)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--bf16"])
+    encode.main()
+    close = np.load(out / "packed" / "validation-latents.npy").astype(np.float32)
+    assert 0 < np.abs(close - exact).std() / exact.std() < 0.02
     assert module.digest_of(model.codec.vae) == json.loads((out / "packed" / "latents.json").read_text())["autoencoder"]
 
 
