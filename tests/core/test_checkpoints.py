@@ -96,5 +96,5 @@ def test_a_damaged_file_is_one_line(model, tmp_path, content):
 
 
 def test_a_model_that_is_no_network_is_refused(toy, tmp_path):
-    with pytest.raises(us.errors.ModelError, match="UNet2DModel"):
+    with pytest.raises(us.errors.ModelError, match="a unet or transformer"):
         load_checkpoint(tmp_path / "step-1.safetensors", toy())

@@ -296,3 +296,24 @@ def test_reduced_precision_and_offload(tmp_path):
     torch.testing.assert_close(same_, exact)
     assert rounded.dtype == torch.float32
     assert 0 < float((rounded - exact).std() / exact.std()) < 0.05
+
+
+def test_a_checkpoint_is_the_same_model_with_other_weights(tmp_path):
+    """Reference: the pipeline saved with those weights."""
+    from safetensors.torch import save_file
+
+    from unsample.models.checkpoints import load_checkpoint
+
+    pipeline = dit()
+    before = load(pipeline, tmp_path / "before")
+    with torch.no_grad():
+        for weight in pipeline.transformer.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    weights = {name: weight.contiguous() for name, weight in pipeline.transformer.state_dict().items()}
+    save_file(weights, tmp_path / "step-000010.safetensors")
+    found, after = load_checkpoint(tmp_path / "step-000010.safetensors", before), load(pipeline, tmp_path / "after")
+    noise = us.draw_noise(before, 2)
+    images = [us.sample(model, noise, steps=2, condition=CLASSES).images for model in (before, found, after)]
+    torch.testing.assert_close(images[1], images[2])
+    assert (images[0] - images[1]).abs().max() > 1e-3
+    assert (found.name, found.digest != before.digest) == ("before-step-000010", True)

@@ -10,15 +10,18 @@ import copy
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import ModelError
 from ..model import Model
 from .families import digest_of
-from .pixel import UNet2D
 
 __all__ = ["find_checkpoints", "load_checkpoint"]
+
+PARTS = ("unet", "transformer")
+"""What a network's one part may be called."""
 
 NAME = re.compile(r"step-(\d+)\.safetensors")
 
@@ -50,12 +53,15 @@ def load_checkpoint(file: Path, model: Model) -> Model:
     """`model` with the weights of a snapshot in place of its own, in its precision and on its device, under its own digest.
 
     Raises:
-        ModelError: `model` is no pixel network, the file is damaged, or it belongs to another network.
+        ModelError: `model` has no network of one part, the file is damaged, or it belongs to another network.
     """
-    if not isinstance(model.network, UNet2D):
-        raise ModelError(f"checkpoints are weights of a UNet2DModel, and model {model.name!r} is none: choose another --model")
-    unet = copy.deepcopy(model.network.unet)
-    own: dict[str, Tensor] = unet.state_dict()
+    whole: Any = model.network
+    part = next((part for part in PARTS if hasattr(whole, part)), None)
+    if part is None:
+        kinds = " or ".join(PARTS)
+        raise ModelError(f"checkpoints are weights of a {kinds}, and model {model.name!r} has none: choose another --model")
+    network = copy.deepcopy(getattr(whole, part))
+    own: dict[str, Tensor] = network.state_dict()
     weights = _read(file)
     astray = sorted(set(own) ^ set(weights)) or [key for key in own if own[key].shape != weights[key].shape]
     if astray:
@@ -63,9 +69,9 @@ def load_checkpoint(file: Path, model: Model) -> Model:
             f"{file} does not fit model {model.name!r}: they differ at {', '.join(astray)[:200]}; give --model the folder "
             "model/ that the same training wrote"
         )
-    unet.load_state_dict({key: weights[key].to(own[key]) for key in own})
-    name = f"{model.name}-{file.stem}"
-    return replace(model, network=UNet2D(unet, model.network.channels), name=name, digest=digest_of(unet))
+    network.load_state_dict({key: weights[key].to(own[key]) for key in own})
+    changed = replace(whole, **{part: network})
+    return replace(model, network=changed, name=f"{model.name}-{file.stem}", digest=digest_of(network))
 
 
 def _read(file: Path) -> dict[str, Tensor]:
