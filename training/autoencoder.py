@@ -97,6 +97,22 @@ def perceptual_distance(judge: ResidualNetwork, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(left - right).square().sum(1).mean((1, 2)) for left, right in pairs]).mean(0)
 
 
+@torch.no_grad()
+def standardise(network: AutoencoderKL, means: Tensor, deviations: Tensor) -> None:
+    """Change the two 1x1 convolutions about the latents so that each channel has mean 0 and deviation 1, and images stay.
+
+    A channel z with the given mean and deviation becomes (z - mean) / deviation behind the encoder, and z again before the
+    decoder. One factor for all channels, as latent diffusion has it, would leave a diffusion model their means to learn.
+    """
+    into, out = network.quant_conv, network.post_quant_conv
+    channels, means, deviations = len(means), means.to(into.weight), deviations.to(into.weight)
+    out.bias += out.weight[:, :, 0, 0] @ means
+    out.weight *= deviations[None, :, None, None]
+    into.weight[:channels] /= deviations[:, None, None, None]
+    into.bias[:channels] = (into.bias[:channels] - means) / deviations
+    into.bias[channels:] -= 2 * deviations.log()  # of the posterior's variance
+
+
 class Trainer:
     """The autoencoder, its average, its optimiser, and the number of steps done."""
 
@@ -185,20 +201,19 @@ class Trainer:
 
     @torch.no_grad()
     def save_model(self, folder: Path, images: Images) -> dict[str, Any]:
-        """Write the averaged autoencoder in half precision with the factor that gives its latents unit deviation; the moments.
+        """Write the averaged autoencoder in half precision, its latents standardised; return what they were before.
 
-        The factor is one over the standard deviation of all values of the posterior means of training images, all channels
-        together, as in latent diffusion: 1.0 stands in its place while they are measured.
+        Measured are the posterior means of training images, channel by channel.
         """
         network = AutoencoderKL(**{**self.recipe.model, "scaling_factor": 1.0})
         network.load_state_dict(self.average)
-        network = network.half().float().to(self.device).eval()  # what the file will hold
+        network.to(self.device).eval()
         parts = np.array_split(spread(images, min(self.recipe.measured, len(images))), -(-self.recipe.measured // 256))
         codec = AutoencoderCodec.of(network)
         latents = torch.cat([codec.encode(images.take(part)[0].to(self.device)).cpu() for part in parts if len(part)])
-        network.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
-        network.half().save_pretrained(folder)
         deviations, means = torch.std_mean(latents, dim=(0, 2, 3))
+        standardise(network, means, deviations)
+        network.half().save_pretrained(folder)
         moments = {"means": means, "standard_deviations": deviations}
         return {"images": len(latents), **{key: [round(one, 4) for one in value.tolist()] for key, value in moments.items()}}
 
