@@ -13,7 +13,7 @@ import unsample as us
 from unsample.io import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-pipe = DDPMPipeline.from_pretrained(us.models.cards()["tiny-imagenet-32"].path)
+pipe = DDPMPipeline.from_pretrained(us.models.cards()["tiny-imagenet-32-v"].path)
 photo = demo_photos()[0]
 
 there = us.invert(pipe, photo, condition=0, steps=steps)

@@ -9,7 +9,7 @@ import unsample as us
 from unsample.io import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-model = us.load("tiny-imagenet-32")
+model = us.load("tiny-imagenet-32-v")
 images = us.load_images(demo_photos(), size=model.image_size)
 
 ways = ((us.DDIM(), us.FromImage()), (us.DDIM(), us.ForwardNoise(steps=2)), (us.LookAhead(), us.ForwardNoise(steps=1)))

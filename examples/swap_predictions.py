@@ -9,7 +9,7 @@ import unsample as us
 from unsample.sampling import draw_noise
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-model = us.load("tiny-imagenet-32")
+model = us.load("tiny-imagenet-32-v")
 grid = model.grid(steps)
 noise = draw_noise(model, 8)
 

@@ -9,7 +9,7 @@ import unsample as us
 from unsample.io import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-model = us.load("tiny-imagenet-32")
+model = us.load("tiny-imagenet-32-v")
 x0 = us.load_images(demo_photos(), size=model.image_size)
 for moved in us.walk(model.denoiser(), x0, model.grid(steps).up(), us.DDIM()):
     level = moved.step.dst

@@ -130,23 +130,28 @@ def judged(model: us.Model, judge: Classifier, validation: Images, count: int) -
     ways = told(model, labels.tolist())
     given = ways.get("true_class")
     names = getattr(model.conditioner, "names", ())
+
+    def judgement(images: Tensor) -> dict[str, Any]:
+        found = frechet_jackknife(judge.features(images).cpu(), real[chosen], features=judge.name, groups=min(10, count // 2))
+        said: dict[str, Any] = {"frechet": found.value, "error": found.error, "singular": found.singular}
+        return {**said, "alignment": interval(judge.class_alignment(images, labels))} if names == judge.classes else said
+
     rows = []
     for guidance in GUIDANCES if len(ways) == 2 else (1.0,):
-        images = draw(model, given, count, guidance)
-        found = frechet_jackknife(judge.features(images).cpu(), real[chosen], features=judge.name, groups=min(10, count // 2))
-        rows.append({"guidance": guidance, "frechet": found.value, "error": found.error})
-        if names == judge.classes:
-            rows[-1]["alignment"] = interval(judge.class_alignment(images, labels))
+        rows.append({"guidance": guidance, **judgement(draw(model, given, count, guidance))})
     null = frechet_null(real, count)
-    report: dict[str, Any] = {
-        "images": count,
-        "singular": found.singular,
-        "rows": rows,
-        "null": [null.mean, null.low, null.high],
-    }
+    report: dict[str, Any] = {"images": count, "rows": rows, "null": [null.mean, null.low, null.high]}
+    if not isinstance(model.codec, PixelCodec):
+        report["through_the_codec"] = judgement(torch.cat([rebuilt(model, part) for part in photographs.split(BATCH)]))
     if names == judge.classes:
         report["alignment_of_photographs"] = interval(judge.class_alignment(photographs, labels))
     return report
+
+
+@torch.no_grad()
+def rebuilt(model: us.Model, images: Tensor) -> Tensor:
+    """What the codec alone makes of images (B, 3, H, W), on the CPU."""
+    return model.codec.decode(model.codec.encode(images.to(model.device))).clamp(-1, 1).cpu()
 
 
 def sheet(model: us.Model, columns: int) -> bytes:
@@ -176,7 +181,7 @@ def round_trip(model: us.Model, images: Tensor, labels: list[int]) -> dict[str, 
         back = us.reconstruct(model, part, **settings).images.clamp(-1, 1)
         found["psnr"].append(psnr(part, back))
         if not isinstance(model.codec, PixelCodec):
-            alone = model.codec.decode(model.codec.encode(part)).clamp(-1, 1)
+            alone = rebuilt(model, part).to(part)
             found.setdefault("psnr_of_codec", []).append(psnr(part, alone))
             found.setdefault("psnr_to_codec", []).append(psnr(alone, back))
     return {"images": len(images), "steps": STEPS, **{key: interval(torch.cat(each)) for key, each in found.items()}}
@@ -225,16 +230,19 @@ def _of_samples(drawn: dict[str, Any], judge: dict[str, Any], side: int) -> list
     count, rows = drawn["images"], []
     for row in drawn["rows"]:
         rows.append([f"samples, guidance {row['guidance']:g}", f"{row['frechet']:.3g} ± {2 * row['error']:.2g}"])
+    if codec := drawn.get("through_the_codec"):
+        rows.append(["the same photographs, through the codec", f"{codec['frechet']:.3g} ± {2 * codec['error']:.2g}"])
     rows.append(["photographs", between(drawn["null"])])
     heads, notes = ["images", "Frechet distance"], []
     if side > judge["size"]:
         notes.append(f"The classifier sees images averaged down to {judge['size']}x{judge['size']}.")
-    if drawn["singular"]:
+    if drawn["rows"][0]["singular"]:
         notes.append("These are fewer images than there are features: the values are mostly bias.")
     if "alignment_of_photographs" in drawn:
         heads.append("alignment")
         notes.append("Alignment is the mean probability of the wanted class, with its 95 % interval over images.")
-        aligned = [*(row["alignment"] for row in drawn["rows"]), drawn["alignment_of_photographs"]]
+        aligned = [row["alignment"] for row in (*drawn["rows"], *([codec] if codec else []))]
+        aligned.append(drawn["alignment_of_photographs"])
         rows = [[*row, between(value)] for row, value in zip(rows, aligned, strict=True)]
     return [
         "## Samples",

@@ -2,7 +2,7 @@
 
     import unsample as us
 
-    model = us.load("tiny-imagenet-32")
+    model = us.load("tiny-imagenet-32-v")
     images = us.load_images(["photo.jpg"], size=model.image_size)
     trajectory = us.invert(model, images, steps=50, start=us.ForwardNoise(steps=2))
     us.sample(model, trajectory.latent).images

@@ -107,7 +107,7 @@ def test_cards_are_complete_and_bundled_weights_load():
         assert card.name == name
         assert all((card.family, card.size, card.parameters, card.conditions, card.licence, card.about))
     model = us.load(device="cpu")
-    assert (model.name, model.shape) == ("tiny-imagenet-32", (3, 32, 32))
+    assert (model.name, model.shape) == ("tiny-imagenet-32-v", (3, 32, 32))
     assert len(model.conditioner.names) == 200
     assert us.sample(model, us.draw_noise(model, 1), steps=2, condition="goldfish").images.isfinite().all()
 

@@ -152,7 +152,12 @@ def test_a_latent_flow_model(tmp_path, judge, validation):
     alone = model.codec.decode(model.codec.encode(images)).detach().clamp(-1, 1)
     assert report["round_trip"]["psnr_of_codec"][0] == pytest.approx(psnr(images, alone).mean().item(), abs=0.01)
     assert report["round_trip"]["psnr_to_codec"][0] > 0
+    classifier, photographs = load_classifier(device="cpu"), validation.take(np.linspace(0, 23, 10).astype(int))[0]
+    rebuilt = model.codec.decode(model.codec.encode(photographs)).detach().clamp(-1, 1)
+    expected = frechet(classifier.features(rebuilt), classifier.features(photographs), features="x").value
+    assert report["samples"]["through_the_codec"]["frechet"] == pytest.approx(expected, rel=1e-3)
     card = (out / "card.md").read_text()
+    assert "| the same photographs, through the codec | " in card
     row = report["levels"][3]
     numbers = [f"{row[key]:.3g}" for key in ("no_class", "own_true_class", "own_no_class", "predicting_x")]
     assert f" | {' | '.join(numbers)} |" in card

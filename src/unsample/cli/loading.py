@@ -27,7 +27,7 @@ __all__ = ["Chosen", "loads_a_model", "size_of"]
 class Chosen:
     """A model and how it is loaded, as typed."""
 
-    model: ModelName = "tiny-imagenet-32"
+    model: ModelName = "tiny-imagenet-32-v"
     size: ImageSize = None
     revision: Revision = None
     variant: Variant = None

@@ -26,7 +26,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load(
-    source: Any = "tiny-imagenet-32",
+    source: Any = "tiny-imagenet-32-v",
     *,
     size: tuple[int, int] | None = None,
     device: str | torch.device = "auto",
