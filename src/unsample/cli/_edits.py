@@ -29,7 +29,7 @@ from ..store import Item, Part, Run, slug
 from ..trajectory import Trajectory
 from ._attention import attended
 from .loading import Chosen
-from .runs import _digest
+from .runs import short_hash
 
 __all__ = ["Edits", "Work", "mask_of", "of_pictures", "of_run", "varied"]
 
@@ -53,7 +53,7 @@ class Work:
     def open(self, command: str, out: Path | None) -> Run:
         """The run directory, new or resumed."""
         settings = {**self.inversion.model_dump(mode="json"), **self.settings}
-        key = _digest(json.dumps(settings, sort_keys=True), *(item.id for item in self.items))
+        key = short_hash(json.dumps(settings, sort_keys=True), *(item.id for item in self.items))
         place = out or Path("runs") / f"{command}-{key}"
         return Run.open(place, command, settings, self.items, self.inversion.origin)
 
@@ -196,7 +196,7 @@ def of_run(place: Path, chosen: Chosen, forward: str | None, strength: float, ma
         loading=lambda origin, dtype: replace(chosen, dtype=dtype).loaded(origin),
     )
     manifest = found.run.manifest
-    settings = {"reuses": _digest(manifest.model_dump_json(include={"settings", "items"}))}
+    settings = {"reuses": short_hash(manifest.model_dump_json(include={"settings", "items"}))}
     return Work(found.model, found.settings, manifest.items, found.images, settings, found.trajectory)
 
 
@@ -205,7 +205,7 @@ def mask_of(mask: str | None, model: Model) -> tuple[Tensor | str | None, str | 
     if mask is None or mask == AUTO:
         return mask, mask
     area = read_mask(mask, model.image_size)
-    return area, _digest(repr(area.tolist()))
+    return area, short_hash(repr(area.tolist()))
 
 
 def _part(run: Run, key: str, make: Callable[[], Mapping[str, Tensor]]) -> Part:

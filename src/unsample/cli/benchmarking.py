@@ -15,7 +15,7 @@ from ..progress import progress_bar
 from ._show import print_json, print_table
 from .loading import Chosen, loads_a_model
 from .options import AsJson, Out, Seed, SpacingOption
-from .runs import _digest
+from .runs import short_hash
 
 if TYPE_CHECKING:
     from ..pie_bench import Scores
@@ -70,7 +70,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
-    from ..comparison import _listed
+    from ..comparison import listed
     from ..pie_bench import Benchmark, benchmarked, editable, listed_editors, ways_at_equal_cost
     from ..pie_bench.telling import as_dict
     from ..store import Run
@@ -78,12 +78,12 @@ def run(
     if not math.isfinite(guidance):
         raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
     model = chosen.load()
-    ways = ways_at_equal_cost(model, _listed(methods), _listed(forward), steps, guidance, spacing, listed_editors(editor))
+    ways = ways_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
     bench = Benchmark(model, found, ways, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
-    place = out or Path("runs") / f"edit-benchmark-{_digest(json.dumps(settings, sort_keys=True))}"
+    place = out or Path("runs") / f"edit-benchmark-{short_hash(json.dumps(settings, sort_keys=True))}"
     opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
     with progress_bar(f"editing {len(found.entries)} entries") as on_step:
         scores, costs = benchmarked(bench, opened, on_step)

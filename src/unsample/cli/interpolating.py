@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ._show import tell
 from .loading import Chosen, loads_a_model
 from .options import AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
-from .runs import DEFAULT, _place
+from .runs import DEFAULT, place_of
 
 __all__ = ["interpolate"]
 
@@ -68,7 +68,7 @@ def interpolate(
     told = _told(label, labels, len(photos))
     way = Way(loaded, photos, [InvertSettings.of(loaded, label=one, **shared) for one in told], spread, path)
     way.check()
-    run = way.walked(_place(out, "interpolate", way.settings[0], str(way.asked), *(photo.id for photo in photos)))
+    run = way.walked(place_of(out, "interpolate", way.settings[0], str(way.asked), *(photo.id for photo in photos)))
     draw(run, way, moving)
     tell(run.path, as_json, run.manifest.model_dump(), "strip.png")
 

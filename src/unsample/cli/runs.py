@@ -140,7 +140,7 @@ def sample(
         origin=chosen.origin,
     )
     with progress_bar("sampling") as on_step:
-        run = jobs.sample_images(loaded, settings, _place(out, "sample", settings), on_step)
+        run = jobs.sample_images(loaded, settings, place_of(out, "sample", settings), on_step)
     tell(run.path, as_json, run.manifest.model_dump(), "overview.png")
 
 
@@ -201,11 +201,11 @@ def reconstruct(
         dtype=made["dtype"],
         origin=origin,
         method=method,
-        source=f"{start} of {_digest(source.manifest.model_dump_json(include={'settings', 'items'}))}",
+        source=f"{start} of {short_hash(source.manifest.model_dump_json(include={'settings', 'items'}))}",
     )
     names = [item.name for item in source.manifest.items]
     with progress_bar("sampling back") as on_step:
-        place = _place(out, "reconstruct", settings)
+        place = place_of(out, "reconstruct", settings)
         done = jobs.sample_images(loaded, settings, place, on_step, latents, names, stored)
     tell(done.path, as_json, done.manifest.model_dump(), "overview.png")
 
@@ -239,7 +239,7 @@ def _invert(
     for photo in photos:
         for note in photo.notes:
             print(f"{photo.name}: {note}", file=sys.stderr)
-    place = _place(out, "invert", checked, *(photo.id for photo in photos))
+    place = place_of(out, "invert", checked, *(photo.id for photo in photos))
     with progress_bar(f"inverting {len(photos)} pictures") as on_step:
         run, diagnoses = jobs.invert_photos(loaded, photos, checked, place, on_step)
     if not as_json:
@@ -262,10 +262,11 @@ def _starts(forward: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in forward.split(","))
 
 
-def _place(out: Path | None, command: str, settings: Any, *more: str) -> Path:
+def place_of(out: Path | None, command: str, settings: Any, *more: str) -> Path:
     """Where a run goes: as asked, or a folder whose name follows from what it is, so that a rerun finds it."""
-    return out or Path("runs") / f"{command}-{_digest(settings.model_dump_json(), *more)}"
+    return out or Path("runs") / f"{command}-{short_hash(settings.model_dump_json(), *more)}"
 
 
-def _digest(*parts: str) -> str:
+def short_hash(*parts: str) -> str:
+    """A name for what these texts say, 8 hexadecimal digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

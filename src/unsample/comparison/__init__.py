@@ -77,7 +77,7 @@ def compare(
     >>> [(way.title, way.steps) for way in found.ways]
     [('ddim, usual inversion', 2), ('ddim, forward start 1', 3)]
     """
-    ways = equal_cost(tuple(METHODS) if methods == "all" else _listed(methods), _listed(forwards), nfe, model, spacing)
+    ways = equal_cost(tuple(METHODS) if methods == "all" else listed(methods), listed(forwards), nfe, model, spacing)
     ready = _photos(photos, model, names)
     if out is not None and not model.digest:
         raise ArgumentError("runs are kept under the model's digest, and this model has none: give it one, or leave out `out`")
@@ -95,7 +95,7 @@ def compare(
     return compared
 
 
-def _listed(text: str | Sequence[str]) -> tuple[str, ...]:
+def listed(text: str | Sequence[str]) -> tuple[str, ...]:
     """Split at commas, but for those between brackets."""
     parts = re.split(r",(?![^(]*\))", text) if isinstance(text, str) else text
     return tuple(part.strip() for part in parts)
