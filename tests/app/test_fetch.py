@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,3 +200,11 @@ def test_models_of_the_repository_are_what_the_package_knows():
         assert set(listed) | {LIST} == {path.as_posix() for path in contents(folder / card.name)}
         assert max(entry["bytes"] for entry in listed.values()) <= 15_000_000
         assert sum(entry["bytes"] for entry in listed.values()) <= 60_000_000
+
+
+def test_the_package_is_small_enough_to_install():
+    package = Path(us.__file__).parent
+    assert (
+        sum(path.stat().st_size for path in package.rglob("*") if "__pycache__" not in path.parts and path.is_file())
+        < 40_000_000
+    )
