@@ -30,6 +30,7 @@ def test_python_block(capsys):
 def test_shell_block(tmp_path, monkeypatch, capsys):
     """Each `unsample` line, in order, in an empty folder with two photographs; `make` lines are CI's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNSAMPLE_MODELS", str(tmp_path / "models"))
     for name, photo in zip(("photo.jpg", "cat.jpg"), demo_photos(), strict=False):
         Path(name).write_bytes(photo.read_bytes())
     commands = [shlex.split(line, comments=True) for line in block("sh").splitlines()]

@@ -177,11 +177,11 @@ def test_tables_of_the_library_name_what_exists():
 
 
 def manifest(command: str = "invert", **settings) -> Manifest:
-    made = {"model": "tiny-imagenet-32", "steps": 50, "spacing": None, "guidance": 1.0, **settings}
+    made = {"model": "tiny-imagenet-32-v", "steps": 50, "spacing": None, "guidance": 1.0, **settings}
     return Manifest(command=command, created="now", settings=made, versions={"unsample": "9.8.7"}, items=[])
 
 
-MODEL = ["ho2020ddpm", "le2015tiny"]
+MODEL = ["ho2020ddpm", "salimans2022progressive", "le2015tiny"]
 DDIM_UP = ["song2021ddim", "dhariwal2021beat"]
 PAPER = "staniszewski2026there"
 EDITED = {

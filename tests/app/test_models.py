@@ -83,6 +83,9 @@ SDXL = {
     "projection_class_embeddings_input_dim": 2816,
 }
 BLOCKS = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D", *("DownBlock2D",) * 2)}
+OWN = [f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow")]
+"""In `weights/` of the repository."""
+
 PUBLISHED_NETWORKS = {
     "ddpm-cifar10-32": lambda: diffusers.UNet2DModel(
         block_out_channels=(128, 256, 256, 256),
@@ -121,7 +124,7 @@ def test_models_lists_them_all(unsample):
     assert all(name in listed for name in cards())
     found = {row["name"]: row for row in json.loads(unsample("models", "--json").out)}
     assert set(found) == set(cards())
-    assert [name for name, row in found.items() if row["present"]] == ["tiny-imagenet-32", "tiny-imagenet-32-v"]
+    assert [name for name, row in found.items() if row["present"]] == ["tiny-imagenet-32", "tiny-imagenet-32-v", *OWN]
     assert found["stable-diffusion-1.5"]["source"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
