@@ -227,11 +227,10 @@ def _of_losses(report: dict[str, Any]) -> list[str]:
 
 
 def _of_samples(drawn: dict[str, Any], judge: dict[str, Any], side: int) -> list[str]:
-    count, rows = drawn["images"], []
-    for row in drawn["rows"]:
-        rows.append([f"samples, guidance {row['guidance']:g}", f"{row['frechet']:.3g} ± {2 * row['error']:.2g}"])
-    if codec := drawn.get("through_the_codec"):
-        rows.append(["the same photographs, through the codec", f"{codec['frechet']:.3g} ± {2 * codec['error']:.2g}"])
+    count, said = drawn["images"], {f"samples, guidance {row['guidance']:g}": row for row in drawn["rows"]}
+    if "through_the_codec" in drawn:
+        said["the same photographs, through the codec"] = drawn["through_the_codec"]
+    rows = [[name, f"{row['frechet']:.3g} ± {2 * row['error']:.2g}"] for name, row in said.items()]
     rows.append(["photographs", between(drawn["null"])])
     heads, notes = ["images", "Frechet distance"], []
     if side > judge["size"]:
@@ -241,8 +240,7 @@ def _of_samples(drawn: dict[str, Any], judge: dict[str, Any], side: int) -> list
     if "alignment_of_photographs" in drawn:
         heads.append("alignment")
         notes.append("Alignment is the mean probability of the wanted class, with its 95 % interval over images.")
-        aligned = [row["alignment"] for row in (*drawn["rows"], *([codec] if codec else []))]
-        aligned.append(drawn["alignment_of_photographs"])
+        aligned = [*(row["alignment"] for row in said.values()), drawn["alignment_of_photographs"]]
         rows = [[*row, between(value)] for row, value in zip(rows, aligned, strict=True)]
     return [
         "## Samples",

@@ -11,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,19 +26,8 @@ __all__ = ["bytes_bar", "progress_bar"]
 @contextmanager
 def progress_bar(what: str) -> Iterator[OnStep]:
     """Show a bar called `what` while the block runs, if a person can see it; what it yields is an `on_step`."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("moves, {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    rate = TextColumn("moves, {task.fields[rate]}")
+    bar = _bar(MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with bar:
         task = bar.add_task(what, total=None, rate="")
 
@@ -51,8 +41,12 @@ def progress_bar(what: str) -> Iterator[OnStep]:
 @contextmanager
 def bytes_bar(what: str) -> Iterator[OnStep]:
     """The same, of bytes."""
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    console = Console(stderr=True)
+    whole = TextColumn("{task.description}"), BarColumn(), *columns
+    return Progress(*whole, console=console, transient=True, disable=not console.is_terminal)

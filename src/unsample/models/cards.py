@@ -52,8 +52,7 @@ class Card:
         elif not self.source:
             places = [Path(str(resources.files(__package__) / "weights" / self.name))]
         else:
-            folders = [Path(folder).expanduser() for folder in (os.environ.get(FOLDER),) if folder]
-            places = [folder / (self.name if self.on_hub else self.source) for folder in folders]
+            places = [store() / (self.name if self.on_hub else self.source)] if os.environ.get(FOLDER) else []
             places += [] if self.on_hub else [Path(self.source)]
         return next((place for place in places if place.is_file() or (place / "model_index.json").is_file()), None)
 

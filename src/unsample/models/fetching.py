@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 import urllib.request
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
@@ -68,7 +67,8 @@ def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None
             return target
         if target.is_dir() and not part.exists():
             target.rename(part)  # to mend what is there
-        _complete(part, _list_of(card, part, origin), _origin(name, origin), on_step)
+        place = _origin(name, origin)
+        _complete(part, _list_of(card, part, place), place, on_step)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -100,15 +100,14 @@ def _is_listed(card: Card, folder: Path) -> bool:
     return own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == card.files
 
 
-def _list_of(card: Card, part: Path, origin: str | Path | None) -> dict[str, dict[str, Any]]:
+def _list_of(card: Card, part: Path, origin: str | None) -> dict[str, dict[str, Any]]:
     """The list of a model's files, the very one that the package knows."""
     own = part / LIST
     if not _is_listed(card, part):
-        place = _origin(card.name, origin)
-        text = b"".join(islice(_chunks(place, LIST), LARGEST_LIST // CHUNK))
+        text = b"".join(islice(_chunks(origin, LIST), LARGEST_LIST // CHUNK))
         if hashlib.sha256(text).hexdigest() != card.files:
             raise ModelError(
-                f"{place}/{LIST} is not the list of {card.name!r} that this version of unsample knows: "
+                f"{origin}/{LIST} is not the list of {card.name!r} that this version of unsample knows: "
                 "expected the weights of the same version"
             )
         part.mkdir(parents=True, exist_ok=True)
@@ -131,23 +130,21 @@ def _complete(part: Path, listed: dict[str, dict[str, Any]], origin: str | None,
         file = part / path
         if not (file.is_file() and _entry(file) == entry):
             file.parent.mkdir(parents=True, exist_ok=True)
-            _copy(origin, path, file, entry, partial(_tell_more, tell, done, total))
+            for count in _copied(origin, path, file, entry):
+                tell(done + count, total)
         done += entry["bytes"]
         tell(done, total)
 
 
-def _tell_more(tell: OnStep, done: int, total: int, more: int) -> None:
-    tell(done + more, total)
-
-
-def _copy(origin: str | None, path: str, file: Path, entry: dict[str, Any], on_bytes: Callable[[int], None]) -> None:
+def _copied(origin: str | None, path: str, file: Path, entry: dict[str, Any]) -> Iterator[int]:
+    """Write a file of the origin, a piece at a time; how many bytes are written so far."""
     count, found = 0, hashlib.sha256()
     with open(file, "wb") as target:
         for chunk in _chunks(origin, path):
             target.write(chunk)
             found.update(chunk)
             count += len(chunk)
-            on_bytes(count)
+            yield count
             if count > entry["bytes"]:
                 break
     if (found.hexdigest(), count) != (entry["sha256"], entry["bytes"]):
