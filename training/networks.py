@@ -60,17 +60,26 @@ def load_network(recipe: Recipe, folder: Path) -> ModelMixin:
     Raises:
         RecipeError: It is not the recipe's.
     """
-    part, kind = KINDS[recipe.kind]
-    place = folder / part if (folder / part).is_dir() else folder
-    try:
-        network = kind.from_pretrained(place, low_cpu_mem_usage=False, torch_dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"cannot start from {folder}: {' '.join(str(error).split())[:200]}") from None
+    network = read_network(recipe.kind, folder)
     own = {key: network.config.get(key) for key in recipe.arguments}
     astray = [key for key, value in recipe.arguments.items() if _plain(own[key]) != _plain(value)]
     if astray:
         raise RecipeError(f"{folder} is another network than the recipe's: they differ at {', '.join(astray)}")
     return _told_every_class(network)
+
+
+def read_network(kind: str, folder: Path) -> ModelMixin:
+    """The network of this kind in a pipeline directory, or in a directory of its own, in float32.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    part, network = KINDS[kind]
+    place = folder / part if (folder / part).is_dir() else folder
+    try:
+        return network.from_pretrained(place, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"cannot start from {folder}: {' '.join(str(error).split())[:200]}") from None
 
 
 def ask(network: Any, x: Tensor, levels: Tensor, labels: Tensor) -> Tensor:

@@ -178,9 +178,18 @@ def load_images(paths: Iterable[str | Path], size: tuple[int, int]) -> Tensor:
     return torch.stack(pixels)
 
 
+def quantised(images: Tensor) -> Tensor:
+    """Images, nominally in [-1, 1], as uint8: clamped, and rounded, so that 8-bit pictures come back as they were.
+
+    >>> quantised(torch.tensor([-1.0, 0.0, 5.0])).tolist()
+    [0, 128, 255]
+    """
+    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """An image of shape (channels, height, width), nominally in [-1, 1], as uint8 (height, width, 3)."""
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = quantised(image).cpu()
     if pixels.shape[0] == 1:
         pixels = pixels.repeat(3, 1, 1)
     return pixels.permute(1, 2, 0).contiguous().numpy()

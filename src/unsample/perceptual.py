@@ -25,6 +25,7 @@ from ._typing import Images
 from .diagnostics._border import check_at_least, check_images, check_same_shape
 from .diagnostics.alignment import feature_cosine
 from .errors import ArgumentError, ModelError
+from .io import quantised
 
 __all__ = [
     "PERCEPTUAL",
@@ -274,8 +275,8 @@ def _normalised(images: Images, colours: tuple[Sequence[float], Sequence[float]]
 
 
 def _bytes(images: Images) -> UInt8[Tensor, "batch 3 height width"]:
-    """Three channels in 0..255; rounded, so that 8-bit pictures come back as they were."""
-    return ((_colour(images) + 1) * 127.5).round().to(torch.uint8)
+    """Three channels in 0..255."""
+    return quantised(_colour(images))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 import throughput
 import torch
 from conftest import DIT, ROOT
+from grow import grow
 from recipe import Recipe, RecipeError
 from train import main
 
@@ -21,9 +22,18 @@ LIMIT = 60e6
 
 
 def test_every_bundled_model_has_its_recipe():
-    latent = {f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow")}
-    assert {file.stem for file in RECIPES if file.parent == FOLDER} == {"tiny-imagenet-32", *latent}
-    assert {file.stem for file in RECIPES if file.parent != FOLDER} == {"tiny-imagenet-64", *latent}
+    larger = {"tiny-imagenet-64", *(f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow"))}
+    assert {file.stem for file in RECIPES if file.parent == FOLDER} == {"tiny-imagenet-32", *larger}
+    assert {file.stem for file in RECIPES if file.parent != FOLDER} == larger
+
+
+def test_the_64_grows_from_the_32():
+    small, larger = (Recipe.load(FOLDER / f"tiny-imagenet-{side}.toml") for side in (32, 64))
+    with torch.device("meta"):
+        inside, outside = networks.build(small), networks.build(larger)
+        grown = grow(inside, larger)
+    assert len(outside.down_blocks) == len(inside.down_blocks) + 1
+    assert {name for name, _ in grown.named_parameters()} == {name for name, _ in outside.named_parameters()}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.relative_to(FOLDER).as_posix())

@@ -20,6 +20,7 @@ from .._typing import Images
 from ..editing import Edit, edit
 from ..editors import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ..errors import ArgumentError, DivergenceError
+from ..io import quantised
 from ..methods import parse_method
 from ..model import Model
 from ..sampling import OnStep
@@ -155,7 +156,7 @@ class Benchmark:
         if not bool(fine.any()):
             return Part({"edited": pixels, "fine": fine}, 0, 0.0)
         made = self._made(way, rows, fine, on_step)
-        pixels[fine] = ((made.images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        pixels[fine] = quantised(made.images).cpu()
         return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
 
     def _made(self, way: EditWay, rows: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:

@@ -18,6 +18,7 @@ from .._typing import Images
 from ..diagnostics import mse, psnr, ssim
 from ..diagnostics._border import PerImage, check_mask
 from ..errors import ModelError, UnsampleError
+from ..io import quantised
 from ..models.classifier import Classifier, load_classifier
 from ..perceptual import clip_score, lpips
 from .structure import structure_distance
@@ -140,7 +141,7 @@ def blackened(images: Images, where: Mask) -> Images:
 
 def eight_bit(images: Images) -> Images:
     """Images as their files would be: clamped and rounded to 8 bits."""
-    return ((images.detach().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return quantised(images).to(images) / 127.5 - 1
 
 
 def measured(
