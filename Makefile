@@ -9,7 +9,7 @@ READY = $(VENV)/.ready
 .PHONY: demo test check bench results clean
 
 demo: $(READY)  ## the shipped photographs, with and without the forward start
-	$(BIN)/unsample demo --out runs/demo
+	$(BIN)/unsample demo --model tiny-imagenet-64 --out runs/demo
 
 test: check  ## everything that CI runs
 	$(BIN)/python -m pytest -q -n 2

@@ -34,6 +34,7 @@ SPACINGS = {"trdi": "sun2026trdi", "karras": "karras2022edm"}
 MODELS = {
     "tiny-imagenet-32": ("ho2020ddpm", "le2015tiny"),
     "tiny-imagenet-32-v": ("ho2020ddpm", "salimans2022progressive", "le2015tiny"),
+    "tiny-imagenet-64": ("ho2020ddpm", "salimans2022progressive", "le2015tiny"),
     "tiny-imagenet-64-latent": ("rombach2022latent", "salimans2022progressive", "le2015tiny"),
     "tiny-imagenet-64-dit": ("peebles2023dit", "salimans2022progressive", "le2015tiny"),
     "tiny-imagenet-64-flow": ("peebles2023dit", "lipman2023flow", "le2015tiny"),

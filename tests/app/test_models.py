@@ -83,7 +83,7 @@ SDXL = {
     "projection_class_embeddings_input_dim": 2816,
 }
 BLOCKS = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D", *("DownBlock2D",) * 2)}
-OWN = [f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow")]
+OWN = ["tiny-imagenet-64", *(f"tiny-imagenet-64-{kind}" for kind in ("latent", "dit", "flow"))]
 """In `weights/` of the repository."""
 
 PUBLISHED_NETWORKS = {

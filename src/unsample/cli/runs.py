@@ -84,7 +84,9 @@ def invert(
     )
 
 
+@loads_a_model
 def demo(
+    chosen: Chosen,
     steps: Steps = 50,
     forward: Forward = "0,2",
     seed: Seed = 0,
@@ -99,7 +101,7 @@ def demo(
         None,
         out,
         as_json,
-        Chosen(),
+        chosen,
         method="ddim",
         steps=steps,
         forward=_starts(forward),
