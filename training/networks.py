@@ -34,9 +34,7 @@ def build(recipe: Recipe) -> ModelMixin:
     Raises:
         RecipeError: A kind that is not known, or arguments that it does not take.
     """
-    if recipe.kind not in KINDS:
-        raise RecipeError(f"[model] kind is {recipe.kind!r}: expected {' or '.join(KINDS)}")
-    _, kind = KINDS[recipe.kind]
+    _, kind = part_of(recipe.kind)
     known = set(inspect.signature(kind.__init__).parameters) - {"self"}
     unknown = sorted(set(recipe.arguments) - known)
     if unknown:
@@ -68,13 +66,24 @@ def load_network(recipe: Recipe, folder: Path) -> ModelMixin:
     return _told_every_class(network)
 
 
+def part_of(kind: str) -> tuple[str, type[ModelMixin]]:
+    """What a kind of network is called in a pipeline, and its class.
+
+    Raises:
+        RecipeError: A kind that is not known.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f"[model] kind is {kind!r}: expected {' or '.join(KINDS)}")
+    return KINDS[kind]
+
+
 def read_network(kind: str, folder: Path) -> ModelMixin:
     """The network of this kind in a pipeline directory, or in a directory of its own, in float32.
 
     Raises:
-        RecipeError: There is none.
+        RecipeError: There is none, or no such kind.
     """
-    part, network = KINDS[kind]
+    part, network = part_of(kind)
     place = folder / part if (folder / part).is_dir() else folder
     try:
         return network.from_pretrained(place, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -236,7 +236,7 @@ def inception_features(images: Images, *, batch: int = 32) -> Features:
     """
     _check(images)
     network = _network("inception", "2048", images.device)
-    return _batched(lambda a: network(_bytes(a))[0], batch, images)
+    return _batched(lambda a: network(quantised(a).expand(-1, 3, -1, -1))[0], batch, images)
 
 
 def _check(images: Images, name: str = "images") -> None:
@@ -272,11 +272,6 @@ def _normalised(images: Images, colours: tuple[Sequence[float], Sequence[float]]
     """`_shown` less the mean of each colour, over its standard deviation."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in colours)
     return (_shown(images) - mean) / std
-
-
-def _bytes(images: Images) -> UInt8[Tensor, "batch 3 height width"]:
-    """Three channels in 0..255."""
-    return quantised(_colour(images))
 
 
 @contextmanager

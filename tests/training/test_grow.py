@@ -70,3 +70,8 @@ def test_a_run_goes_on_from_it(small, larger, recipe, tmp_path, monkeypatch, cap
 def test_a_recipe_of_another_shape_is_refused(small, larger, model):
     with pytest.raises(RecipeError, match="does not hold the small one"):
         grow(small, dataclasses.replace(larger, model=model))
+
+
+def test_a_kind_that_is_not_known_is_refused_before_its_folder_is_read(tmp_path):
+    with pytest.raises(RecipeError, match="UNet2DModel or DiTTransformer2DModel"):
+        networks.read_network("UNet3DModel", tmp_path)
