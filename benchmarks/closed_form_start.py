@@ -13,7 +13,7 @@ import torch
 
 import unsample as us
 from unsample.diagnostics import plain_mask
-from unsample.io import read_photos
+from unsample.pictures.read import read_photos
 
 MIN_PIXELS = 60
 

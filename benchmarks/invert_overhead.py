@@ -19,7 +19,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import unsample as us
-from unsample.sampling import draw_noise
+from unsample.uses.sample import draw_noise
 
 
 def seconds(work: Callable[[], object]) -> float:

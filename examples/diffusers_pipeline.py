@@ -10,7 +10,7 @@ import sys
 from diffusers import DDPMPipeline
 
 import unsample as us
-from unsample.io import demo_photos
+from unsample.pictures.read import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
 pipe = DDPMPipeline.from_pretrained(us.models.cards()["tiny-imagenet-32-v"].path)
@@ -19,5 +19,5 @@ photo = demo_photos()[0]
 there = us.invert(pipe, photo, condition=0, steps=steps)
 for label in (0, 100):
     images = us.sample(pipe, there.latent, condition=label, steps=steps).images
-    us.io.save_png(images[0], f"class-{label}.png")
+    us.pictures.read.save_png(images[0], f"class-{label}.png")
     print(f"class-{label}.png: {there.nfe} network evaluations up, {steps} down")

@@ -6,7 +6,7 @@ python examples/invert_photo.py [steps]
 import sys
 
 import unsample as us
-from unsample.io import demo_photos
+from unsample.pictures.read import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
 model = us.load("tiny-imagenet-32-v")

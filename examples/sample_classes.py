@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import unsample as us
-from unsample.plotting import sheet
-from unsample.sampling import draw_noise
+from unsample.pictures import sheet
+from unsample.uses.sample import draw_noise
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
 place = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("lighthouses.png")

@@ -6,7 +6,7 @@ python examples/swap_predictions.py [steps]
 import sys
 
 import unsample as us
-from unsample.sampling import draw_noise
+from unsample.uses.sample import draw_noise
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
 model = us.load("tiny-imagenet-32-v")

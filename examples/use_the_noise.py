@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import unsample as us
-from unsample.io import demo_photos
-from unsample.plotting import sheet
+from unsample.pictures import sheet
+from unsample.pictures.read import demo_photos
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
 model = us.load("tiny-imagenet-32-v")

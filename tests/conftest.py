@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from . import typecheck
+
 settings.register_profile("unsample", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("unsample")
-jaxtyping.install_import_hook("unsample", "typecheck.check")
+jaxtyping.install_import_hook("unsample", f"{typecheck.__name__}.check")
 torch.set_num_threads(1)
 
 

@@ -25,13 +25,13 @@ def test_contracts_hold(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("transfer", "from .walk import walk", "imports point down only"),
-        ("diagnostics/__init__", "from ..schedule import Level", "imports point down only"),
-        ("walk", "from .sampling import sample", "imports point down only"),
+        ("core/transfer", "from ..runs import settings", "imports point down only"),
+        ("diagnostics/__init__", "from ..core.schedule import Level", "imports point down only"),
+        ("core/walk", "from ..uses.sample import sample", "imports point down only"),
         ("newcomer", "", "imports point down only"),
-        ("sampling", "import diffusers", "only models imports diffusers and transformers"),
-        ("io", "import matplotlib", "only plotting imports matplotlib"),
-        ("walk", "import typer", "only cli imports typer, only web a server"),
+        ("uses/sample", "import diffusers", "only models imports diffusers and transformers"),
+        ("core/rng", "import matplotlib", "only pictures imports matplotlib"),
+        ("core/walk", "import typer", "only cli imports typer, only web a server"),
     ],
 )
 def test_contracts_break_when_they_should(module, line, contract, tmp_path, monkeypatch, capsys):

@@ -58,10 +58,10 @@ def test_the_package_offers_exactly_what_it_imports():
 
 
 def test_what_is_loaded_when_asked_for_is_what_type_checkers_see():
-    block = re.search(r"^if TYPE_CHECKING:\n    from \.comparison import (.+)\n", Path(us.__file__).read_text(), re.M)
+    block = re.search(r"^if TYPE_CHECKING:\n    from \.studies\.compare import (.+)\n", Path(us.__file__).read_text(), re.M)
     assert set(block[1].split(", ")) == LAZY
     for name in LAZY:
-        assert getattr(us, name).__module__.startswith("unsample.comparison")
+        assert getattr(us, name).__module__.startswith("unsample.studies.compare")
     with pytest.raises(AttributeError, match="no attribute 'comparee'"):
         us.comparee  # noqa: B018
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unsample import cli
-from unsample.io import demo_photos
+from unsample.pictures.read import demo_photos
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -25,8 +25,8 @@ from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import Tensor
 
-from unsample.models.codecs import AutoencoderCodec
 from unsample.models.families import digest_of
+from unsample.models.families.autoencoder import AutoencoderCodec
 
 SPLITS = ("train", "validation")
 

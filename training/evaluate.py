@@ -23,12 +23,12 @@ from rich.progress import track
 from torch import Tensor
 
 import unsample as us
-from unsample.codec import PixelCodec
+from unsample.core.codec import PixelCodec
+from unsample.core.schedule import AnySchedule, FlowSchedule, Level
 from unsample.diagnostics import frechet_jackknife, frechet_null, psnr
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import Classifier, load_classifier
-from unsample.plotting import Row, pictures
-from unsample.schedule import AnySchedule, FlowSchedule, Level
+from unsample.pictures import Row, pictures
 
 LEVELS = (0, 20, 60, 120, 200, 300, 400, 550, 750, 950)
 """Timesteps of the linear table; other schedules are asked where their sigma/alpha is the same, or next to it."""

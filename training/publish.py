@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from unsample.models.fetching import LIST, list_files
+from unsample.models.download import LIST, list_files
 
 LARGEST = 15_000_000
 """Bytes of the largest file that a repository should hold."""

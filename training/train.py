@@ -27,8 +27,8 @@ from torch import Tensor
 from trainer import Trainer, device_of
 
 import unsample as us
-from unsample.plotting import sheet
-from unsample.sampling import draw_noise
+from unsample.pictures import sheet
+from unsample.uses.sample import draw_noise
 
 __all__ = ["Run", "main", "train"]
 

@@ -15,49 +15,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .codec import Codec, PixelCodec
-from .denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
+from .core.codec import Codec, PixelCodec
+from .core.ddim import DDIM
+from .core.denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
+from .core.grid import Grid, Step
+from .core.model import ClassConditioner, Model
+from .core.prediction import to_eps, to_x0
+from .core.rng import ItemNoise
+from .core.schedule import FlowSchedule, Level, Schedule
+from .core.stepper import Moved, Stepper
+from .core.stored import Stored
+from .core.trajectory import Keep, Trajectory
+from .core.transfer import transfer
+from .core.walk import walk
 from .diagnostics import Diagnosis, diagnose
-from .editing import Edit, Variations
-from .editors import Edited, MasaCtrl, PromptToPrompt, StyleAligned
-from .errors import (
-    ArgumentError,
-    DivergenceError,
-    ImageError,
-    ModelError,
-    RunError,
-    UnknownNameError,
-    UnsampleError,
-)
-from .grid import Grid, Step
-from .interpolation import Interpolation, corners, slerp
-from .inversion import Reconstruction
-from .io import load_images
-from .methods import parse_method
-from .model import ClassConditioner, Model
+from .errors import ArgumentError, DivergenceError, ImageError, ModelError, RunError, UnknownNameError, UnsampleError
+from .methods.look_ahead import LookAhead
+from .methods.registry import parse_method
+from .methods.starts import ForwardNoise, FromImage, PlainNoise, Start
 from .models import load
-from .null_text import NullText, null_text
-from .pipelines import edit, edit_attention, interpolate, invert, reconstruct, sample, variations
-from .prediction import to_eps, to_x0
-from .rng import ItemNoise
-from .sampling import Samples, draw_noise
-from .schedule import FlowSchedule, Level, Schedule
-from .starts import ForwardNoise, FromImage, PlainNoise, Start
-from .steppers import DDIM, LookAhead, Moved, Stepper
-from .stored import Stored
-from .trajectory import Keep, Trajectory
-from .transfer import transfer
-from .walk import walk
+from .pictures.read import load_images
+from .uses.attention import Edited, MasaCtrl, PromptToPrompt, StyleAligned
+from .uses.door_attention import edit_attention
+from .uses.door_edit import edit, variations
+from .uses.door_interpolate import interpolate
+from .uses.door_walk import invert, reconstruct, sample
+from .uses.edit import Edit
+from .uses.interpolate import Interpolation
+from .uses.invert import Reconstruction
+from .uses.null_text import NullText, null_text
+from .uses.paths import corners, slerp
+from .uses.sample import Samples, draw_noise
+from .uses.variations import Variations
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, compare
+    from .studies.compare import Comparison, compare
 else:
 
     def __getattr__(name):
         """`compare` and `Comparison` are loaded when they are asked for: what they stand on would slow the import."""
         if name not in ("Comparison", "compare"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import comparison
+        from .studies import compare as comparison
 
         return getattr(comparison, name)
 

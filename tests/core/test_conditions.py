@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.denoiser import NetworkDenoiser, PerLevel, cost_of
+from unsample.core.denoiser import NetworkDenoiser, PerLevel, cost_of
+from unsample.methods.multistep import AdamsBashforth
 from unsample.models.families import digest_of
-from unsample.null_text import null_text
-from unsample.settings import SampleSettings
-from unsample.steppers.multistep import AdamsBashforth
+from unsample.runs.settings import SampleSettings
+from unsample.uses.null_text import null_text
 
 STEPS, TOP = 5, 3
 """Walks that fit embeddings end at level 3 of 5: beyond, an untrained network under guidance strays by a hundred pixels."""

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.denoiser import cost_of
-from unsample.schedule import Level
+from unsample.core.denoiser import cost_of
+from unsample.core.schedule import Level
 
 LEVEL, OTHER = Level(3, 40, 0.8, 0.6), Level(4, 60, 0.6, 0.8)
 X = torch.tensor([[1.0, -2.0]], dtype=torch.float64)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import unsample as us
-from unsample import errors, jobs
-from unsample.settings import SampleSettings
-from unsample.starts import parse_start
+from unsample import errors
+from unsample.methods.starts import parse_start
+from unsample.runs import invert as jobs
+from unsample.runs.settings import SampleSettings
 
 
 def tree(root):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.methods import METHODS, sampler_of
+from unsample.core.prediction import to_velocity
+from unsample.core.schedule import MIN_ALPHA, TINY_ALPHA
+from unsample.methods.registry import METHODS, sampler_of
 from unsample.models.analytic import gaussian, mixture
-from unsample.prediction import to_velocity
-from unsample.schedule import MIN_ALPHA, TINY_ALPHA
 
 FLOW = us.FlowSchedule()
 MODEL_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
@@ -260,7 +260,7 @@ def test_every_method_runs_on_a_flow_model(name):
     assert found.latent.dtype == torch.float32
     assert bool(found.finite.all())
     moves = list(model.grid(6).up(2))
-    assert found.nfe == us.steppers.evaluations_on(method, moves)
+    assert found.nfe == us.core.stepper.evaluations_on(method, moves)
     back = us.sample(model, found.latent, steps=6, method=sampler_of(method), stored=found.stored).images
     assert back.dtype == torch.float32
     assert torch.isfinite(back).all()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unsample as us
-from unsample.schedule import Level
+from unsample.core.schedule import Level
 
 ANGLES = st.floats(0.05, 1.5)
 

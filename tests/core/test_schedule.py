@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unsample as us
-from unsample.schedule import MIN_ALPHA_BAR, Level
+from unsample.core.schedule import MIN_ALPHA_BAR, Level
 
 BETAS = st.lists(st.floats(1e-6, 0.9), min_size=2, max_size=40)
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import unsample as us
-from unsample.atomic import write_atomically
+from unsample.core.files import write_atomically
 
 
 @pytest.fixture

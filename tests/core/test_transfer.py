@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unsample as us
-from unsample.schedule import Level
+from unsample.core.schedule import Level
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 VP = st.integers(0, 999).map(lambda t: SCHEDULE.level(t))

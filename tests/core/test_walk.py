@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.methods import METHODS
-from unsample.steppers import evaluations_on
+from unsample.core.stepper import evaluations_on
+from unsample.methods.registry import METHODS
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 GRID = us.Grid.of(SCHEDULE, 6)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from unsample.diagnostics import _border
+from unsample.diagnostics import _checks as _border
 
 
 @pytest.fixture

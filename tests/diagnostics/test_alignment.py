@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from unsample.diagnostics import _border, alignment, true_noise
+from unsample.diagnostics import _checks as _border
+from unsample.diagnostics import alignment, true_noise
 from unsample.diagnostics.alignment import alignment_null, feature_cosine, linear_cka, svcca
 from unsample.errors import ArgumentError
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from unsample.diagnostics import _border, diversity, plain_mask, true_noise
+from unsample.diagnostics import _checks as _border
+from unsample.diagnostics import diversity, plain_mask, true_noise
 from unsample.diagnostics.diversity import complexity, group_diversity, pairwise_distance
 from unsample.errors import ArgumentError
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from unsample.diagnostics import _border, true_noise
+from unsample.diagnostics import _checks as _border
+from unsample.diagnostics import true_noise
 from unsample.diagnostics.frechet import Frechet, frechet, frechet_distance, frechet_jackknife, frechet_null
 from unsample.errors import ArgumentError
 

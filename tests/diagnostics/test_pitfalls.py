@@ -14,7 +14,7 @@ import torch
 
 import unsample as us
 from unsample import diagnostics as d
-from unsample.walk import walk
+from unsample.core.walk import walk
 
 
 def images(count: int = 6, side: int = 16) -> torch.Tensor:

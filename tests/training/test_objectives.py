@@ -9,7 +9,7 @@ import torch
 from objectives import LEVELS, add_noise, alpha_bar, balance, by_band, draw, noising, target_of
 
 import unsample as us
-from unsample.prediction import to_eps
+from unsample.core.prediction import to_eps
 
 CPU = torch.device("cpu")
 

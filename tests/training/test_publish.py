@@ -8,7 +8,7 @@ import publish
 import pytest
 import torch
 
-from unsample.models.fetching import LIST
+from unsample.models.download import LIST
 
 
 @pytest.fixture

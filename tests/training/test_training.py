@@ -292,7 +292,7 @@ def test_a_few_steps_learn_something_that_unsample_inverts(kind, run, recipe, tm
         torch.testing.assert_close(model.network(x, t, encoded), expected)
 
     images = torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    found = us.invert(model, images, steps=10, condition=["0", "1"], method=us.steppers.DDIM())
+    found = us.invert(model, images, steps=10, condition=["0", "1"], method=us.core.ddim.DDIM())
     assert found.latent.isfinite().all()
     assert found.latent.shape == (2, *model.shape)
 

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import UnsampleError
-from .benchmarking import edit_benchmark
 from .catalogue import cite, inspect, methods, models
-from .comparing import compare
-from .editing import edit, variations
-from .experimenting import experiment
-from .interpolating import interpolate
-from .runs import demo, diagnose, invert, reconstruct, sample
+from .compare import compare
+from .edit import edit, variations
+from .edit_benchmark import edit_benchmark
+from .experiment import experiment
+from .interpolate import interpolate
+from .invert import demo, diagnose, invert, reconstruct, sample
 
 __all__ = ["app", "main"]
 

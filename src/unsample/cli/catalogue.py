@@ -9,19 +9,19 @@ from typing import Annotated, no_type_check
 import typer
 
 from ..errors import ArgumentError
-from ..progress import bytes_bar
-from ._show import print_json, print_table
-from .loading import size_of
+from ..runs.progress import bytes_bar
+from .model_options import size_of
 from .options import AsJson, ImageSize, Revision
+from .show import print_json, print_table
 
 __all__ = ["cite", "inspect", "methods", "models"]
 
 
 def methods(as_json: AsJson = False) -> None:
     """The methods of inversion, with their cost and source."""
-    from ..corrected import Corrected
-    from ..methods import AUTO, METHODS
-    from ..report import Table
+    from ..methods.corrected import Corrected
+    from ..methods.registry import AUTO, METHODS
+    from ..runs.html import Table
 
     made = {name: (method, method()) for name, method in METHODS.items()}
     rows = tuple(
@@ -47,8 +47,8 @@ def cite(
     as_json: AsJson = False,
 ) -> None:
     """The BibTeX of exactly what ran, or of a method."""
-    from .. import references
-    from ..store import Run
+    from ..runs import citations as references
+    from ..runs.directory import Run
 
     if run is not None and method is None:
         manifest = Run.load(run).manifest
@@ -81,7 +81,7 @@ def _list(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json([{**vars(card), "present": card.present} for card in known])
         return
-    from ..report import Table
+    from ..runs.html import Table
 
     head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "source", "about")
     rows = (
@@ -119,7 +119,7 @@ def inspect(
 ) -> None:
     """What a model is: states, codec, schedule, conditions, and what of its files is not used. No weights are read."""
     from ..models import inspect_model
-    from ..report import Table
+    from ..runs.html import Table
 
     found = inspect_model(model, size=size_of(size), revision=revision)
     if as_json:

@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from .alignment import alignment_null, feature_cosine, linear_cka, svcca
 from .assignment import Assignment, assignment_accuracy, nearest
-from .correlation import (
-    MIN_IMAGES,
-    TopK,
-    correlation_floor,
-    patch_correlation,
-    top_k_correlation,
-    top_k_jackknife,
-    top_k_r,
-)
+from .correlation import MIN_IMAGES, TopK, correlation_floor, patch_correlation, top_k_correlation, top_k_jackknife, top_k_r
 from .diagnosis import diagnose, patch_row
 from .diversity import Complexity, complexity, group_diversity, pairwise_distance
 from .fidelity import mae, mse, psnr, ssim
@@ -37,6 +29,7 @@ from .maps import excess_variance, local_correlation
 from .normality import QuantileQuantile, ShapiroWilk, normality_rejection, quantile_quantile, rejection_null, shapiro_wilk
 from .null import Null, null, nulls, true_noise
 from .regions import AreaSums, area_sums, plain_area, plain_mask, resize_mask
+from .row import Diagnosis, Row
 from .spectrum import (
     Autocorrelation,
     RadialSpectrum,
@@ -48,7 +41,6 @@ from .spectrum import (
     spectrum_sums,
 )
 from .step_error import StepErrors, step_sums
-from .summary import Diagnosis, Row
 
 __all__ = [
     "MIN_IMAGES",

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import PerImage, blocks, check_at_least, check_finite, check_same_shape, wide
+from ._checks import PerImage, blocks, check_at_least, check_finite, check_same_shape, wide
 from .null import Null
 
 __all__ = ["alignment_null", "feature_cosine", "linear_cka", "svcca"]

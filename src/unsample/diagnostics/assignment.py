@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
+from ._checks import Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .intervals import Interval
 
 __all__ = ["Assignment", "assignment_accuracy", "nearest"]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import Batch, blocks, check_at_least, check_batch, check_finite
+from ._checks import Batch, blocks, check_at_least, check_batch, check_finite
 from .null import Null, true_noise
 
 __all__ = [

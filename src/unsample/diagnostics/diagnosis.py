@@ -12,7 +12,7 @@ from torch import Tensor
 from .._typing import Images
 from ..errors import ArgumentError
 from . import fidelity
-from ._border import Batch, Mask, PerImage, check_batch, check_images, check_same_shape
+from ._checks import Batch, Mask, PerImage, check_batch, check_images, check_same_shape
 from .correlation import MIN_IMAGES, correlation_floor, top_k_jackknife
 from .gaussianity import kl_per_coordinate, pooled_moments
 from .geometry import triangle
@@ -20,8 +20,8 @@ from .intervals import Pooled, bootstrap
 from .normality import FEWEST, normality_rejection, rejection_null
 from .null import Null, null, nulls, student_reach
 from .regions import area_sums, plain_area, plain_mask
+from .row import PATCH_ROW, Diagnosis, Row
 from .spectrum import low_frequency_null, low_frequency_power
-from .summary import PATCH_ROW, Diagnosis, Row
 
 __all__ = ["diagnose", "patch_row"]
 

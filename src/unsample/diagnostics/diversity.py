@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d
 
 from .._typing import Images
 from ..errors import ArgumentError
-from ._border import Batch, Mask, blocks, check_finite, check_images, check_mask, wide
+from ._checks import Batch, Mask, blocks, check_finite, check_images, check_mask, wide
 from .intervals import Pooled
 from .regions import _steps
 

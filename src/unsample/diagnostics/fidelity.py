@@ -10,7 +10,7 @@ import torch
 
 from .._typing import Images
 from ..errors import ArgumentError
-from ._border import Mask, PerImage, blocks, check_images, check_mask, check_same_shape
+from ._checks import Mask, PerImage, blocks, check_images, check_mask, check_same_shape
 
 __all__ = ["DATA_RANGE", "mae", "mse", "psnr", "ssim"]
 

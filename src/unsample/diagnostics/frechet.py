@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import blocks, check_at_least, check_finite, wide
+from ._checks import blocks, check_at_least, check_finite, wide
 from .null import Null
 
 __all__ = ["Frechet", "frechet", "frechet_distance", "frechet_jackknife", "frechet_null"]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import blocks, check_finite, wide
+from ._checks import blocks, check_finite, wide
 from .intervals import Pooled
 
 __all__ = ["Moments", "kl_per_coordinate", "kl_to_normal", "moments", "pooled_moments"]

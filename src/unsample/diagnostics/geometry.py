@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from ..errors import ArgumentError
-from ._border import Batch, PerImage, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
+from ._checks import Batch, PerImage, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .null import Null
 
 __all__ = [

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..errors import ArgumentError, UnknownNameError
-from ._border import BLOCK, blocks, check_at_least
+from ._checks import BLOCK, blocks, check_at_least
 
 __all__ = ["Interval", "Pooled", "bootstrap", "bootstrap_sums"]
 

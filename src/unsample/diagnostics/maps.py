@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from ..errors import ArgumentError
-from ._border import Batch, Map, check_batch
+from ._checks import Batch, Map, check_batch
 
 __all__ = ["excess_variance", "local_correlation"]
 

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._typing import Images
-from ._border import Mask, PerImage
+from ._checks import Mask, PerImage
 from .fidelity import psnr
 from .intervals import bootstrap
 from .null import Null, nulls
 from .regions import area_sums, plain_area
-from .summary import Row
+from .row import Row
 
 __all__ = ["MIN_PLAIN", "PLAIN_MEDIAN", "PSNR_MEDIAN", "medians", "plain_stds"]
 

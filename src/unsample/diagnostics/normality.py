@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import PerImage, blocks, check_at_least, check_finite
+from ._checks import PerImage, blocks, check_at_least, check_finite
 from .intervals import Interval
 from .null import Null
 

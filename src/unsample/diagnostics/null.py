@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._border import check_at_least
+from ._checks import check_at_least
 
 __all__ = ["Null", "null", "nulls", "true_noise"]
 

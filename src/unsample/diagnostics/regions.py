@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._typing import Images
 from ..errors import ArgumentError, UnknownNameError
-from ._border import Batch, Mask, blocks, check_batch, check_images, check_mask, wide
+from ._checks import Batch, Mask, blocks, check_batch, check_images, check_mask, wide
 from .intervals import Pooled
 
 __all__ = ["AreaSums", "area_sums", "plain_area", "plain_mask", "resize_mask"]

@@ -17,7 +17,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import Batch, blocks, check_at_least, check_batch, wide
+from ._checks import Batch, blocks, check_at_least, check_batch, wide
 from .intervals import Pooled, bootstrap
 from .null import Null
 

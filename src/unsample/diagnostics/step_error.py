@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._border import Batch, Mask, blocks, check_batch, check_mask, check_same_shape, wide
+from ._checks import Batch, Mask, blocks, check_batch, check_mask, check_same_shape, wide
 from .intervals import Pooled
 
 __all__ = ["StepErrors", "step_sums"]

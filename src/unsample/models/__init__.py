@@ -2,8 +2,8 @@
 
 from .cards import Card, cards
 from .classifier import Classifier, load_classifier
-from .fetching import fetch
-from .inspection import Inspection, inspect_model
-from .registry import load
+from .download import fetch
+from .inspect import Inspection, inspect_model
+from .load import load
 
 __all__ = ["Card", "Classifier", "Inspection", "cards", "fetch", "inspect_model", "load", "load_classifier"]

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.model import ClassConditioner, Model
+from ..core.prediction import Prediction
+from ..core.schedule import AnySchedule, FlowSchedule, Schedule
 from ..errors import ArgumentError
-from ..model import ClassConditioner, Model
-from ..prediction import Prediction
-from ..schedule import AnySchedule, FlowSchedule, Schedule
 
 __all__ = ["bench_field", "gaussian", "mixture"]
 

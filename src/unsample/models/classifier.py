@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._typing import Images
-from ..diagnostics._border import PerImage, blocks, check_images
+from ..core.model import ClassConditioner
+from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError
-from ..model import ClassConditioner
 from .families import digest_of
-from .registry import device_of
+from .load import device_of
 
 __all__ = ["Classifier", "ResidualNetwork", "load_classifier"]
 

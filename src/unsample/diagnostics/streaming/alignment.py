@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...errors import ArgumentError
-from .._border import blocks, check_finite, wide
+from .._checks import blocks, check_finite, wide
 from ._sums import accumulate, add_sums, centred, check_images_seen, varies
 
 __all__ = ["LinearCKA"]

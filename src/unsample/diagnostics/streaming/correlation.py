@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...errors import ArgumentError
-from .._border import Batch, blocks, check_at_least, check_batch, wide
+from .._checks import Batch, blocks, check_at_least, check_batch, wide
 from ..correlation import MIN_IMAGES, WORKING_BYTES, _check_top_k, _chunks, _mean_top_k, _tiles
 from ._sums import ROUNDING, accumulate, add_sums, centred, check_fits
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...errors import ArgumentError
-from .._border import blocks, check_finite, wide
+from .._checks import blocks, check_finite, wide
 from ..gaussianity import _power_sums
 from ._sums import accumulate, add_sums, check_images_seen, varies
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...errors import ArgumentError
-from .._border import Batch, check_at_least
+from .._checks import Batch, check_at_least
 from ..geometry import likeliest, line_distances, triangle
 from ._sums import accumulate, add_sums, check_images_seen, mean_and_error
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...errors import ArgumentError
-from .._border import Batch, Mask
+from .._checks import Batch, Mask
 from ..regions import AreaSums, area_sums
 from ._sums import accumulate, add_sums
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from .._border import Batch, check_at_least
+from .._checks import Batch, check_at_least
 from ..spectrum import Autocorrelation, RadialSpectrum, _chi_square_interval, autocorrelation_sums, spectrum_sums
 from ._sums import accumulate, add_sums, check_images_seen, mean_and_error
 from .correlation import check_one_shape

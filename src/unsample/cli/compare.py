@@ -1,0 +1,55 @@
+"""The command that sets methods side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .model_options import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Forward, Limit, Photos, Seed, SpacingOption
+from .show import print_json, print_table
+
+__all__ = ["compare"]
+
+
+@loads_a_model
+def compare(
+    paths: Photos,
+    chosen: Chosen,
+    methods: Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between; or all.")] = "all",
+    nfe: Annotated[int, typer.Option(help="Network evaluations on the way up, the same for every method.")] = 50,
+    forward: Forward = "0,2",
+    spacing: SpacingOption = None,
+    seed: Seed = 0,
+    limit: Limit = None,
+    batch_size: BatchSize = 64,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
+        "runs/compare"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
+    from ..pictures import read as io
+    from ..studies import compare as comparison
+
+    loaded = chosen.load()
+    found = comparison.compare(
+        loaded,
+        io.read_photos(paths, loaded.image_size, limit),
+        methods=methods,
+        forwards=forward,
+        nfe=nfe,
+        spacing=spacing,
+        seed=seed,
+        batch_size=batch_size,
+        out=out,
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(comparison.table(found.ways, comparison.BRIEF))
+    for failure in found.failures:
+        print(failure)
+    print(out / "comparison.png")

@@ -1,0 +1,131 @@
+"""The editing benchmark: `unsample edit-benchmark run | make`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError
+from ..runs.progress import progress_bar
+from .invert import short_hash
+from .model_options import Chosen, loads_a_model
+from .options import AsJson, Out, Seed, SpacingOption
+from .show import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..studies.pie_bench import Scores
+
+__all__ = ["edit_benchmark"]
+
+edit_benchmark = typer.Typer(
+    no_args_is_help=True, help="Edits measured in the layout of PIE-Bench: from source prompts to target prompts."
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="With mapping_file.json and annotation_images/.")]
+Methods = Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between.")]
+Forward = Annotated[str, typer.Option(help="Forward starts, with commas between; every method from each.")]
+EditorOption = Annotated[
+    str,
+    typer.Option(
+        "--editor",
+        metavar="prompt|masactrl|stylealigned|p2p",
+        help="As for `unsample edit`, options too; several with commas between: every method from every start with each. An "
+        "attention editor has fewer steps, for the source is evaluated beside its target.",
+    ),
+]
+GuidanceOption = Annotated[float, typer.Option(help="w in eps_source + w (eps_target - eps_source) on the way down.")]
+StepsOption = Annotated[int, typer.Option(min=1, help="Moves of plain DDIM; others have as many as the same cost allows.")]
+UseMask = Annotated[bool, typer.Option("--use-mask", help="Edit inside of the region alone; without, it is for measuring.")]
+Networks = Annotated[bool, typer.Option(help="Ask DINO, LPIPS and CLIP, which may be downloaded (2 GB).")]
+ByType = Annotated[bool, typer.Option("--by-type", help="Also print the means of each type of edit.")]
+EntriesLimit = Annotated[int | None, typer.Option(min=1, help="At most so many entries.")]
+EntriesBatch = Annotated[int, typer.Option("--batch-size", min=1, help="Entries per network call.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder of the set.")]
+Template = Annotated[str, typer.Option(help='Of prompts; "a photo of a [{}]" for models that take words.')]
+
+
+@edit_benchmark.command("run")
+@loads_a_model
+def run(
+    folder: Folder,
+    chosen: Chosen,
+    methods: Methods = "ddim,look-ahead",
+    forward: Forward = "0,2",
+    editor: EditorOption = "prompt",
+    guidance: GuidanceOption = 3.0,
+    steps: StepsOption = 50,
+    spacing: SpacingOption = None,
+    use_mask: UseMask = False,
+    networks: Networks = True,
+    seed: Seed = 0,
+    limit: EntriesLimit = None,
+    batch_size: EntriesBatch = 16,
+    by_type: ByType = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
+    from ..runs.directory import Run
+    from ..studies.compare import listed
+    from ..studies.pie_bench import Benchmark, benchmarked, editable, listed_editors, ways_at_equal_cost
+    from ..studies.pie_bench.report import as_dict
+
+    if not math.isfinite(guidance):
+        raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
+    model = chosen.load()
+    ways = ways_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
+    found = editable(model, folder, limit)
+    bench = Benchmark(model, found, ways, guidance, seed, batch_size, use_mask, networks)
+    bench.check()
+    settings = {**bench.settings, "dtype": chosen.dtype}
+    place = out or Path("runs") / f"edit-benchmark-{short_hash(json.dumps(settings, sort_keys=True))}"
+    opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
+    with progress_bar(f"editing {len(found.entries)} entries") as on_step:
+        scores, costs = benchmarked(bench, opened, on_step)
+    if as_json:
+        print_json({"run": str(opened.path), **as_dict(scores, costs)})
+        return
+    _show(scores, costs, by_type)
+    print(opened.path / "report.html")
+
+
+@edit_benchmark.command("make")
+@loads_a_model
+def make(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A parquet file with columns `image` and `label`.")],
+    chosen: Chosen,
+    out: OutFolder,
+    entries: Annotated[int, typer.Option(min=1, help="How many photographs, drawn from the file.")] = 64,
+    template: Template = "[{}]",
+    textured: Annotated[bool, typer.Option("--textured", help="Regions are what is not plain; else a box.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the photographs, and of the class that each is changed to.")] = 0,
+) -> None:
+    """Write a small set of our own: labelled photographs, each to be changed to another class of the model."""
+    from ..studies.pie_bench import make_small_set, read_labelled
+
+    model = chosen.load()
+    names = list(getattr(model.conditioner, "names", ()))
+    if not names:
+        raise ArgumentError(f"labels need names, and {model.name!r} has no classes: choose a --model that has")
+    photos = read_labelled(data, names, model.image_size, entries, seed=seed)
+    make_small_set(photos, out, targets=names, template=template, region="textured" if textured else "centre", seed=seed)
+    print(out)
+
+
+def _show(scores: Scores, costs: Mapping[str, Any], types: bool) -> None:
+    from ..studies.pie_bench.report import by_type, differences, table_of, told
+
+    print_table(table_of(scores, costs))
+    if (apart := differences(scores, costs)) is not None:
+        print("\nentry by entry; * where 0 lies outside of the 95 % interval")
+        print_table(apart)
+    if types:
+        print()
+        print_table(by_type(scores))
+    for line in told(scores):
+        print(line)

@@ -1,0 +1,102 @@
+"""The command that shows what lies between pictures."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError
+from .invert import DEFAULT, place_of
+from .model_options import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
+from .show import tell
+
+__all__ = ["interpolate"]
+
+NONE, FRAMES = "none", 9
+
+FramesOption = Annotated[
+    int | None, typer.Option("--frames", help=f"Pictures of the whole way, the given ones among them; default {FRAMES}.")
+]
+Path = Annotated[str, typer.Option("--path", help="slerp (an arc), lerp (a line), or norm (the line, as long as the arc).")]
+GridOption = Annotated[
+    str | None, typer.Option("--grid", metavar="ROWSxCOLUMNS", help="A grid with four pictures in its corners, like 5x5.")
+]
+Forward = Annotated[str, typer.Option(help="Forward start of the inversions: 0 (plain inversion), 2, 4%, sigma=0.1.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="A class or prompt for each picture, with semicolons between; on the way their embeddings mix."),
+]
+Animation = Annotated[str, typer.Option(help="Also a moving picture: gif, mp4 (needs ffmpeg, or unsample[video]), or none.")]
+
+
+@loads_a_model
+def interpolate(
+    paths: Photos,
+    chosen: Chosen,
+    frames: FramesOption = None,
+    path: Path = "slerp",
+    grid: GridOption = None,
+    method: Method = DEFAULT["--method"],
+    steps: Steps = 50,
+    spacing: SpacingOption = None,
+    forward: Forward = DEFAULT["--forward"],
+    seed: Seed = 0,
+    guidance: Guidance = 1.0,
+    label: Label = None,
+    labels: Labels = None,
+    batch_size: BatchSize = 16,
+    animation: Animation = "gif",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn photographs into noise, and sample what lies between: a strip, its frames, and a moving picture."""
+    from .. import pictures as plotting
+    from ..pictures import read as io
+    from ..runs.interpolate import Way, draw
+    from ..runs.settings import InvertSettings
+
+    moving = None if animation == NONE else animation
+    if moving:
+        plotting.check_animation(moving)
+    spread = _spread(frames, grid)
+    loaded = chosen.load()
+    photos = io.read_photos(paths, loaded.image_size)
+    shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (forward.strip(),)}
+    shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, "dtype": chosen.dtype, "origin": chosen.origin}
+    told = _told(label, labels, len(photos))
+    way = Way(loaded, photos, [InvertSettings.of(loaded, label=one, **shared) for one in told], spread, path)
+    way.check()
+    run = way.walked(place_of(out, "interpolate", way.settings[0], str(way.asked), *(photo.id for photo in photos)))
+    draw(run, way, moving)
+    tell(run.path, as_json, run.manifest.model_dump(), "strip.png")
+
+
+def _spread(frames: int | None, grid: str | None) -> int | tuple[int, int]:
+    """Frames of a way, or rows and columns of a grid, as people type them.
+
+    >>> _spread(None, None), _spread(None, "5x7")
+    (9, (5, 7))
+    """
+    if grid is None:
+        return FRAMES if frames is None else frames
+    if frames is not None:
+        raise ArgumentError("--grid says how many frames there are: leave out --frames, or --grid")
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", grid.strip())
+    if sides is None:
+        raise ArgumentError(f"--grid: expected ROWSxCOLUMNS, like 5x5, given {grid!r}")
+    return int(sides[1]), int(sides[2])
+
+
+def _told(label: str | None, labels: str | None, count: int) -> list[str | None]:
+    """The label of each picture."""
+    if labels is None:
+        return [label] * count
+    if label is not None:
+        raise ArgumentError("--labels are those of the pictures one by one: leave out --label, or --labels")
+    each = [text.strip() for text in labels.split(";")]
+    if len(each) != count:
+        raise ArgumentError(f"--labels: expected one per picture, semicolons between: {count} pictures, {len(each)} labels")
+    return [None if text == NONE else text for text in each]

@@ -1,0 +1,109 @@
+"""Which model a command works on and how it is loaded: eight options, in one place.
+
+A command with a parameter `chosen: Chosen`, marked by `loads_a_model`, has the options in its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from ..errors import ArgumentError
+from .options import Device, Dtype, ImageSize, ModelName, Offload, Revision, Tiling, Variant
+
+if TYPE_CHECKING:
+    from ..core.model import Model
+    from ..runs.directory import Origin
+
+__all__ = ["Chosen", "loads_a_model", "size_of"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model and how it is loaded, as typed."""
+
+    model: ModelName = "tiny-imagenet-32-v"
+    size: ImageSize = None
+    revision: Revision = None
+    variant: Variant = None
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    offload: Offload = False
+    tiling: Tiling = False
+
+    def load(self) -> Model:
+        """The model."""
+        return self.loaded(self.origin)
+
+    def loaded(self, origin: Origin) -> Model:
+        """The model of `origin`, with the device, precision and memory chosen here."""
+        from .. import models
+
+        return models.load(
+            origin.source,
+            size=origin.size,
+            revision=origin.revision,
+            variant=origin.variant,
+            device=self.device,
+            dtype=self.dtype,
+            offload=self.offload,
+            tiling=self.tiling,
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """Where the model comes from, for a manifest: a path is made absolute, a name stays a name."""
+        from ..models import cards
+        from ..runs.directory import Origin
+
+        path = Path(self.model).expanduser()
+        is_path = self.model not in cards() and path.exists()
+        source = str(path.resolve()) if is_path else self.model
+        return Origin(source=source, size=size_of(self.size), revision=self.revision, variant=self.variant)
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Height and width, as people type them.
+
+    >>> size_of("512x768")
+    (512, 768)
+    """
+    if text is None:
+        return None
+    sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+    if sides is None:
+        raise ArgumentError(f"--size: expected HEIGHTxWIDTH in pixels, like 512x768, given {text!r}")
+    return int(sides[1]), int(sides[2])
+
+
+def loads_a_model(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, with the fields of `Chosen` as options in the place of its parameter `chosen`.
+
+    Where a command has a size of its own, as experiments have, that of the pictures is called --image-size.
+    """
+    taken = inspect.signature(command).parameters
+    own, shared = get_type_hints(command, include_extras=True), get_type_hints(Chosen, include_extras=True)
+    called = {field.name: "image_size" if field.name == "size" and "size" in taken else field.name for field in fields(Chosen)}
+
+    @functools.wraps(command)
+    def typed(**given: Any) -> None:
+        command(chosen=Chosen(**{name: given.pop(option) for name, option in called.items()}), **given)
+
+    parameters = []
+    for name, parameter in taken.items():
+        if name == "chosen":
+            parameters += [_option(called[field.name], shared[field.name], field.default) for field in fields(Chosen)]
+        else:
+            parameters.append(_option(name, own[name], parameter.default))
+    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return typed
+
+
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

@@ -1,0 +1,1 @@
+"""One move, and the walk: tensors, noise levels and functions; no files of models, no pixels."""

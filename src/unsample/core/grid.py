@@ -1,0 +1,164 @@
+"""The noise levels a trajectory visits, and the moves between them.
+
+`grid[0]` is the clean end, `grid[1]` ... `grid[N]` carry trained timesteps in rising order. Inversion walks `grid.up()`,
+sampling walks `grid.down()`; there is no inverse schedule. A move names both of its ends as levels, so that nothing can be
+noised to one level and then stepped as if at another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..errors import ArgumentError, UnknownNameError
+from .schedule import AnySchedule, FlowSchedule, Level, level_of
+
+__all__ = ["Clean", "Grid", "Spacing", "Step"]
+
+Spacing = Literal["leading", "trailing", "linspace"]
+Clean = Literal["one", "first"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A move from level `src` to level `dst`; up is towards noise."""
+
+    src: Level
+    dst: Level
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the move goes towards noise."""
+        return self.dst.index > self.src.index
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Noise levels from clean to noisy, `levels[i].index == i`.
+
+    >>> from unsample import Schedule
+    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), steps=4)
+    >>> [level.t for level in grid.levels]
+    [0, 0, 250, 500, 750]
+    >>> [(step.src.index, step.dst.index) for step in grid.up(start=2)]
+    [(2, 3), (3, 4)]
+    """
+
+    levels: tuple[Level, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.levels) < 2:
+            raise ArgumentError("a grid needs at least one move, that is two levels")
+        if [level.index for level in self.levels] != list(range(len(self.levels))):
+            raise ArgumentError("the levels of a grid must be numbered 0, 1, 2, ... from clean to noisy")
+        ratios = [level.ratio for level in self.levels]
+        if any(b < a for a, b in pairwise(ratios)):
+            raise ArgumentError("the levels of a grid must run from clean to noisy")
+
+    @property
+    def steps(self) -> int:
+        """N, the number of moves from one end to the other."""
+        return len(self.levels) - 1
+
+    def __getitem__(self, index: int) -> Level:
+        return self.levels[index]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def up(self, start: int = 0, stop: int | None = None) -> Iterator[Step]:
+        """The moves towards noise from level `start` to level `stop` (default: the noisy end)."""
+        start, stop = self._index(start), self._index(self.steps if stop is None else stop)
+        return (Step(self[i], self[i + 1]) for i in range(start, stop))
+
+    def down(self, start: int | None = None, stop: int = 0) -> Iterator[Step]:
+        """The moves towards the image from level `start` (default: the noisy end) to level `stop`."""
+        start, stop = self._index(self.steps if start is None else start), self._index(stop)
+        return (Step(self[i], self[i - 1]) for i in range(start, stop, -1))
+
+    def _index(self, index: int) -> int:
+        if not 0 <= index <= self.steps:
+            raise ArgumentError(f"level {index} is outside this grid of levels 0..{self.steps}")
+        return index
+
+    # Constructors
+
+    @classmethod
+    def of(
+        cls,
+        schedule: AnySchedule,
+        steps: int,
+        *,
+        spacing: Spacing = "leading",
+        steps_offset: int = 0,
+        clean: Clean = "one",
+    ) -> Grid:
+        """A grid of `steps` moves with the timesteps that diffusers' schedulers of the same settings use.
+
+        A flow schedule spaces its levels itself: it takes none of the last three arguments.
+
+        Args:
+            schedule: The trained table, or a flow schedule.
+            steps: N >= 1; it need not divide the number of trained timesteps.
+            spacing: Where the timesteps lie: `leading` (0, T/N, ...), `trailing` (..., T-1) or `linspace` (0, ..., T-1).
+            steps_offset: Added to every timestep of `leading` spacing (Stable Diffusion uses 1).
+            clean: The clean end has alpha_bar `one`, or the `first` trained value (diffusers: set_alpha_to_one).
+
+        Raises:
+            ArgumentError: Too few or too many steps, or an offset that leaves the trained range.
+        """
+        if isinstance(schedule, FlowSchedule):
+            if spacing != "leading" or steps_offset != 0:
+                raise ArgumentError("a flow schedule spaces its levels itself: leave out spacing and steps_offset")
+            return cls.from_timesteps(schedule, schedule.timesteps(steps), clean=clean)
+        timesteps = _timesteps(len(schedule), steps, spacing, steps_offset)
+        return cls.from_timesteps(schedule, timesteps, clean=clean)
+
+    @classmethod
+    def from_timesteps(cls, schedule: AnySchedule, timesteps: Sequence[float], *, clean: Clean = "one") -> Grid:
+        """A grid through any rising list of trained timesteps; those of a table are whole numbers."""
+        if not len(timesteps) or any(b <= a for a, b in pairwise(timesteps)):
+            raise ArgumentError("timesteps must be a non-empty, strictly rising list")
+        if clean not in get_args(Clean):
+            raise UnknownNameError("clean level", clean, get_args(Clean))
+        if isinstance(schedule, FlowSchedule):
+            if clean != "one":
+                raise ArgumentError("the clean end of a flow schedule is the image itself: leave out clean")
+            return cls((schedule.level(0.0), *(schedule.level(float(t), i) for i, t in enumerate(timesteps, 1))))
+        bottom = level_of(1.0 if clean == "one" else schedule.alpha_bar[0], 0, 0)
+        return cls((bottom, *(schedule.level(int(t), i) for i, t in enumerate(timesteps, 1))))
+
+    @classmethod
+    def from_sigmas(cls, schedule: FlowSchedule, sigmas: Sequence[float]) -> Grid:
+        """A grid through any strictly rising list of a flow model's noise levels t in (0, 1], taken as they are: not shifted.
+
+        >>> from unsample import FlowSchedule
+        >>> [level.t for level in Grid.from_sigmas(FlowSchedule(), [0.25, 0.5, 1.0]).levels]
+        [0.0, 250.0, 500.0, 1000.0]
+        """
+        return cls.from_timesteps(schedule, [len(schedule) * float(sigma) for sigma in sigmas])
+
+
+def _timesteps(trained: int, steps: int, spacing: str, offset: int) -> list[int]:
+    """The N rising timesteps of a spacing, rounded as diffusers rounds them."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= trained:
+        raise ArgumentError(f"steps must be a whole number from 1 to {trained} (the trained timesteps), given {steps!r}")
+    if spacing == "leading":
+        timesteps = np.arange(steps) * (trained // steps) + offset
+    elif spacing == "trailing":
+        timesteps = np.round(np.arange(trained, 0, -trained / steps))[:steps][::-1] - 1
+    elif spacing == "linspace":
+        timesteps = np.round(np.linspace(0, trained - 1, steps))
+    else:
+        raise UnknownNameError("spacing", spacing, get_args(Spacing))
+    result = [int(t) for t in timesteps]
+    if result[-1] >= trained or result[0] < 0:
+        raise ArgumentError(
+            f"steps={steps} with steps_offset={offset} asks for timestep {result[-1]}, beyond the trained {trained - 1}; "
+            "use fewer steps or a smaller offset"
+        )
+    return result

@@ -1,0 +1,301 @@
+"""The noise schedule a network was trained on: its alpha_bar table, in float64, or the straight paths of a flow model.
+
+This is the only file that knows alpha^2 + sigma^2 = 1 of the tables and alpha + sigma = 1 of flow models. Everywhere else a
+noise level is a `Level`: the scales `alpha` and `sigma` of x = alpha * x0 + sigma * noise (docs/theory.md, eq. 1) and the
+timestep the network is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ArgumentError, ModelError, UnknownNameError
+
+__all__ = ["MIN_ALPHA", "MIN_ALPHA_BAR", "TINY_ALPHA", "AnySchedule", "FlowSchedule", "Level", "Schedule"]
+
+MIN_ALPHA_BAR = 2.0**-24
+"""Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
+longer determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same value."""
+
+MIN_ALPHA = 2.0**-26
+"""Stand-in for the alpha of a flow model's noisy end, for the same reason. A move from there is off by this much of the
+velocity, and by float64 rounding over this much: both are smallest together, and below float32 rounding."""
+
+TINY_ALPHA = 2.0**-8
+"""At levels of smaller alpha, eps is kept and moved in float64, because x0 = (x - sigma eps) / alpha is there a difference of
+nearly equal numbers. The noisiest level of linear betas, alpha 0.0064, is not one of them."""
+
+Betas = npt.NDArray[np.float64]
+
+Least = Literal["shifted", "trained", "even"]
+"""Which time is the cleanest of a flow model's grid, before the grid is shifted."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level: x = alpha * x0 + sigma * noise, and the time `t` the network is told.
+
+    >>> Level(index=1, t=0, alpha=0.8, sigma=0.4).ratio
+    0.5
+    """
+
+    index: int
+    t: float
+    alpha: float
+    sigma: float
+
+    @property
+    def ratio(self) -> float:
+        """Noise over signal, S = sigma / alpha."""
+        return self.sigma / self.alpha
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether it lies on the straight path of a flow model, alpha + sigma = 1, and is not its clean end."""
+        return bool(self.sigma > 0 and abs(self.alpha + self.sigma - 1) < 1e-12)
+
+    @property
+    def tau(self) -> float:
+        """Share of noise, sigma / (alpha + sigma), in 0..1: the time t of a flow model."""
+        return self.sigma / (self.alpha + self.sigma)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A trained table of alpha_bar, one value per timestep, strictly between 0 and 1 and falling.
+
+    >>> schedule = Schedule.from_betas(Schedule.linear_betas())
+    >>> len(schedule), round(schedule.level(0).alpha, 5)
+    (1000, 0.99995)
+    """
+
+    alpha_bar: tuple[float, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        table = np.asarray(self.alpha_bar)
+        if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
+            raise ArgumentError("alpha_bar must be a non-empty list of finite numbers, one per trained timestep")
+        if not (np.all(table > 0) and np.all(table <= 1) and np.all(np.diff(table) < 0)):
+            raise ArgumentError("alpha_bar must fall strictly and lie in (0, 1]; check the betas it was computed from")
+
+    def __len__(self) -> int:
+        return len(self.alpha_bar)
+
+    def __repr__(self) -> str:
+        return f"Schedule(timesteps={len(self)}, digest={self.digest!r})"
+
+    @property
+    def digest(self) -> str:
+        """A name for the table's exact values: equal digests, equal schedules."""
+        return hashlib.sha256(np.asarray(self.alpha_bar, dtype="<f8").tobytes()).hexdigest()[:12]
+
+    def level(self, t: int, index: int = 0) -> Level:
+        """The level at trained timestep `t` in [0, len - 1]."""
+        if not 0 <= t < len(self):
+            raise ArgumentError(f"timestep {t} is outside the trained range 0..{len(self) - 1}")
+        return level_of(self.alpha_bar[t], t, index)
+
+    # Constructors
+
+    @classmethod
+    def from_betas(cls, betas: Sequence[float] | Betas, *, zero_terminal_snr: bool = False) -> Schedule:
+        """alpha_bar_t = prod_{s <= t} (1 - beta_s), in float64."""
+        table = np.asarray(betas, dtype=np.float64)
+        if table.ndim != 1 or len(table) < 1 or not np.all((table > 0) & (table < 1)):
+            raise ArgumentError("betas must be a non-empty list of numbers strictly between 0 and 1")
+        alpha_bar = np.cumprod(1.0 - table, dtype=np.float64)
+        return cls(tuple((rescale_zero_terminal_snr(alpha_bar) if zero_terminal_snr else alpha_bar).tolist()))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
+        """The schedule of a diffusers scheduler config (any scheduler built on betas).
+
+        Raises:
+            ModelError: The config describes no betas, or a flow model.
+            UnknownNameError: An unknown `beta_schedule`.
+        """
+        if config.get("use_flow_sigmas") or str(config.get("prediction_type")).startswith("flow"):
+            raise ModelError(
+                "expected a scheduler config of betas, given one whose network predicts a flow velocity; "
+                "use FlowSchedule, and its from_config for FlowMatchEulerDiscreteScheduler"
+            )
+        zero_snr = bool(config.get("rescale_betas_zero_snr", False))
+        if config.get("trained_betas") is not None:
+            return cls.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
+        if "beta_schedule" not in config:
+            raise ModelError(
+                "expected a scheduler config with 'beta_schedule' or 'trained_betas', "
+                f"given one with {', '.join(sorted(config)) or 'nothing'}; flow-matching schedulers are not taken yet "
+                "as tables; FlowSchedule.from_config reads them"
+            )
+        makers = {
+            "linear": cls.linear_betas,
+            "scaled_linear": cls.scaled_linear_betas,
+            "squaredcos_cap_v2": lambda _start, _end, count: cls.cosine_betas(count),
+        }
+        kind = str(config["beta_schedule"])
+        if kind not in makers:
+            raise UnknownNameError("beta_schedule", kind, makers)
+        start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+        betas = makers[kind](start, end, int(config.get("num_train_timesteps", 1000)))
+        return cls.from_betas(betas, zero_terminal_snr=zero_snr)
+
+    @staticmethod
+    def linear_betas(start: float = 1e-4, end: float = 0.02, count: int = 1000) -> Betas:
+        """Evenly spaced betas (Ho et al. 2020)."""
+        return np.linspace(start, end, count, dtype=np.float64)
+
+    @staticmethod
+    def scaled_linear_betas(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Betas:
+        """Evenly spaced in sqrt(beta) (Rombach et al. 2022)."""
+        return np.linspace(math.sqrt(start), math.sqrt(end), count, dtype=np.float64) ** 2
+
+    @staticmethod
+    def cosine_betas(count: int = 1000, max_beta: float = 0.999) -> Betas:
+        """Betas of alpha_bar(s) = cos^2((s + 0.008) / 1.008 * pi / 2), capped (Nichol and Dhariwal 2021, eq. 17)."""
+        alpha_bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
+        return np.asarray(np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """Straight paths from image to noise: x = (1 - t) x0 + t noise, t in 0..1 (Liu et al. 2023; Lipman et al. 2023).
+
+    The network is told t * `trained`, a float, and predicts the velocity noise - x0 (prediction type `flow`). Every t has a
+    level; alpha is at least `MIN_ALPHA`.
+
+    Attributes:
+        trained: What t = 1 is called when the network is told.
+        shift: s of t' = s t / (1 + (s - 1) t), which moves the levels of a grid towards noise (Esser et al. 2024).
+        least: The N times of a grid are even before they are shifted, from 1 down to the least trained one, 1 / trained,
+            which itself has been shifted (`shifted`: diffusers with a fixed shift) or has not (`trained`: with one that
+            depends on the image's size), or down to 1 / N (`even`: what FLUX's pipeline asks for).
+
+    >>> schedule = FlowSchedule(shift=3.0)
+    >>> [round(t, 1) for t in schedule.timesteps(4)]
+    [8.9, 602.2, 857.7, 1000.0]
+    >>> schedule.level(250.0).alpha
+    0.75
+    """
+
+    trained: int = 1000
+    shift: float = 1.0
+    least: Least = "shifted"
+
+    def __post_init__(self) -> None:
+        if self.least not in get_args(Least):
+            raise UnknownNameError("least time", self.least, get_args(Least))
+        if self.trained < 1 or not 0 < self.shift < math.inf:
+            raise ArgumentError(
+                f"a flow schedule needs trained of at least 1 and a positive shift, given {self.trained} and {self.shift}"
+            )
+
+    def __len__(self) -> int:
+        return self.trained
+
+    @property
+    def digest(self) -> str:
+        """A name for these very settings: equal digests, equal schedules."""
+        return hashlib.sha256(f"flow {self.trained} {float(self.shift)!r} {self.least}".encode()).hexdigest()[:12]
+
+    def level(self, t: float, index: int = 0) -> Level:
+        """The level where the network is told `t`, in 0..trained."""
+        if not 0 <= t <= self.trained:
+            raise ArgumentError(f"timestep {t} is outside the trained range 0..{self.trained}")
+        alpha = max(1.0 - t / self.trained, MIN_ALPHA)
+        return Level(index, float(t), alpha, 1.0 - alpha)
+
+    def shifted(self, t: float) -> float:
+        """The time s t / (1 + (s - 1) t), of a time in 0..1."""
+        return min(self.shift * t / (1 + (self.shift - 1) * t), 1.0)  # rounding may pass 1
+
+    def timesteps(self, steps: int) -> list[float]:
+        """The N rising timesteps of diffusers' FlowMatchEulerDiscreteScheduler; the noisiest is t = 1."""
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ArgumentError(f"steps must be a whole number from 1 on, given {steps!r}")
+        least = 1 / (steps if self.least == "even" else self.trained)
+        times = np.linspace(1.0, self.shifted(least) if self.least == "shifted" else least, steps)[::-1]
+        return [self.trained * self.shifted(float(t)) for t in times]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, tokens: int | None = None, even: bool = False) -> FlowSchedule:
+        """The schedule of a config of diffusers' FlowMatchEulerDiscreteScheduler.
+
+        Args:
+            config: Of the scheduler.
+            tokens: How many tokens the network makes of an image; only a dynamic shift depends on it.
+            even: The scheduler is given even times from 1 to 1 / N, as FLUX's pipeline does, instead of N alone.
+
+        Raises:
+            ModelError: Another scheduler, or options that change its levels: Karras sigmas and so on.
+            ArgumentError: A dynamic shift without `tokens`.
+
+        >>> config = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+        >>> round(FlowSchedule.from_config(config, tokens=4096).shift, 4)
+        3.1582
+        """
+        kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+        if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
+            raise ModelError(
+                f"expected a config of FlowMatchEulerDiscreteScheduler, with its shift, "
+                f"given one of {kind} with {', '.join(sorted(config)) or 'nothing'}"
+            )
+        refused = [name for name in _FLOW_OPTIONS if config.get(name)]
+        if refused:
+            raise ModelError(
+                f"a flow-matching scheduler with {', '.join(refused)} is not taken; make a FlowSchedule, "
+                "and a grid of its levels with Grid.from_sigmas"
+            )
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        shift = dynamic_shift(config, tokens) if dynamic else float(config["shift"])
+        least: Least = "even" if even else "trained" if dynamic else "shifted"
+        return cls(int(config.get("num_train_timesteps", 1000)), shift, least)
+
+
+_FLOW_OPTIONS = (
+    "shift_terminal",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
+"""Options of diffusers' scheduler that change its levels or its moves."""
+
+AnySchedule = Schedule | FlowSchedule
+"""What a grid can be made of."""
+
+
+def level_of(alpha_bar: float, t: float, index: int) -> Level:
+    """A variance-preserving level: alpha^2 = alpha_bar, sigma^2 = 1 - alpha_bar."""
+    return Level(index, t, math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
+
+
+def rescale_zero_terminal_snr(alpha_bar: Betas) -> Betas:
+    """Shift and scale sqrt(alpha_bar) so that it ends at (almost) zero (Lin et al. 2023, algorithm 1).
+
+    The last value is `MIN_ALPHA_BAR`, or less where the one before is already close to it (linear betas: 4e-9), so that the
+    table falls to its end.
+    """
+    if len(alpha_bar) < 2:
+        raise ArgumentError("a zero-terminal-SNR schedule needs at least two timesteps, given one")
+    root = np.sqrt(alpha_bar)
+    table = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return np.append(table[:-1], min(MIN_ALPHA_BAR, table[-2] / 4))
+
+
+def dynamic_shift(config: Mapping[str, Any], tokens: int | None) -> float:
+    """The shift of images of so many tokens: exp(mu), or mu where `time_shift_type` is linear, and mu linear in `tokens`."""
+    if tokens is None:
+        raise ArgumentError("a flow-matching scheduler with use_dynamic_shifting shifts by the image's size: give its tokens")
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = float(low + (high - low) * (tokens - few) / (many - few))
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

@@ -1,0 +1,45 @@
+"""The one loop. Sampling, inversion, progress bars and kept trajectories are all consumers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .grid import Step
+from .stepper import Moved, Stepper
+
+__all__ = ["walk"]
+
+
+def walk(
+    denoiser: Denoiser,
+    x: Tensor,
+    steps: Iterable[Step],
+    method: Stepper,
+    state: Any = None,
+    correct: Callable[[Moved], Tensor] | None = None,
+) -> Iterator[Moved]:
+    """Move `x` along `steps`, yielding each move as it is made.
+
+    Nothing is kept: whoever wants states or eps takes them from the moves. `state` is the memory an earlier walk ended with; a
+    reversible method turns around with it. `correct` may put another state in the place of the one a move arrived at.
+
+    >>> from unsample import DDIM, Grid, Schedule
+    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
+    >>> moves = walk(lambda x, level: torch.zeros_like(x), torch.ones(1, 4), grid.up(), DDIM())
+    >>> [moved.step.dst.index for moved in moves]
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    """
+    state = method.init(x) if state is None else state
+    for step in steps:
+        with torch.no_grad():
+            moved = method.step(denoiser, x, step, state)
+            if correct is not None:
+                moved = replace(moved, x=correct(moved))
+        x, state = moved.x, moved.state
+        yield moved

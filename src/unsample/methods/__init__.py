@@ -1,0 +1,1 @@
+"""Every method of inversion by its name."""

@@ -1,0 +1,120 @@
+"""DiT (Peebles and Xie 2023): a transformer on patches of a KL codec's latents, told a class; or trained to match a flow.
+
+The class after the last is "no class". Guidance moves all channels of the latents away from it, as in diffusers; the authors'
+own code guides only the first three, "for exact reproducibility".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.model import ClassConditioner, Condition, Model
+from ...errors import ArgumentError, ModelError, UnknownNameError
+from ..scheduler_config import either_of
+from . import sizes
+from .autoencoder import AutoencoderCodec
+from .pixel import noise_channels
+
+__all__ = ["ClassTransformer", "LabelConditioner", "adapt"]
+
+
+@dataclass(frozen=True)
+class ClassTransformer:
+    """A diffusers `DiTTransformer2DModel` as a network: casts to its own dtype and back, drops a learned variance."""
+
+    transformer: Any
+    channels: int
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Raw prediction of `x`'s shape and dtype; a floating condition is embeddings, (batch, blocks, dim), as of `embed`."""
+        state = x.to(self.transformer.dtype)
+        output: Tensor
+        if condition.is_floating_point():  # tables of classes in which item i is class i
+            rows = condition.to(self.transformer.dtype).unbind(1)
+            tables = {f"{name}.weight": row for name, row in zip(self._tables(), rows, strict=True)}
+            labels = torch.arange(len(condition), device=condition.device)
+            output = torch.func.functional_call(self.transformer, tables, (state, t, labels), {"return_dict": False})[0]
+        else:
+            output = self.transformer(state, t, condition, return_dict=False)[0]
+        return output[:, : self.channels].to(x.dtype)
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """The embeddings of class indices, (batch, blocks, dim), in the network's dtype: each block looks up its own."""
+        return torch.stack([table.weight.detach()[labels] for table in self._tables().values()], dim=1)
+
+    def _tables(self) -> dict[str, torch.nn.Embedding]:
+        blocks = enumerate(self.transformer.transformer_blocks)
+        return {
+            f"transformer_blocks.{i}.norm1.emb.class_embedder.embedding_table": block.norm1.emb.class_embedder.embedding_table
+            for i, block in blocks
+        }
+
+
+@dataclass(frozen=True)
+class LabelConditioner:
+    """Classes that go by several labels each: one of them, all of them as one name, or an index; (batch,), as a LongTensor.
+
+    >>> classes = ClassConditioner(("Tinca tinca, tench", "goldfish"), null=2)
+    >>> conditioner = LabelConditioner(classes, {"Tinca tinca": 0, "goldfish": 1, "tench": 0})
+    >>> conditioner(["tench", "goldfish", None, 0], torch.device("cpu"))
+    tensor([0, 1, 2, 0])
+    """
+
+    classes: ClassConditioner
+    labels: Mapping[str, int] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One per class."""
+        return self.classes.names
+
+    def __call__(self, conditions: Sequence[Condition], device: torch.device) -> Tensor:
+        """Class indices; the null index for None."""
+        return self.classes([self._known(condition) for condition in conditions], device)
+
+    def _known(self, condition: Condition) -> Condition:
+        if not isinstance(condition, str) or condition in self.names or condition.removeprefix("-").isdecimal():
+            return condition
+        if condition not in self.labels:
+            raise UnknownNameError("class", condition, self.labels)
+        return self.labels[condition]
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `DiTPipeline`; another size than its own stretches the position embedding.
+
+    Raises:
+        ArgumentError: A size that is not square: the network puts patches together as a square, whatever they were.
+    """
+    transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
+    config = transformer.config
+    channels = noise_channels(config.in_channels, transformer.out_channels)
+    own = config.sample_size * codec.scale
+    height, width = sizes(size, (own, own), codec.scale * config.patch_size)
+    if height != width:
+        raise ArgumentError(f"size {height}x{width}: a DiT makes square images only; give the same height and width")
+    patches = height // (codec.scale * config.patch_size)
+    return Model(
+        network=ClassTransformer(transformer, channels),
+        shape=(channels, height // codec.scale, width // codec.scale),
+        codec=codec,
+        conditioner=_conditioner(config.num_embeds_ada_norm, pipeline.labels),
+        **either_of(pipeline.scheduler, patches**2),
+    )
+
+
+def _conditioner(count: int, labels: Mapping[str, int]) -> ClassConditioner | LabelConditioner:
+    """Classes by the labels that `model_index.json` gives them; those that it gives none, by number."""
+    beyond = [f"{label!r} ({index})" for label, index in labels.items() if not 0 <= index < count]
+    if beyond:
+        raise ModelError(f"id2label names classes that the network lacks, {', '.join(beyond[:5])}: expected 0..{count - 1}")
+    groups: list[list[str]] = [[] for _ in range(count)]
+    for label, index in labels.items():
+        groups[index].append(label)
+    classes = ClassConditioner(tuple(", ".join(group) or str(i) for i, group in enumerate(groups)), null=count)
+    return LabelConditioner(classes, labels) if labels else classes

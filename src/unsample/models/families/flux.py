@@ -1,0 +1,96 @@
+"""FLUX.1 (Black Forest Labs 2024): a flow model, a transformer on 2x2 patches of the latents of a KL codec.
+
+The network is told a prompt as T5's tokens and one vector pooled by CLIP. FLUX dev is distilled: it is told its guidance as a
+number. FLUX schnell is not told any, and is guided as other models are, away from the prompt "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from ...core.model import Model
+from ...errors import ModelError
+from ..scheduler_config import flow_of
+from . import sizes
+from .autoencoder import AutoencoderCodec
+from .prompts import Embedding, PromptConditioner
+
+__all__ = ["PackedTransformer", "adapt"]
+
+
+@dataclass(frozen=True)
+class PackedTransformer:
+    """A diffusers `FluxTransformer2DModel` as a network of states (batch, channels, height, width), their sides even.
+
+    Attributes:
+        transformer: It takes tokens, one for each 2x2 patch.
+        guidance: What it is told of guidance; None for one that is told nothing of it.
+    """
+
+    transformer: Any
+    guidance: float | None = None
+
+    def guided(self, guidance: float) -> PackedTransformer:
+        """The same network, told this guidance."""
+        return replace(self, guidance=guidance)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Velocity, of `x`'s shape and dtype, at times in 0..1000."""
+        dtype = self.transformer.dtype
+        patches = pixel_unshuffle(x.to(dtype), 2)
+        text = condition["tokens"].to(dtype)
+        output: Tensor = self.transformer(
+            hidden_states=patches.flatten(2).transpose(1, 2),
+            timestep=t.to(dtype) / 1000,  # rounded, then divided, as the pipeline does
+            guidance=None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device),
+            pooled_projections=condition["pooled"].to(dtype),
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros((text.shape[1], 3), device=x.device),
+            img_ids=_places(patches.shape[2], patches.shape[3], x.device),
+            return_dict=False,
+        )[0]
+        return pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), 2).to(x.dtype)
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `FluxPipeline`."""
+    transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
+    inputs, outputs = transformer.config.in_channels, transformer.out_channels
+    if outputs != inputs or inputs % 4:
+        raise ModelError(
+            f"the network maps {inputs} to {outputs} channels; expected as many, four to a latent's: "
+            "networks for inpainting or control images are not inverted"
+        )
+    default, patch = pipeline.default_sample_size * codec.scale, 2 * codec.scale
+    height, width = sizes(size, (default, default), patch)
+    tokens = (height // patch) * (width // patch)
+    distilled = bool(transformer.config.guidance_embeds)
+    return Model(
+        network=PackedTransformer(transformer, 1.0 if distilled else None),
+        schedule=flow_of(pipeline.scheduler, tokens, even=True),
+        shape=(inputs // 4, height // codec.scale, width // codec.scale),
+        prediction="flow",
+        codec=codec,
+        conditioner=PromptConditioner(_encoder(pipeline)),
+        distilled=distilled,
+    )
+
+
+def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
+    def encode(prompt: str | None) -> Embedding:
+        tokens, pooled, _ = pipeline.encode_prompt(prompt or "", device=pipeline._execution_device)
+        return {"tokens": tokens, "pooled": pooled}
+
+    return encode
+
+
+def _places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Where each patch is: (0, row, column), shape (rows * columns, 3)."""
+    down, across = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    return torch.cartesian_prod(torch.zeros(1, device=device), down.float(), across.float())

@@ -1,0 +1,76 @@
+"""PixArt-alpha (Chen et al. 2023) and -Sigma (Chen et al. 2024): a transformer with T5 text, on the latents of a KL codec.
+
+The network is told a prompt as tokens' embeddings with a mask of those that count; some are told the picture's size, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.model import Model
+from ..scheduler_config import sampler_of
+from . import sizes
+from .autoencoder import AutoencoderCodec
+from .deepfloyd import cleaning
+from .pixel import noise_channels
+from .prompts import Embedding, PromptConditioner
+
+__all__ = ["MaskedTransformer", "adapt"]
+
+
+@dataclass(frozen=True)
+class MaskedTransformer:
+    """A diffusers `PixArtTransformer2DModel` as a network: casts to its own dtype and back, drops a learned variance."""
+
+    transformer: Any
+    channels: int
+
+    def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Raw prediction of `x`'s shape and dtype, told `tokens`, their `mask`, and anything else by its name."""
+        dtype = self.transformer.dtype
+        told = {name: rows.to(dtype) for name, rows in condition.items()}
+        tokens, mask = told.pop("tokens"), told.pop("mask")
+        output: Tensor = self.transformer(
+            x.to(dtype), tokens, t, added_cond_kwargs=told, encoder_attention_mask=mask, return_dict=False
+        )[0]
+        return output[:, : self.channels].to(x.dtype)
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `PixArtAlphaPipeline` or `PixArtSigmaPipeline`; its unconditional is the empty prompt.
+
+    The network sees the size that is asked for, never that of a resolution bin, which the pipeline resizes from.
+    """
+    transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
+    config = transformer.config
+    channels = noise_channels(config.in_channels, transformer.out_channels)
+    own = config.sample_size * codec.scale
+    height, width = sizes(size, (own, own), config.patch_size * codec.scale)
+    clean, notes = cleaning()
+    sampler = sampler_of(pipeline.scheduler)
+    return Model(
+        network=MaskedTransformer(transformer, channels),
+        shape=(channels, height // codec.scale, width // codec.scale),
+        codec=codec,
+        conditioner=PromptConditioner(_encoder(pipeline, height, width, clean)),
+        **{**sampler, "notes": sampler["notes"] + notes},
+    )
+
+
+def _encoder(pipeline: Any, height: int, width: int, clean: bool) -> Callable[[str | None], Embedding]:
+    """Tokens and mask; for networks trained so, also the picture's size and its height over its width."""
+
+    def encode(prompt: str | None) -> Embedding:
+        tokens, mask, _, _ = pipeline.encode_prompt(prompt or "", False, clean_caption=clean)
+        told = {"tokens": tokens, "mask": mask}
+        if pipeline.transformer.use_additional_conditions:
+            told["resolution"] = torch.tensor([[height, width]]).to(tokens)
+            told["aspect_ratio"] = torch.tensor([[height / width]]).to(tokens)
+        return told
+
+    return encode

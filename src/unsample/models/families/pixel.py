@@ -1,0 +1,77 @@
+"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a scheduler of betas or of flow matching, told a class or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.model import ClassConditioner, Model
+from ...errors import ArgumentError, ModelError
+from ..scheduler_config import either_of
+from . import sides, sizes
+
+__all__ = ["UNet2D", "adapt", "noise_channels"]
+
+
+@dataclass(frozen=True)
+class UNet2D:
+    """A diffusers `UNet2DModel` as a network: casts to its own dtype and back, drops a learned variance."""
+
+    unet: Any
+    channels: int
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Raw prediction of `x`'s shape and dtype; a floating condition is an embedding, (batch, dim), as of `embed`."""
+        state = x.to(self.unet.dtype, memory_format=torch.channels_last)
+        output: Tensor
+        if condition is not None and condition.is_floating_point():  # a table of classes in which item i is class i
+            table = {"class_embedding.weight": condition.to(self.unet.dtype)}
+            labels = torch.arange(len(condition), device=condition.device)
+            options = {"class_labels": labels, "return_dict": False}
+            output = torch.func.functional_call(self.unet, table, (state, t), options)[0]
+        else:
+            output = self.unet(state, t, class_labels=condition, return_dict=False)[0]
+        return output[:, : self.channels].to(x.dtype).contiguous()
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """The embeddings of class indices, (batch, dim), in the network's dtype.
+
+        Raises:
+            ArgumentError: A network that computes them instead of looking them up.
+        """
+        table = self.unet.class_embedding
+        if not isinstance(table, torch.nn.Embedding):
+            raise ArgumentError(f"expected a network with a table of classes, given one with {type(table).__name__}")
+        return table.weight.detach()[labels]
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `DDPMPipeline` or `DDIMPipeline`; its classes are numbered, and none is taken to be unconditional."""
+    unet = pipeline.unet.to(memory_format=torch.channels_last)
+    config = unet.config
+    channels = noise_channels(config.in_channels, config.out_channels)
+    height, width = sizes(size, sides(config.sample_size), 2 ** (len(config.block_out_channels) - 1))
+    names = None if config.num_class_embeds is None else tuple(str(i) for i in range(config.num_class_embeds))
+    return Model(
+        network=UNet2D(unet, channels),
+        shape=(channels, height, width),
+        conditioner=None if names is None else ClassConditioner(names, null=None),
+        **either_of(pipeline.scheduler),
+    )
+
+
+def noise_channels(inputs: int, outputs: int) -> int:
+    """How many of a network's outputs are the prediction; the others, as many again, are a learned variance.
+
+    Raises:
+        ModelError: A network whose input is more than the state, such as one for inpainting.
+    """
+    if outputs not in (inputs, 2 * inputs):
+        raise ModelError(
+            f"the network maps {inputs} to {outputs} channels; expected {inputs}, or {2 * inputs} with a learned variance: "
+            "networks for inpainting or upscaling are not inverted"
+        )
+    return inputs

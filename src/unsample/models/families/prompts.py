@@ -1,0 +1,58 @@
+"""Prompts as conditions: each is encoded once, by the pipeline's own text encoders, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.model import Condition
+from ...errors import ArgumentError
+
+__all__ = ["Embedding", "PromptConditioner"]
+
+Embedding = Tensor | dict[str, Tensor]
+"""What a network is told of a prompt, the batch first: one tensor, or several by name."""
+
+KEPT = 64
+"""So many prompts are kept; the oldest goes first."""
+
+
+@dataclass(frozen=True)
+class PromptConditioner:
+    """Prompts to embeddings, stacked; None is the pipeline's own unconditional.
+
+    Attributes:
+        encode: A prompt, or None, to its embedding, a batch of one.
+        tokenizer: What cuts prompts into tokens, for editors that compare them; of several, the first.
+
+    >>> conditioner = PromptConditioner(lambda prompt: torch.full((1, 2), float(len(prompt or ""))))
+    >>> conditioner(["cat", None], torch.device("cpu"))
+    tensor([[3., 3.],
+            [0., 0.]])
+    """
+
+    encode: Callable[[str | None], Embedding] = field(repr=False)
+    tokenizer: Any = field(default=None, repr=False)
+    _kept: dict[str | None, Embedding] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, conditions: Sequence[Condition], device: torch.device) -> Embedding:
+        """One row per prompt."""
+        rows = [self._embedding(condition) for condition in conditions]
+        first = rows[0]
+        if isinstance(first, Tensor):
+            return torch.cat([row for row in rows if isinstance(row, Tensor)]).to(device)
+        return {name: torch.cat([row[name] for row in rows if isinstance(row, dict)]).to(device) for name in first}
+
+    def _embedding(self, prompt: Condition) -> Embedding:
+        if not (prompt is None or isinstance(prompt, str)):
+            raise ArgumentError(f"this model takes prompts, given {prompt!r}: write what the picture shows")
+        if prompt not in self._kept:
+            with torch.no_grad():
+                self._kept[prompt] = self.encode(prompt)
+            if len(self._kept) > KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return self._kept[prompt]

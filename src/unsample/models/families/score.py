@@ -1,0 +1,77 @@
+"""Score-based U-Nets with exploding variance (NCSN++, Song et al. 2021): x0 + s noise, s up to a thousand, images in [0, 1].
+
+Divided by sqrt(1 + s^2) their states are those of any other model, with alpha_bar = 1 / (1 + s^2), and the score they predict
+is -eps / s. So they walk the same grid by the same `transfer`: what diffusers samples by random steps here goes by DDIM's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._typing import Images
+from ...core.model import Model
+from ...core.schedule import Schedule
+from ...errors import ModelError
+from . import sides, sizes
+
+__all__ = ["Score", "UnitInterval", "adapt"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A diffusers `UNet2DModel` that predicts the score, as a network that predicts eps.
+
+    Attributes:
+        unet: Told a state of unscaled signal, and its s.
+        ratios: s at every timestep of the table, shape (timesteps,).
+    """
+
+    unet: Any
+    ratios: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor, condition: None) -> Tensor:
+        """Eps of `x`'s shape and dtype."""
+        s = self.ratios.to(x)[t]
+        wide = s[:, None, None, None]
+        score: Tensor = self.unet(((1 + wide**2).sqrt() * x).to(self.unet.dtype), s.to(self.unet.dtype), return_dict=False)[0]
+        return -wide * score.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class UnitInterval:
+    """Images in [-1, 1] to states in [0, 1] and back."""
+
+    scale: int = 1
+
+    def encode(self, images: Images) -> Images:
+        """(images + 1) / 2."""
+        return (images + 1) / 2
+
+    def decode(self, latents: Images) -> Images:
+        """2 latents - 1."""
+        return 2 * latents - 1
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `ScoreSdeVePipeline`."""
+    unet, config = pipeline.unet, pipeline.scheduler.config
+    if "sigma_max" not in config or "sigma_min" not in config or config.sigma_min <= 0:
+        raise ModelError(
+            f"expected a ScoreSdeVeScheduler with sigma_min and sigma_max, given {type(pipeline.scheduler).__name__}"
+        )
+    if unet.config.time_embedding_type != "fourier":
+        raise ModelError("expected a network told the noise itself (time_embedding_type 'fourier'), given one told timesteps")
+    ratios = np.geomspace(config.sigma_min, config.sigma_max, config.num_train_timesteps)
+    height, width = sizes(size, sides(unet.config.sample_size), 2 ** (len(unet.config.block_out_channels) - 1))
+    return Model(
+        network=Score(unet, torch.from_numpy(ratios)),
+        schedule=Schedule(tuple((1 / (1 + ratios**2)).tolist())),
+        shape=(unet.config.in_channels, height, width),
+        codec=UnitInterval(),
+        spacing="linspace",
+    )

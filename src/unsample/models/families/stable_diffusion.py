@@ -1,0 +1,95 @@
+"""Stable Diffusion 1 and 2 (Rombach et al. 2022) and XL (Podell et al. 2024): a U-Net with text, on the latents of a KL codec.
+
+The network is told a prompt as tokens' embeddings; XL's also a pooled one, and the picture's size and crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.model import Model
+from ...errors import ModelError
+from ..scheduler_config import sampler_of
+from . import sides, sizes
+from .autoencoder import AutoencoderCodec
+from .pixel import noise_channels
+from .prompts import Embedding, PromptConditioner
+
+__all__ = ["TextUNet", "adapt"]
+
+
+@dataclass(frozen=True)
+class TextUNet:
+    """A diffusers `UNet2DConditionModel` as a network: tokens' embeddings, and what else it is told of a prompt, by name."""
+
+    unet: Any
+    channels: int
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Embedding) -> Tensor:
+        """Raw prediction of `x`'s shape and dtype."""
+        told = {"tokens": condition} if isinstance(condition, Tensor) else condition
+        added = {name: rows.to(self.unet.dtype) for name, rows in told.items() if name != "tokens"}
+        tokens = told["tokens"].to(self.unet.dtype)
+        output: Tensor = self.unet(x.to(self.unet.dtype), t, tokens, added_cond_kwargs=added or None, return_dict=False)[0]
+        return output[:, : self.channels].to(x.dtype)
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+
+    Raises:
+        ModelError: XL's refiner, a consistency model, an autoencoder with a scale for each channel, or a network whose input
+            is more than the state.
+    """
+    _check(pipeline)
+    unet, codec = pipeline.unet, AutoencoderCodec.of(pipeline.vae)
+    channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
+    default = sides(unet.config.sample_size)
+    height, width = sizes(size, (default[0] * codec.scale, default[1] * codec.scale), codec.scale)
+    is_xl = "text_encoder_2" in pipeline.components
+    return Model(
+        network=TextUNet(unet, channels),
+        shape=(channels, height // codec.scale, width // codec.scale),
+        codec=codec,
+        conditioner=PromptConditioner(_xl(pipeline, height, width) if is_xl else _encoder(pipeline), pipeline.tokenizer),
+        **sampler_of(pipeline.scheduler),
+    )
+
+
+def _check(pipeline: Any) -> None:
+    """Refuse what would be sampled wrongly without a word."""
+    refused = {
+        "is XL's refiner, which is told a score of beauty": pipeline.config.get("requires_aesthetics_score"),
+        "is a consistency model, which is told its guidance": pipeline.unet.config.get("time_cond_proj_dim") is not None,
+        "has an autoencoder with a scale for each channel": pipeline.vae.config.get("latents_mean") is not None,
+    }
+    for what, found in refused.items():
+        if found:
+            raise ModelError(f"{type(pipeline).__name__} {what}: expected a base model of Stable Diffusion 1, 2 or XL")
+
+
+def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
+    def encode(prompt: str | None) -> Tensor:
+        tokens: Tensor = pipeline.encode_prompt(prompt or "", pipeline._execution_device, 1, False)[0]
+        return tokens
+
+    return encode
+
+
+def _xl(pipeline: Any, height: int, width: int) -> Callable[[str | None], Embedding]:
+    """Without a prompt, zeros, or "" if the pipeline was trained so; always told of a whole picture of its own size."""
+
+    def encode(prompt: str | None) -> Embedding:
+        device = pipeline._execution_device
+        tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", device=device, do_classifier_free_guidance=False)
+        if prompt is None and pipeline.config.force_zeros_for_empty_prompt:
+            tokens, pooled = torch.zeros_like(tokens), torch.zeros_like(pooled)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=device, dtype=tokens.dtype)
+        return {"tokens": tokens, "text_embeds": pooled, "time_ids": sizes}
+
+    return encode

@@ -1,0 +1,71 @@
+"""Stable Diffusion 3 and 3.5 (Esser et al. 2024): a flow model, a transformer of text and image on the latents of a KL codec.
+
+The network is told a prompt as the tokens of two CLIP encoders beside each other, followed by those of T5, or by zeros in a
+pipeline without it; and as one vector that both CLIP encoders pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...core.model import Model
+from ...errors import ArgumentError
+from ..scheduler_config import flow_of
+from . import sizes
+from .autoencoder import AutoencoderCodec
+from .pixel import noise_channels
+from .prompts import Embedding, PromptConditioner
+
+__all__ = ["JointTransformer", "adapt"]
+
+
+@dataclass(frozen=True)
+class JointTransformer:
+    """A diffusers `SD3Transformer2DModel` as a network."""
+
+    transformer: Any
+
+    def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Velocity, of `x`'s shape and dtype, at times in 0..1000."""
+        dtype = self.transformer.dtype
+        output: Tensor = self.transformer(
+            hidden_states=x.to(dtype),
+            timestep=t,
+            encoder_hidden_states=condition["tokens"].to(dtype),
+            pooled_projections=condition["pooled"].to(dtype),
+            return_dict=False,
+        )[0]
+        return output.to(x.dtype)
+
+
+def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+    """The model of a `StableDiffusion3Pipeline`."""
+    transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
+    config = transformer.config
+    default, patch = config.sample_size * codec.scale, config.patch_size * codec.scale
+    height, width = sizes(size, (default, default), patch)
+    largest = config.pos_embed_max_size * patch
+    if max(height, width) > largest:
+        raise ArgumentError(f"size {height}x{width}: this model takes heights and widths up to {largest}")
+    tokens = (height // patch) * (width // patch)
+    return Model(
+        network=JointTransformer(transformer),
+        schedule=flow_of(pipeline.scheduler, tokens),
+        shape=(noise_channels(config.in_channels, transformer.out_channels), height // codec.scale, width // codec.scale),
+        prediction="flow",
+        codec=codec,
+        conditioner=PromptConditioner(_encoder(pipeline)),
+    )
+
+
+def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
+    def encode(prompt: str | None) -> Embedding:
+        device = pipeline._execution_device
+        tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", None, None, device, do_classifier_free_guidance=False)
+        return {"tokens": tokens, "pooled": pooled}
+
+    return encode

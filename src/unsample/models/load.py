@@ -1,0 +1,198 @@
+"""`load`: from a name, a directory, a file or a live pipeline to a `Model`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.model import ClassConditioner, Model
+from ..errors import ArgumentError, ModelError, UnknownNameError
+from .cards import FOLDER, Card, cards
+from .families import digest_of, family_of, from_pipeline, whole
+from .offload import one_at_a_time
+from .openai import SUFFIXES, load_openai
+from .pipeline_files import quiet, read_index, read_pipeline
+
+__all__ = ["adapted", "device_of", "find", "load"]
+
+CONFIGS = ("model_index.json", "*config.json", "classes.json")
+"""Files of a hub's model that say what it is."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def load(
+    source: Any = "tiny-imagenet-32-v",
+    *,
+    size: tuple[int, int] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    revision: str | None = None,
+    variant: str | None = None,
+    offload: bool = False,
+    tiling: bool = False,
+) -> Model:
+    """The model of a name, a directory, a file, a hub name, or a diffusers pipeline.
+
+    Args:
+        source: A name of `unsample models`, a local directory in diffusers layout, a hub name "owner/model", a checkpoint of
+            improved-diffusion or guided-diffusion (.pt), or a live pipeline. A live pipeline shares its networks, and keeps
+            its device and precision.
+        size: Height and width of the images, for models that take several; default is the model's own.
+        device: `auto` takes a GPU if there is one.
+        dtype: The networks' precision; states stay float32 or float64 whatever it is, and autoencoders at least float32.
+        revision: A commit or tag, for hub names.
+        variant: `fp16` reads the weights saved under that name.
+        offload: Keep text encoder, autoencoder and network on the CPU, and only the one at work on the device.
+        tiling: Let the autoencoder work through large images in tiles.
+
+    Raises:
+        ModelError: Missing, damaged, or of a family that is not supported.
+        UnknownNameError: A name without a slash that no card and no directory has.
+        ArgumentError: A size, device or precision that cannot be had.
+    """
+    if isinstance(source, Model):
+        return source
+    if not isinstance(source, (str, Path)):
+        return from_pipeline(whole(source), size=size)
+    device, dtype = device_of(device), _dtype(dtype)
+    name, path = find(str(source), revision, variant)
+    if path.is_file():
+        return load_openai(path, name=name, size=size, device=device, dtype=dtype, offload=offload, tiling=tiling)
+    index = read_index(path)
+    family = family_of(index["_class_name"])
+    pipeline = read_pipeline(path, index, family.parts, dtype=dtype, variant=variant)
+    autoencoder = pipeline.components.get("vae") or pipeline.components.get("vqvae")
+    if tiling:
+        if not hasattr(autoencoder, "enable_tiling"):
+            raise ArgumentError(f"model {name!r} has no autoencoder that works in tiles: leave out tiling")
+        autoencoder.enable_tiling()
+    parts = (pipeline.components[part] for part in family.parts)
+    networks = [part for part in parts if isinstance(part, torch.nn.Module)]
+    digest = digest_of(*networks)
+    if offload:
+        one_at_a_time(networks, device)
+    else:
+        with quiet():
+            pipeline.to(device)
+    return replace(adapted(path, pipeline, name, size, digest), device=device)
+
+
+def adapted(path: Path, pipeline: Any, name: str, size: tuple[int, int] | None, digest: str = "") -> Model:
+    """The model of a pipeline that was read from `path`, its classes named.
+
+    Raises:
+        ModelError: Its parts do not fit together, or a config says what it cannot mean.
+        ArgumentError: A size that the model cannot take.
+    """
+    try:
+        return _named(path, from_pipeline(pipeline, size=size, name=name, digest=digest))
+    except ModelError as error:
+        raise ModelError(f"cannot load {name!r}: {error}") from None
+    except ArgumentError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"cannot load {name!r}: its configs do not fit together or are damaged ({reason})") from None
+
+
+def find(name: str, revision: str | None = None, variant: str | None = None, *, weights: bool = True) -> tuple[str, Path]:
+    """What a model is called, and the directory or file it is in, downloaded if need be; without weights, its configs alone.
+
+    Raises:
+        ModelError: Known by name, but neither here nor to be had.
+        UnknownNameError: A name without a slash that no card and no directory has.
+    """
+    known, path = cards(), Path(name).expanduser()
+    if name in known:
+        return name, known[name].path or _fetched(known[name], revision, variant, weights)
+    if path.is_dir():
+        return path.name, path
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise ModelError(f"expected a checkpoint, given {name}: there is no such file")
+        return path.stem, path
+    if path.exists():
+        raise ModelError(f"expected a directory in diffusers layout, given the file {name}; give the directory it is in")
+    if "/" not in name:
+        raise UnknownNameError("model", name, known)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"expected a model's directory, given {name}: there is no such directory")
+    return name, _download(name, revision, variant, weights)
+
+
+def _fetched(card: Card, revision: str | None, variant: str | None, weights: bool) -> Path:
+    """The directory of a model that is known by name, from the hub."""
+    if card.files:
+        raise ModelError(f"the weights of {card.name!r} are not here: `unsample models fetch {card.name}` puts them in place")
+    if not card.source:
+        raise ModelError(f"the weights of {card.name!r} are not installed: install unsample again")
+    if not card.on_hub:
+        raise ModelError(
+            f"the weights of {card.name!r} are not here: expected the file {card.source} in the current folder or in that of "
+            f"{FOLDER}; github.com/openai/{card.about} links to it"
+        )
+    try:
+        return _download(card.source, revision, variant, weights)
+    except ModelError as error:
+        raise ModelError(f"{card.name!r} is not here: {error}, or put its directory into that of {FOLDER}") from None
+
+
+def _download(name: str, revision: str | None, variant: str | None, weights: bool) -> Path:
+    """The directory that a hub's model is in, once its safetensors are; HF_HUB_OFFLINE=1 takes only what is there."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import snapshot_download
+
+    unused: dict[str, None] = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder", "watermarker"))
+    safe: dict[str, Any] = {"variant": variant, "use_safetensors": True, "trust_remote_code": False, **unused}
+    try:
+        with quiet():
+            if weights:
+                return Path(DiffusionPipeline.download(name, revision=revision, **safe))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(CONFIGS)))
+    except Exception as error:  # diffusers and the hub each raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"cannot load {name!r} from the hub ({reason}); where there is a network, `hf download {name}` fetches it"
+        ) from None
+
+
+def _named(path: Path, model: Model) -> Model:
+    """The model with the names that a `classes.json`, {"names": [...], "null": index}, gives its classes."""
+    file, own = path / "classes.json", getattr(model.conditioner, "classes", model.conditioner)
+    if not (isinstance(own, ClassConditioner) and file.is_file()):
+        return model
+    classes = len(own.names)
+    try:
+        given = json.loads(file.read_text())
+        names, null = tuple(map(str, given["names"])), given["null"]
+        if len(names) > classes or not (null in (None, own.null) or 0 <= null < classes):
+            raise ValueError(f"it names {len(names)} classes, the network has {classes}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f'{file} is damaged: expected {{"names": [...], "null": index}} ({error})') from None
+    return replace(model, conditioner=ClassConditioner(names, null))
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The device of a name; `auto` is a GPU if there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ArgumentError(f"expected a device like cpu, cuda or cuda:1, given {device!r}") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"device {device!r} was asked for, but this PyTorch sees no CUDA device; use cpu")
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise UnknownNameError("dtype", dtype, _DTYPES)
+    return _DTYPES[dtype]

@@ -1,0 +1,118 @@
+"""Frames of a way: side by side on one picture, and one after the other as a moving one."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ._canvas import columns_of, panels, png, short
+from .read import to_bytes
+
+__all__ = ["ANIMATIONS", "animation", "check_animation", "strip"]
+
+Pixels = npt.NDArray[np.uint8]
+
+ANIMATIONS, FFMPEG = ("gif", "mp4"), "ffmpeg"
+
+WIDE = 16
+"""Frames of a way side by side, at most."""
+
+SIDE, SECONDS = 256, 0.15
+"""Smaller frames are enlarged to about so many pixels, whole pixels to whole pixels; how long each is shown."""
+
+
+def strip(images: Tensor, labels: Mapping[int, str], *, columns: int | None = None) -> bytes:
+    """Frames side by side, row by row, with names over some of them; as PNG bytes.
+
+    Args:
+        images: Shape (frames, channels, height, width) in [-1, 1].
+        labels: Frame -> its name: those of the ends, and of others that were given.
+        columns: Frames in a row; by default all of them, or 16.
+    """
+    figure, axes, canvas = panels(*columns_of(len(images), columns or WIDE), margin=0.4)
+    for index, axis in enumerate(axes.ravel()):
+        if index >= len(images):
+            axis.axis("off")
+            continue
+        axis.imshow(to_bytes(images[index]), interpolation="nearest")
+        if index in labels:
+            axis.set_title(short(labels[index]), fontsize=8)
+    return png(figure, canvas)
+
+
+def animation(images: Tensor, kind: str = "gif") -> bytes:
+    """Frames there and back again, for a loop without a jump; small ones enlarged.
+
+    Args:
+        images: Shape (frames, channels, height, width) in [-1, 1], at least 2 frames.
+        kind: `gif`, or `mp4`, which needs the program ffmpeg.
+
+    Raises:
+        ArgumentError: Another kind, fewer than two frames, no ffmpeg, or one that fails.
+    """
+    check_animation(kind)
+    if len(images) < 2:
+        raise ArgumentError(f"animation: expected at least 2 frames, given {len(images)}")
+    there = [_enlarged(to_bytes(image)) for image in images]
+    frames = [*there, *there[-2:0:-1]]
+    return _gif(frames) if kind == "gif" else _mp4(frames)
+
+
+def check_animation(kind: str) -> None:
+    """Refuse a kind of `animation` that cannot be made here.
+
+    Raises:
+        ArgumentError: Another kind, or no ffmpeg.
+    """
+    if kind not in ANIMATIONS:
+        raise ArgumentError(f"animation: expected {' or '.join(ANIMATIONS)}, given {kind!r}")
+    if kind == "mp4" and _ffmpeg() is None:
+        raise ArgumentError(
+            "animation: mp4 needs the program ffmpeg, which is not there: install it or unsample[video], or ask for gif"
+        )
+
+
+def _ffmpeg() -> str | None:
+    """The program: the one on the path, else the one that the package imageio-ffmpeg brings."""
+    found = shutil.which(FFMPEG)
+    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
+        found = str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    return found
+
+
+def _enlarged(pixels: Pixels) -> Pixels:
+    times = max(1, SIDE // max(pixels.shape[:2]))
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _gif(frames: list[Pixels]) -> bytes:
+    first, *rest = (Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames)
+    buffer = io.BytesIO()
+    first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=round(1000 * SECONDS), loop=0)
+    return buffer.getvalue()
+
+
+def _mp4(frames: list[Pixels]) -> bytes:
+    """By ffmpeg, which is told the sizes of raw frames; odd sides lose a row or column, which its usual format asks for."""
+    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / SECONDS:g}", "-i", "-"]
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "frames.mp4"
+        command = [_ffmpeg() or FFMPEG, "-v", "error", "-y", *raw, "-pix_fmt", "yuv420p", str(out)]
+        stream = b"".join(np.ascontiguousarray(frame[:height, :width]).tobytes() for frame in frames)
+        done = subprocess.run(command, input=stream, capture_output=True, check=False)
+        if done.returncode or not out.is_file():
+            reason = " ".join(done.stderr.decode(errors="replace").split())[:200]
+            raise ArgumentError(f"animation: ffmpeg could not write mp4 ({reason}): ask for gif")
+        return out.read_bytes()

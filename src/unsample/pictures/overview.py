@@ -1,0 +1,115 @@
+"""Photographs beside their latents, and sheets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..diagnostics import excess_variance, plain_mask, true_noise
+from ._canvas import columns_of, panels, png, short
+from .read import to_bytes
+
+__all__ = ["ROWS", "Inverted", "latent_picture", "overview", "sheet"]
+
+Pixels = npt.NDArray[Any]
+
+EXCESS_RANGE = 1.0
+"""Colour range of the excess-variance maps: from -1 (no noise at all) through 0 (true noise) to +1."""
+
+WINDOW = 5
+
+ROWS = 8
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """One way of inverting the photos of an overview: latents and, if they were sampled back, reconstructions."""
+
+    title: str
+    latent: Tensor
+    reconstruction: Tensor | None = None
+
+
+def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, rows: int = ROWS) -> bytes:
+    """Photo, plain area, then latent, excess variance and reconstruction of each way, and true noise; as PNG bytes.
+
+    Args:
+        photos: Shape (batch, channels, height, width) in [-1, 1].
+        names: One per photo.
+        ways: The inversions to show side by side.
+        rows: At most so many photos are drawn.
+    """
+    count = min(rows, len(photos))
+    photos = photos[:count]
+    noise = Inverted("true noise", true_noise(tuple(ways[0].latent[:count].shape)))
+    columns = ["photo", "where it is plain"]
+    for way in (*ways, noise):
+        columns += [f"{way.title}\nlatent", "its variance - 1", *(["sampled back"] if way.reconstruction is not None else [])]
+    figure, axes, canvas = panels(count, len(columns))
+    masks = plain_mask(photos)
+    for row in range(count):
+        cells: list[tuple[Pixels, dict[str, Any]]] = [
+            (to_bytes(photos[row]), {}),
+            (_masked(photos[row], masks[row]), {}),
+        ]
+        for way in (*ways, noise):
+            latent = way.latent[row : row + 1].float().cpu()
+            excess = excess_variance(latent, window=WINDOW)[0].numpy()
+            cells.append((latent_picture(latent[0]), {}))
+            cells.append((excess, {"cmap": "RdBu_r", "vmin": -EXCESS_RANGE, "vmax": EXCESS_RANGE}))
+            if way.reconstruction is not None:
+                cells.append((to_bytes(way.reconstruction[row]), {}))
+        for axis, (pixels, how) in zip(axes[row], cells, strict=True):
+            drawn = axis.imshow(pixels, interpolation="nearest", **how)
+            if how:
+                scale = drawn
+        axes[row][0].set_ylabel(short(names[row]), fontsize=9)
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=9)
+    bar = figure.colorbar(scale, ax=axes.ravel().tolist(), location="bottom", fraction=0.015, pad=0.01, aspect=60)
+    bar.set_label(
+        "local variance of the latent - 1:   blue, too little noise;   white, like true noise;   red, too much", fontsize=9
+    )
+    return png(figure, canvas)
+
+
+def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int = 8) -> bytes:
+    """Images side by side, shape (batch, channels, height, width) in [-1, 1]; as PNG bytes."""
+    rows, across = columns_of(len(images), columns)
+    figure, axes, canvas = panels(rows, across)
+    height, width = images.shape[-2:]
+    figure.set_figheight(rows * (1.3 * height / width + 0.2 * bool(titles)) + 0.1)
+    for index, axis in enumerate(axes.ravel()):
+        if index < len(images):
+            axis.imshow(to_bytes(images[index]), interpolation="nearest")
+            if titles:
+                axis.set_title(short(titles[index]), fontsize=8)
+        else:
+            axis.axis("off")
+    return png(figure, canvas)
+
+
+def latent_picture(latent: Tensor) -> Pixels:
+    """A latent of shape (channels, height, width) as RGB: +-3 standard deviations of true noise fill the range.
+
+    More than three channels are projected on their three principal components.
+    """
+    values = latent.detach().float().cpu()
+    if values.shape[0] == 2 or values.shape[0] > 3:
+        flat = values.flatten(1) - values.flatten(1).mean(1, keepdim=True)
+        basis = np.linalg.svd(flat.numpy(), full_matrices=False)[0][:, :3]
+        values = values.new_tensor(basis.T @ flat.numpy()).reshape(-1, *values.shape[1:])
+    return to_bytes(values / 3)
+
+
+def _masked(photo: Tensor, mask: Tensor) -> Pixels:
+    """The photo in grey, its plain area in colour."""
+    pixels = to_bytes(photo).astype(np.float64)
+    inside = mask.cpu().numpy()[..., None]
+    grey = 255 - (255 - pixels.mean(-1, keepdims=True)) * 0.35
+    return np.where(inside, 0.35 * pixels + 0.65 * np.array([40, 90, 200]), grey).astype(np.uint8)

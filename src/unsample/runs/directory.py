@@ -1,0 +1,243 @@
+"""Run directories: a manifest that says everything, tensors, and parts that survive an interruption.
+
+A run is opened with its settings and items. An empty place becomes a new run; a place with the same settings is resumed, part
+by part; a place with other settings, or with somebody's files, is refused. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..core.files import write_atomically
+from ..errors import RunError
+
+__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "slug"]
+
+MANIFEST = "manifest.json"
+TENSORS = "latents.safetensors"
+
+
+class Item(BaseModel):
+    """One picture of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    id: str
+    width: int
+    height: int
+    notes: list[str] = []
+
+
+class Origin(BaseModel):
+    """Where a run's model came from, as `unsample.load` takes it; its digest in the settings says whether it is the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    size: tuple[int, int] | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+
+class Manifest(BaseModel):
+    """What a run is, in JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    command: str
+    status: Literal["running", "complete"] = "running"
+    created: str
+    finished: str | None = None
+    settings: dict[str, JsonValue]
+    origin: Origin | None = None
+    versions: dict[str, str]
+    items: list[Item]
+    results: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone."""
+
+    tensors: Mapping[str, Tensor]
+    nfe: int
+    seconds: float
+    nfe_up: int = 0
+
+
+@dataclass
+class Run:
+    """An open run directory."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(
+        cls, path: str | Path, command: str, settings: Mapping[str, Any], items: Sequence[Item], origin: Origin | None = None
+    ) -> Run:
+        """A new run, or the same run resumed; `origin` is written down, and may be another when it is resumed.
+
+        Raises:
+            RunError: The place holds something else, or a run with other settings, items or versions.
+        """
+        path = Path(path)
+        manifest = Manifest(
+            command=command,
+            created=_now(),
+            settings=dict(settings),
+            origin=origin,
+            versions=_versions(),
+            items=list(items),
+        )
+        if path.exists() and not path.is_dir():
+            raise RunError(f"expected a folder for the run, given the file {path}; choose another --out")
+        if not path.is_dir() or not any(file.name[-5:] != ".part" for file in path.iterdir()):
+            run = cls(path, manifest)
+            run._write_manifest()
+            return run
+        if not (path / MANIFEST).is_file():
+            raise RunError(f"{path} holds files that are not a run of unsample; choose another --out, or an empty folder")
+        run = cls.load(path)
+        run._refuse_other(manifest)
+        return run
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            RunError: No run is there, or its manifest is damaged.
+        """
+        path = Path(path)
+        try:
+            return cls(path, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(f"no run in {path}: expected a folder with a {MANIFEST}") from None
+        except (ValidationError, OSError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise RunError(f"the manifest of {path} is damaged ({first}); delete the folder and run again") from None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is done."""
+        return self.manifest.status == "complete"
+
+    def stored(self, key: str) -> Part | None:
+        """The part `key` if an earlier attempt finished it; a damaged one counts as not finished."""
+        found = _read(self._part_file(key))
+        return found and Part(found[0], **found[1])
+
+    def store(self, key: str, part: Part) -> Part:
+        """Write a finished part, so that a rerun need not repeat it."""
+        _write(self._part_file(key), part.tensors, {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up})
+        return part
+
+    def finish(self, tensors: Mapping[str, Tensor], results: Mapping[str, Any]) -> None:
+        """Write all tensors, mark the run complete, and drop its parts."""
+        _write(self.path / TENSORS, tensors, {"items": [item.id for item in self.manifest.items]})
+        self.manifest = self.manifest.model_copy(update={"status": "complete", "finished": _now()})
+        self.add(results)
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def add(self, results: Mapping[str, Any]) -> None:
+        """Write more results into the manifest."""
+        self.manifest = self.manifest.model_copy(update={"results": {**self.manifest.results, **results}})
+        self._write_manifest()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a complete run.
+
+        Raises:
+            RunError: The run is not complete, or the file is damaged.
+        """
+        if not self.complete:
+            raise RunError(f"the run in {self.path} is not complete; give the same command again to finish it")
+        found = _read(self.path / TENSORS)
+        if found is None:
+            raise RunError(f"{self.path / TENSORS} is missing or damaged; delete the folder and run again")
+        tensors, header = found
+        if header.get("items") != [item.id for item in self.manifest.items]:
+            raise RunError(f"{self.path / TENSORS} does not belong to this manifest; delete the folder and run again")
+        return tensors
+
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write a file of the run; whole or not at all."""
+        path = self.path / name
+        write_atomically(path, data.encode() if isinstance(data, str) else data)
+        return path
+
+    def _part_file(self, key: str) -> Path:
+        return self.path / "parts" / f"{key}.safetensors"
+
+    def _write_manifest(self) -> None:
+        self.write(MANIFEST, self.manifest.model_dump_json(indent=2))
+
+    def _refuse_other(self, asked: Manifest) -> None:
+        """Refuse to mix two different runs in one folder, naming the first difference."""
+        ours, theirs = self.manifest, asked  # a manifest of an earlier version lacks what was not a setting then
+        if ours.command != theirs.command:
+            raise RunError(f"{self.path} holds a run of {ours.command!r}, not {theirs.command!r}; choose another --out")
+        pairs = {
+            **{name: (value, theirs.settings.get(name)) for name, value in ours.settings.items()},
+            "items": ([item.id for item in ours.items], [item.id for item in theirs.items]),
+            **{f"version of {name}": (ours.versions.get(name), theirs.versions[name]) for name in ("unsample", "torch")},
+        }
+        for name, (before, now) in pairs.items():
+            if before != now:
+                shown = "" if name == "items" else f": {before!r} there, {now!r} asked for"
+                raise RunError(f"the run in {self.path} was made with other {name}{shown}; choose another --out or delete it")
+
+
+def slug(text: str) -> str:
+    """`text` as a safe part of a file name.
+
+    >>> slug("../my photo.jpg"), slug("4%"), slug("sigma=0.1")
+    ('my-photo.jpg', '4pc', 'sigma-0.1')
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("%", "pc")).strip("-.")
+    return safe[:80] or "unnamed"
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(ready, metadata={"unsample": json.dumps(header)}))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and header of a file, or None if it is missing or not whole."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {})["unsample"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    names = ("unsample", "torch", "diffusers", "safetensors", "numpy", "pillow")
+    return {name: version(name) for name in names} | {
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,123 @@
+"""What a job is told: checked against the model before any work is done, and written into the manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..core.ddim import DDIM, EvalAt
+from ..core.grid import Grid
+from ..core.model import Model
+from ..core.stepper import Stepper
+from ..core.trajectory import What
+from ..errors import ArgumentError
+from ..methods.corrected import Corrected
+from ..methods.registry import AUTO, parse_method, sampler_of
+from ..methods.starts import parse_start
+from .directory import Origin
+
+__all__ = ["InvertSettings", "SampleSettings"]
+
+
+class _Settings(BaseModel):
+    """What every job is told, and what its manifest says.
+
+    `origin` is where the model came from; runs of the same model and settings are the same run wherever that was.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    model_digest: str
+    schedule_digest: str
+    image_size: tuple[int, int] | None = None
+    origin: Origin | None = Field(default=None, exclude=True)
+    steps: Annotated[int, Field(ge=1)] = 50
+    spacing: str | None = None
+    guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    label: str | None = None
+    seed: int = 0
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> Any:
+        """Settings for a model, checked against it before any work is done.
+
+        Raises:
+            ArgumentError: A value out of range, or one that does not fit the model.
+        """
+        try:
+            made = cls(
+                model=model.name,
+                model_digest=model.digest,
+                schedule_digest=model.schedule.digest,
+                image_size=model.image_size,
+                device=str(model.device),
+                **settings,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).replace("_", "-")
+            raise ArgumentError(f"--{name}: {first['msg'].lower()}, given {first['input']!r}") from None
+        made.grid(model)
+        model.denoiser(None if made.label is None else [made.label], made.guidance)
+        return made
+
+    def grid(self, model: Model) -> Grid:
+        """The levels to visit."""
+        return model.grid(self.steps, self.spacing)
+
+
+class InvertSettings(_Settings):
+    """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
+
+    method: str = "auto"
+    eval_at: EvalAt | None = None
+    forward: tuple[str, ...] = ("4%",)
+    keep: What = "latent"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> InvertSettings:
+        """As for every job; the method and each start are checked too."""
+        name, colon, options = settings.get("method", "auto").strip().partition(":")
+        if name == "auto":
+            settings["method"] = ("ddim" if settings.get("eval_at") else AUTO) + colon + options
+        made: InvertSettings = super().of(model, **settings)
+        made.inversion()
+        if not made.forward or len(set(made.forward)) < len(made.forward):
+            raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
+        for text in made.forward:
+            parse_start(text).index(made.grid(model))
+        return made
+
+    def inversion(self) -> Stepper | Corrected:
+        """The method with its options."""
+        return parse_method(self.method) if self.eval_at is None else parse_method(self.method, eval_at=self.eval_at)
+
+
+class SampleSettings(_Settings):
+    """Settings of `sample_images`; `source` says where given latents come from.
+
+    `method` is the one that made them, if it samples back its own way or with what it stored; None is DDIM alone.
+    """
+
+    count: Annotated[int, Field(ge=1)] = 16
+    source: str | None = None
+    method: str | None = None
+    negative: str | None = None
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> SampleSettings:
+        """As for every job; the method and what guidance moves away from are checked too."""
+        made: SampleSettings = super().of(model, **settings)
+        made.sampler()
+        if made.negative is not None:
+            model.denoiser([made.negative], made.guidance)
+        return made
+
+    def sampler(self) -> Stepper:
+        """What walks down."""
+        return DDIM() if self.method is None else sampler_of(parse_method(self.method))

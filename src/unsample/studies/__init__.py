@@ -1,0 +1,1 @@
+"""Measurements: comparison at equal cost, the editing benchmark, the experiments of the paper."""

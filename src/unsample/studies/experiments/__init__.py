@@ -1,0 +1,27 @@
+"""The paper's tables and figures as experiments: each measures, draws, and judges the paper's claims.
+
+`registry` knows them all, `recipes/` says at which sizes they run, `lab` makes images and latents once for all of them,
+`findings` is what they return, and `reports` writes it. One file per question.
+"""
+
+from __future__ import annotations
+
+from .findings import Claim, Figure, Findings
+from .lab import Lab, Pictures
+from .registry import EXPERIMENTS, Experiment, Recipe, recipe
+from .report import join, side_by_side, write
+
+__all__ = [
+    "EXPERIMENTS",
+    "Claim",
+    "Experiment",
+    "Figure",
+    "Findings",
+    "Lab",
+    "Pictures",
+    "Recipe",
+    "join",
+    "recipe",
+    "side_by_side",
+    "write",
+]

@@ -1,0 +1,221 @@
+"""E3: are latents normal, value by value and in space? Divergence, moments, the Shapiro-Wilk test, quantiles, spectrum.
+
+A latent may have the moments of noise and still not be white, or be white and have the wrong spread in places: no number alone
+says that a latent is noise, so all are told beside their value on true noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import pictures as plotting
+from ...diagnostics import (
+    Interval,
+    Null,
+    RadialSpectrum,
+    kl_per_coordinate,
+    low_frequency_null,
+    low_frequency_power,
+    normality_rejection,
+    nulls,
+    pooled_moments,
+    quantile_quantile,
+    radial_spectrum,
+    rejection_null,
+    spectrum_sums,
+)
+from ...diagnostics.null import student_reach
+from ...diagnostics.row import Row
+from ...runs.html import Table
+from .findings import Claim, Figure, Findings, above, lower
+from .lab import Lab, Pictures
+from .paired import GROUPS, without_each_group
+
+__all__ = ["Normality"]
+
+Values = dict[str, Tensor]
+Rows = dict[str, dict[str, Row]]
+
+KL, PER_COORDINATE, REJECTED = "KL to N(0, 1)", "KL by coordinate", "Shapiro-Wilk rejects"
+SPECTRUM, LOW = "rms of power - 1", "low-frequency power"
+POOLED = {KL: "kl", "mean": "mean", "std": "std", "excess kurtosis": "kurtosis"}
+
+
+@dataclass(frozen=True)
+class Normality:
+    """Noise, DDIM latents and latents of a forward start, against N(0, 1).
+
+    Attributes:
+        count: Images of each set.
+        steps: N of the grid, up and down.
+        repair: Steps of the forward start; the paper replaces 2 of 50.
+    """
+
+    count: int
+    steps: int
+    repair: int
+
+    def run(self, lab: Lab) -> Findings:
+        """A table, quantiles and spectra for each set of images."""
+        values = {pictures.name: self._values(lab, pictures) for pictures in lab.sets(self.count, self.steps)}
+        found = {name: _measured(parts) for name, parts in values.items()}
+        return Findings(
+            self._setting(),
+            {f"Against N(0, 1), {name}": _table(rows) for name, rows in found.items()},
+            (
+                Figure(
+                    "quantiles",
+                    "Quantiles of all values less those of N(0, 1): 0 is normal, a slope is a spread, a bend is a shape.",
+                    plotting.curves(*(_quantile_panel(name, parts) for name, parts in values.items())),
+                ),
+                Figure(
+                    "spectrum",
+                    "Mean power at each spatial frequency: 1 is white.",
+                    plotting.curves(*(_spectrum_panel(name, parts) for name, parts in values.items())),
+                ),
+            ),
+            tuple(claim for name, rows in found.items() for claim in self._claims(name, rows)),
+            {name: {part: _told(rows) for part, rows in parts.items()} for name, parts in found.items()},
+        )
+
+    def _setting(self) -> str:
+        return (
+            f"{self.count} images inverted by DDIM in {self.steps} steps, with and without the first {self.repair} replaced "
+            "by forward diffusion. Divergences in nats, from mean and variance alone: of all values, and the mean over "
+            "coordinates of that across images (about 1 / count on noise). Shapiro-Wilk: the share of latents rejected at "
+            "level 0.05; it takes a latent's values as independent. Power is that of a spatial frequency, 1 on white noise: "
+            "the rms of its departure over radial bins, weighted by their modes, and its mean at wavelengths above 8 pixels. "
+            "95 % intervals over images (bootstrap; exact for the test; delete-a-group jackknife by coordinate, for the rms "
+            "and for quantiles). True noise is of the same shape and count, with the interval that holds 95 % of draws."
+        )
+
+    def _values(self, lab: Lab, pictures: Pictures) -> Values:
+        """What is measured, by the name of its column."""
+        latents = {
+            "DDIM latent": lab.inverted(pictures, steps=self.steps).latent,
+            f"forward start, k = {self.repair}": lab.inverted(pictures, forward=str(self.repair), steps=self.steps).latent,
+        }
+        return latents if pictures.noise is None else {**latents, "noise": pictures.noise}
+
+    def _claims(self, name: str, found: Rows) -> list[Claim]:
+        usual, mended, *_ = found.values()
+
+        def change(row: str) -> str:
+            return f"{row} {usual[row]} becomes {mended[row]}; noise {usual[row].noise}"
+
+        def fails(sentence: str, row: str) -> Claim:
+            return Claim(sentence, f"{row} {usual[row]}; noise {usual[row].noise}", above(usual[row]), name)
+
+        def mends(sentence: str, row: str) -> Claim:
+            return Claim(sentence, change(row), mended[row].is_noise, name)
+
+        closer = f"{self.repair} steps of forward diffusion come closer to it."
+        return [
+            fails("DDIM latents are not standard normal.", KL),
+            fails("... nor are their coordinates, across images.", PER_COORDINATE),
+            fails("... nor is the shape of their values normal.", REJECTED),
+            fails("... nor is their spectrum white.", SPECTRUM),
+            Claim(closer, change(KL), lower(mended[KL], usual[KL]), name),
+            mends("... and cannot be told from it by the divergence of all values,", KL),
+            mends("... of their coordinates,", PER_COORDINATE),
+            mends("... by the shape of their values,", REJECTED),
+            mends("... or by their spectrum.", SPECTRUM),
+        ]
+
+
+def _measured(parts: Values) -> Rows:
+    """The rows of each part, beside true noise of the same shape and count."""
+    null = nulls(_simulated, next(iter(parts.values())).shape)
+    return {name: _rows(x, null) for name, x in parts.items()}
+
+
+def _simulated(x: Tensor) -> dict[str, float]:
+    """The statistics whose null has no closed form."""
+    pooled = pooled_moments(x)
+    return {name: pooled[key].value for name, key in POOLED.items()} | {
+        PER_COORDINATE: float(_kl_by_coordinate(x)),
+        SPECTRUM: float(_departure(radial_spectrum(x))),
+    }
+
+
+def _rows(x: Tensor, null: Mapping[str, Null]) -> dict[str, Row]:
+    pooled = pooled_moments(x)
+    spans = {name: pooled[key].interval() for name, key in POOLED.items()}
+    shape, low = (x.shape[1], x.shape[2], x.shape[3]), low_frequency_power(x).interval()
+    departure = _jackknife(lambda rows: _departure(RadialSpectrum(rows, shape)), spectrum_sums(x))
+    return {
+        KL: Row(KL, *_ends(spans[KL]), null[KL], "nats"),
+        PER_COORDINATE: _row(PER_COORDINATE, *_jackknife(_kl_by_coordinate, x), null[PER_COORDINATE], "nats"),
+        **{name: Row(name, *_ends(span), null[name]) for name, span in spans.items() if name != KL},
+        REJECTED: Row(REJECTED, *_ends(normality_rejection(x)), rejection_null(len(x)), "of latents"),
+        SPECTRUM: _row(SPECTRUM, *departure, null[SPECTRUM]),
+        LOW: Row(LOW, *_ends(low), low_frequency_null(x.shape)),
+    }
+
+
+def _ends(span: Interval) -> tuple[float, float, float]:
+    return span.estimate, span.low, span.high
+
+
+def _row(name: str, value: Tensor, reach: Tensor, null: Null, note: str = "") -> Row:
+    return Row(name, float(value), float(value - reach), float(value + reach), null, note)
+
+
+def _departure(spectrum: RadialSpectrum) -> Tensor:
+    """Root of the mean of (power - 1)^2 over the modes of all bins."""
+    return ((spectrum.power - 1).square() * spectrum.freedom).sum().div(spectrum.freedom.sum()).sqrt()
+
+
+def _kl_by_coordinate(x: Tensor) -> Tensor:
+    return kl_per_coordinate(x).mean()
+
+
+def _jackknife(statistic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A statistic, and half of its 95 % interval by the delete-a-group jackknife (as `top_k_jackknife`).
+
+    A bootstrap repeats images, which makes a divergence across images larger than it is.
+    """
+    replicates = torch.stack([statistic(x[kept]) for kept in without_each_group(len(x))]).double()
+    return statistic(x), student_reach(GROUPS - 1) * ((GROUPS - 1) * replicates.var(0, correction=0)).sqrt()
+
+
+def _quantile_panel(name: str, parts: Values) -> plotting.Panel:
+    def quantiles(x: Tensor) -> Tensor:
+        return quantile_quantile(x).values
+
+    first = quantile_quantile(next(iter(parts.values())))
+    normal, reach = first.normal, 1.96 * first.null_std
+    lines = [_line("true noise", normal, 0 * normal, -reach, reach)]
+    for part, x in parts.items():
+        found, spread = _jackknife(quantiles, x)
+        lines.append(_line(part, normal, found - normal, found - normal - spread, found - normal + spread))
+    return plotting.Panel(name, lines, "quantile of N(0, 1)", "quantile of the values, less that of N(0, 1)")
+
+
+def _spectrum_panel(name: str, parts: Values) -> plotting.Panel:
+    first = radial_spectrum(next(iter(parts.values())))
+    lines = [_line("true noise", first.frequencies, torch.ones_like(first.power), *first.null_interval())]
+    for part, x in parts.items():
+        found = radial_spectrum(x)
+        lines.append(_line(part, found.frequencies, found.power, *found.interval()))
+    return plotting.Panel(name, lines, "spatial frequency, cycles per pixel", "power", log="y")
+
+
+def _line(name: str, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> plotting.Curve:
+    return plotting.Curve(name, x.tolist(), y.tolist(), low.tolist(), high.tolist())
+
+
+def _told(rows: Mapping[str, Row]) -> dict[str, Any]:
+    return {name: row.to_dict() for name, row in rows.items()}
+
+
+def _table(found: Rows) -> Table:
+    """Statistics as rows, true noise last."""
+    names = list(next(iter(found.values())))
+    rows = [(name, *(str(rows[name]) for rows in found.values()), next(iter(found.values()))[name].noise) for name in names]
+    return Table(("", *found, "true noise"), tuple(rows))

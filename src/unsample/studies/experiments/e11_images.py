@@ -1,0 +1,176 @@
+"""What E11 measures: images on ways between latents, their Frechet distances and diversity, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...diagnostics import Diagnosis, Interval, Null, diagnose, frechet, frechet_null, pairwise_distance
+from ...models.classifier import Classifier, load_classifier
+from ...uses.paths import along
+from ...uses.sample import sample
+from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
+from .paired import Array, r_together, together, without_each_group
+
+__all__ = ["NOISE", "USUAL", "Between"]
+
+NOISE, USUAL = "noise", "DDIM latents"
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """Spherical ways between images 2i and 2i + 1 that were sampled for it, and what is measured on them.
+
+    Attributes:
+        lab: Where images and latents come from.
+        pairs, steps, forward, points: As of `interpolation.Ways`.
+    """
+
+    lab: Lab
+    pairs: int
+    steps: int
+    forward: int
+    points: int
+
+    @cached_property
+    def judge(self) -> Classifier:
+        """Whose features are compared."""
+        return load_classifier(device=self.lab.model.device)
+
+    @cached_property
+    def _every(self) -> Pictures:
+        return self.lab.generated(4 * self.pairs, self.steps)
+
+    @cached_property
+    def ends(self) -> Pictures:
+        """The images between which the ways are: the first half of those sampled."""
+        count = 2 * self.pairs
+        assert self._every.noise is not None  # what they were sampled from
+        return Pictures(GENERATED, self._every.photos[:count], self._every.noise[:count])
+
+    @cached_property
+    def references(self) -> dict[str, Tensor]:
+        """Features of images that are no end: the other half of those sampled, and photographs if there are any."""
+        found = {GENERATED: self._every.shown[len(self.ends) :]}
+        if self.lab.data:
+            found[PHOTOGRAPHS] = self.lab.photographs(len(self.ends)).pixels
+        enough = {name: images for name, images in found.items() if len(images) >= len(self.ends)}
+        return {name: self.judge.features(images).double().cpu() for name, images in enough.items()}
+
+    @cached_property
+    def nulls(self) -> dict[str, Null]:
+        """What the distance is between two sets of the reference."""
+        return {name: frechet_null(x, self.pairs) for name, x in self.references.items()}
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Kind -> a latent per image, and what is sampled from it."""
+        steps, k = self.steps, self.forward
+        assert self.ends.noise is not None
+        ways = {
+            USUAL: ("ddim", "0"),
+            f"forward start, k = {k}": ("ddim", str(k)),
+            f"look-ahead, k = {k}": ("look-ahead", str(k)),
+        }
+        made = {name: self.lab.inverted(self.ends, *way, steps=steps) for name, way in ways.items()}
+        return {NOISE: (self.ends.noise, self.ends.shown), **{n: (x.latent, x.reconstruction) for n, x in made.items()}}
+
+    @cached_property
+    def images(self) -> dict[str, Tensor]:
+        """Kind -> images on the ways between pairs, [points, pairs, ...], in [-1, 1]."""
+        return {name: self._sampled(name, self.way(name), (x[0::2], x[1::2])) for name, (_, x) in self._known.items()}
+
+    def way(self, name: str) -> Tensor:
+        """[points, pairs, ...]: latents on the ways of one kind."""
+        latent, _ = self._known[name]
+        return _ways(latent[0::2], latent[1::2], self.points)
+
+    @cached_property
+    def own(self) -> dict[str, Tensor]:
+        """Kind of latent -> images on the way to it from the noise of its own image, [points, pairs, ...]."""
+        noise, image = (x[0::2] for x in self._known[NOISE])
+        found = {}
+        for name in list(self._known)[1:3]:
+            latent, back = (x[0::2] for x in self._known[name])
+            found[name] = self._sampled(f"own {name}", _ways(noise, latent, self.points), (image, back))
+        return found
+
+    def _sampled(self, kind: str, way: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        """Images of the points of ways; those of the ends are known."""
+        grid, firsts = self.lab.model.grid(self.steps), Pictures(GENERATED, self.ends.photos[0::2])
+
+        def compute(rows: slice) -> dict[str, Tensor]:
+            return {"images": torch.stack([sample(self.lab.model, x, grid=grid).images for x in way[1:-1, rows]], dim=1)}
+
+        known = {"steps": self.steps, "points": self.points, "forward": self.forward, "kind": kind}
+        between = self.lab.streamed("ways between latents", firsts, compute, **known)["images"].transpose(0, 1).clamp(-1, 1)
+        return torch.cat([ends[0][None], between, ends[1][None]])
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, list[Array]]]:
+        """Reference -> kind -> distance at each point: of all pairs, and without each group of them."""
+        features = {name: [self.judge.features(x).double().cpu() for x in images] for name, images in self.images.items()}
+        return {
+            reference: {name: [_distances(x, real, self.judge.name) for x in points] for name, points in features.items()}
+            for reference, real in self.references.items()
+        }
+
+    @cached_property
+    def frechet(self) -> dict[str, dict[str, list[Interval]]]:
+        """Reference -> kind -> distance at each point."""
+        return {
+            reference: {name: [r_together([point], lambda x: x) for point in points] for name, points in kinds.items()}
+            for reference, kinds in self.groups.items()
+        }
+
+    def rise(self, reference: str, name: str) -> Interval:
+        """By what share the distance in the middle is above the mean of the ends."""
+        points = self.groups[reference][name]
+        return r_together([points[0], points[len(points) // 2], points[-1]], _rise)
+
+    def higher(self, reference: str, name: str) -> Interval:
+        """By how much more it rises than that of noise."""
+        parts = [self.groups[reference][kind] for kind in (name, NOISE)]
+        told = [points[i] for points in parts for i in (0, len(points) // 2, -1)]
+        return r_together(told, lambda *x: _rise(*x[:3]) - _rise(*x[3:]))
+
+    @cached_property
+    def diversity(self) -> dict[str, list[Interval]]:
+        """Kind -> mean distance of two images at each point."""
+        return {name: [pairwise_distance(x).interval() for x in images] for name, images in self.images.items()}
+
+    def loss(self, name: str) -> Interval:
+        """The change of diversity from the ends to the middle, as a share."""
+        images = self.images[name]
+        return together([pairwise_distance(images[i]) for i in (0, len(images) // 2, -1)], _rise)
+
+    @cached_property
+    def whiteness(self) -> dict[str, dict[str, Diagnosis]]:
+        """Kind -> place -> diagnosis of the latents there."""
+        places = {"end": 0, "middle": self.points // 2}
+        return {name: {at: diagnose(self.way(name)[i]) for at, i in places.items()} for name in self._known}
+
+    def apart(self, name: str) -> list[Tensor]:
+        """Root mean square distance of the images on the way to the own latent from the sampled image, by point."""
+        image = self.ends.shown[0::2]
+        return [(x - image).double().square().flatten(1).mean(1).sqrt() for x in self.own[name]]
+
+
+def _ways(a: Tensor, b: Tensor, points: int) -> Tensor:
+    """[points, pairs, ...]: each pair along its own arc."""
+    return torch.stack([along(torch.stack(ends), points) for ends in zip(a, b, strict=True)], dim=1)
+
+
+def _distances(x: Tensor, real: Tensor, name: str) -> Array:
+    """Frechet distance of all pairs, then without each of ten groups, of both sides."""
+    kept = zip(without_each_group(len(x)), without_each_group(len(real)), strict=True)
+    sets = [(x, real), *((x[ours], real[theirs]) for ours, theirs in kept)]
+    return np.array([frechet(ours, theirs, features=name).value for ours, theirs in sets])
+
+
+def _rise(first: Array, middle: Array, last: Array) -> Array:
+    return np.asarray(2 * middle / (first + last) - 1)

@@ -1,0 +1,234 @@
+"""E12: another class for the latents of images (Figure 7 of the paper).
+
+Images are sampled under classes, so that the noise that each came from is known. From that noise, from latents of the image by
+DDIM, and from latents of forward starts, each is sampled under another class. An edit that leaves the image as it is has
+distance 0 to it, one that obeys is taken for the new class: noise says how much of either is to be had. An inversion that
+loses the image is far from it, too, so that the change is also measured from what the same latent gives under its own class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import pictures as plotting
+from ...core.model import Condition
+from ...diagnostics import Interval, bootstrap, bootstrap_sums
+from ...errors import ArgumentError
+from ...methods.registry import parse_method
+from ...methods.starts import parse_start
+from ...models.classifier import Classifier, load_classifier
+from ...runs.html import Table
+from ...uses.invert import invert
+from ...uses.sample import sample
+from .findings import Claim, Figure, Findings
+from .lab import Lab, Pictures
+from .labelled import labelled
+from .paired import exceeds, percent, signed
+
+__all__ = ["Editing", "distance"]
+
+NOISE, USUAL, OURS = "noise", "DDIM", "look-ahead"
+
+HALF, SHOWN = 0.5, 8
+"""The share of a gap that we call most of it; how many images the figure shows."""
+
+
+def distance(images: Tensor, results: Tensor) -> Tensor:
+    """Root mean square difference per value, in units of a pixel in [-1, 1], of each image; both clamped.
+
+    >>> distance(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
+    tensor([0.5000])
+    """
+    return (results.clamp(-1, 1) - images.clamp(-1, 1)).square().flatten(1).mean(1).sqrt()
+
+
+@dataclass(frozen=True)
+class Editing:
+    """Noise and latents, resampled under another class.
+
+    Attributes:
+        count: Images.
+        steps: N of the grid, up and down.
+        guidance: w in eps_u + w (eps_c - eps_u) on the way down to the other class.
+        forwards: Forward starts, as on the command line.
+    """
+
+    count: int
+    steps: int
+    guidance: float
+    forwards: tuple[str, ...]
+
+    def run(self, lab: Lab) -> Findings:
+        """A row and a point for each way.
+
+        Raises:
+            ArgumentError: A model whose classes are not those of the bundled classifier.
+        """
+        judge = load_classifier(device=lab.model.device)
+        if tuple(getattr(lab.model.conditioner, "names", ())) != judge.classes:
+            raise ArgumentError(
+                f"the classifier that judges edits knows the classes of tiny-imagenet-32, not those of {lab.model.name!r}"
+            )
+        pictures, labels = labelled(replace(lab, data=()), self.count, self.steps)
+        ways = _Ways(lab, pictures, labels, judge, self.steps, self.guidance, self.forwards)
+        return Findings(
+            f"{self.count} images sampled under classes spread over the model's, N = {self.steps}, each resampled under the "
+            f"class half of them further on, with guidance {self.guidance:g} away from no class. Inverted under their own "
+            "class without guidance. Distance is the root mean square difference to the image, in units of a pixel in "
+            "[-1, 1]; the change is that to what the same latent gives under its own class; alignment the probability that "
+            "the bundled classifier gives the new class. 95 % intervals over images "
+            "(bootstrap, paired where ways are compared).",
+            {"Edits": _table(ways)},
+            (
+                Figure("tradeoff", "Distance to the image against alignment with the new class.", _chart(ways)),
+                Figure("pictures", "Images, and each resampled under its other class.", plotting.pictures(_rows(ways))),
+            ),
+            tuple(_claims(ways)),
+            {
+                "ways": {
+                    title: {
+                        "distance": ways.distances[title].tolist(),
+                        "change": ways.changes[title].tolist(),
+                        "alignment": ways.alignments[title].tolist(),
+                    }
+                    for title in ways.edits
+                },
+                "source": {"own": ways.own.tolist(), "other": ways.unedited.tolist()},
+            },
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """The edits of each way, and what they are judged by."""
+
+    lab: Lab
+    pictures: Pictures
+    labels: Sequence[Condition]
+    judge: Classifier
+    steps: int
+    guidance: float
+    forwards: Sequence[str]
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """Another class for each image: half of all classes further on."""
+        count = len(self.judge.classes)
+        return [(int(label or 0) + count // 2) % count for label in self.labels]
+
+    @cached_property
+    def found(self) -> dict[str, dict[str, Tensor]]:
+        """Title -> `images`, edited, and `back`, sampled under their own class without guidance."""
+        inverted = {USUAL: ("ddim", "0")}
+        inverted |= {f"DDIM, k = {forward}": ("ddim", forward) for forward in self.forwards}
+        inverted |= {f"{OURS}, k = {forward}": (OURS, forward) for forward in self.forwards[:1]}
+        return {NOISE: self._edited(None), **{title: self._edited(way) for title, way in inverted.items()}}
+
+    @property
+    def edits(self) -> dict[str, Tensor]:
+        """Title -> edited images."""
+        return {title: found["images"] for title, found in self.found.items()}
+
+    @cached_property
+    def changes(self) -> dict[str, Tensor]:
+        """Title -> distance of each edit to what the same latent gives under its own class."""
+        return {title: distance(found["back"], found["images"]) for title, found in self.found.items()}
+
+    @cached_property
+    def distances(self) -> dict[str, Tensor]:
+        """Title -> distance to the source, of each image."""
+        return {title: distance(self.pictures.shown, images) for title, images in self.edits.items()}
+
+    @cached_property
+    def alignments(self) -> dict[str, Tensor]:
+        """Title -> probability of the new class, of each image."""
+        return {title: self._aligned(images, self.targets) for title, images in self.edits.items()}
+
+    @cached_property
+    def own(self) -> Tensor:
+        """Probability of their own class for the images as they are."""
+        return self._aligned(self.pictures.shown, [int(label or 0) for label in self.labels])
+
+    @cached_property
+    def unedited(self) -> Tensor:
+        """Probability of the new class for the images as they are."""
+        return self._aligned(self.pictures.shown, self.targets)
+
+    def _aligned(self, images: Tensor, labels: Sequence[int]) -> Tensor:
+        return self.judge.class_alignment(images.float().clamp(-1, 1), labels).cpu()
+
+    def _edited(self, way: tuple[str, str] | None) -> dict[str, Tensor]:
+        """Resampled from the noise, or from the latents of a method and a start."""
+        model, noise = self.lab.model, self.pictures.noise
+        assert noise is not None  # what generated images are sampled from
+        grid = model.grid(self.steps)
+
+        def compute(rows: slice) -> dict[str, Tensor]:
+            latent = noise[rows]
+            if way is not None:
+                known: dict[str, Any] = {"method": parse_method(way[0]), "start": parse_start(way[1]), "seed": self.lab.seed}
+                known |= {"condition": self.labels[rows], "items": [photo.id for photo in self.pictures.photos[rows]]}
+                latent = invert(model, self.pictures.pixels[rows], grid=grid, **known).latent
+            edited = sample(model, latent, grid=grid, condition=self.targets[rows], guidance=self.guidance)
+            return {"images": edited.images, "back": sample(model, latent, grid=grid, condition=self.labels[rows]).images}
+
+        settings = {"way": list(way or ()), "steps": self.steps, "guidance": self.guidance, "labels": list(self.labels)}
+        return self.lab.streamed("edits to another class", self.pictures, compute, **settings)
+
+
+def _table(ways: _Ways) -> Table:
+    measures = (ways.distances, ways.changes, ways.alignments)
+    rows = [(title, *(str(bootstrap(measure[title])) for measure in measures)) for title in ways.edits]
+    rows.append(("images as they are", "0", "0", str(bootstrap(ways.unedited))))
+    rows.append(("images as they are, their own class", "0", "0", str(bootstrap(ways.own))))
+    head = ("sampled from", "distance to the image", "change by the edit", "alignment with the new class")
+    return Table(head, tuple(rows))
+
+
+def _chart(ways: _Ways) -> plotting.Drawing:
+    spans = {title: (bootstrap(ways.distances[title]), bootstrap(ways.alignments[title])) for title in ways.edits}
+    return plotting.tradeoff(
+        {title: (across.estimate, up.estimate) for title, (across, up) in spans.items()},
+        "distance to the image (left: faithful; the line: as from true noise)",
+        "alignment with the new class",
+        spans[NOISE][0].estimate,
+        bars={title: ((across.low, across.high), (up.low, up.high)) for title, (across, up) in spans.items()},
+    )
+
+
+def _rows(ways: _Ways) -> list[plotting.Row]:
+    return [
+        plotting.Row("images", ways.pictures.shown[:SHOWN]),
+        *(plotting.Row(title, images[:SHOWN].clamp(-1, 1)) for title, images in ways.edits.items()),
+    ]
+
+
+def _claims(ways: _Ways) -> list[Claim]:
+    """Paired over images."""
+    told = []
+    kinds = {
+        "stay closer to the image": ways.distances,
+        "change less against what the same latent gives under its own class": ways.changes,
+        "follow the new class less": ways.alignments,
+    }
+    for words, measure in kinds.items():
+        gap = bootstrap(measure[NOISE] - measure[USUAL])
+        told.append((f"Edits of DDIM latents {words} than edits of the noise.", signed(gap), exceeds(gap, 0)))
+        for title in list(ways.edits)[2:]:
+            share = _share(measure, title)
+            numbers = f"{percent(share)} of the gap {signed(gap)}" if gap.low > 0 else f"no gap to close: {signed(gap)}"
+            holds = exceeds(share, HALF) if gap.low > 0 else None
+            told.append((f"... {title} closes most of that gap (half; the bound is ours).", numbers, holds))
+    return [Claim(sentence, numbers, holds, ways.pictures.name) for sentence, numbers, holds in told]
+
+
+def _share(measure: Mapping[str, Tensor], title: str) -> Interval:
+    """Of the gap between latents and noise, that a way closes."""
+    sums = torch.stack([measure[each] for each in (title, USUAL, NOISE)], dim=1)
+    return bootstrap_sums(sums, lambda t: (t[..., 0] - t[..., 1]) / (t[..., 2] - t[..., 1]))

@@ -1,0 +1,171 @@
+"""E13: several results for one photograph, from several draws of a forward start's noise.
+
+The results are compared with each other and with the photograph. Each is made twice: by an inversion that goes all the way up
+and back, as in the paper, and by turning around where the start is, which leaves the inversion out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import pictures as plotting
+from ...diagnostics import Interval, bootstrap
+from ...diagnostics.diversity import group_diversity
+from ...methods.starts import ForwardNoise
+from ...runs.html import Table
+from ...uses.variations import variations
+from .e12_editing import distance
+from .findings import Claim, Figure, Findings, line
+from .lab import Lab, Pictures
+from .paired import both, exceeds, falls_short, percent, signed
+
+__all__ = ["StochasticEditing"]
+
+LITTLE, SHOWN = 0.1, 4
+"""The share of the diversity that we call little; how many photographs the figure shows."""
+
+
+@dataclass(frozen=True)
+class StochasticEditing:
+    """Variations of photographs by how many moves forward diffusion replaces.
+
+    Attributes:
+        count: Photographs, at most.
+        steps: N of the grid.
+        seeds: Draws for each photograph.
+        forwards: k, rising.
+    """
+
+    count: int
+    steps: int
+    seeds: int
+    forwards: tuple[int, ...]
+
+    def run(self, lab: Lab) -> Findings:
+        """Diversity and fidelity by k."""
+        pictures = lab.photographs(self.count)
+        found = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
+        drawn = plotting.pictures(_rows(pictures, found))
+        whose = "" if lab.data else " (those that come with unsample)"
+        return Findings(
+            f"{len(pictures)} photographs{whose} that the model never saw, {self.seeds} draws each, N = {self.steps}, no "
+            "class; inverted by look-ahead from k forward moves to the noisy end and sampled back, or turned around at k, "
+            "which takes k evaluations. Distances are root mean square differences, in units of a pixel in [-1, 1]; 95 % "
+            "intervals over photographs (bootstrap).",
+            {"Variations": _table(found)},
+            (
+                Figure("curves", "How different results are from each other and from the photograph.", _chart(found)),
+                Figure("pictures", "Photographs, and variations of them.", drawn, shows_data=bool(lab.data)),
+            ),
+            tuple(_claims(found)),
+            {str(k): one.to_dict() for k, one in found.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Varied:
+    """Variations from one start, all values one per photograph.
+
+    Attributes:
+        whole: All the way up and back, shape (count, seeds, channels, height, width).
+        diversity: Mean distance between the results.
+        fidelity: Mean distance to the photograph.
+        skipped: Distance between the results of both ways, root mean square over draws.
+    """
+
+    whole: Tensor
+    diversity: Tensor
+    fidelity: Tensor
+    skipped: Tensor
+    nfe: tuple[int, int]
+
+    @classmethod
+    def of(cls, lab: Lab, pictures: Pictures, steps: int, seeds: int, k: int) -> _Varied:
+        """Made, or read back."""
+        whole, short = (_made(lab, pictures, steps, seeds, k, strength) for strength in (1.0, None))
+        images = whole["images"].clamp(-1, 1)
+        apart = (images - short["images"].clamp(-1, 1)).square().flatten(1).mean(1).sqrt()
+        each = torch.stack([distance(pictures.shown, images[:, i]) for i in range(seeds)], dim=1)
+        nfe = int(whole["nfe"].max()), int(short["nfe"].max())
+        return cls(whole["images"], group_diversity(images).cpu(), each.mean(1), apart, nfe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        named = {"diversity": self.diversity, "fidelity": self.fidelity, "skipped": self.skipped}
+        return {**{name: values.tolist() for name, values in named.items()}, "nfe": self.nfe}
+
+
+def _made(lab: Lab, pictures: Pictures, steps: int, seeds: int, k: int, strength: float | None) -> dict[str, Tensor]:
+    draws = range(lab.seed, lab.seed + seeds)
+
+    def compute(rows: slice) -> dict[str, Tensor]:
+        known: dict[str, Any] = {"items": [photo.id for photo in pictures.photos[rows]], "start": ForwardNoise(steps=k)}
+        made = variations(lab.model, pictures.pixels[rows], seeds=draws, strength=strength, steps=steps, **known)
+        return {"images": made.images, "nfe": torch.full((len(made.images),), made.nfe)}
+
+    return lab.streamed("variations", pictures, compute, steps=steps, seeds=seeds, k=k, strength=strength)
+
+
+def _table(found: Mapping[int, _Varied]) -> Table:
+    head = ("k", "between results", "to the photograph", "by leaving out the inversion", "evaluations", "without inversion")
+    rows = [
+        (str(k), *(str(bootstrap(v)) for v in (one.diversity, one.fidelity, one.skipped)), *map(str, one.nfe))
+        for k, one in found.items()
+    ]
+    return Table(head, tuple(rows))
+
+
+def _chart(found: Mapping[int, _Varied]) -> plotting.Drawing:
+    named = {"between results": "diversity", "to the photograph": "fidelity", "by leaving out the inversion": "skipped"}
+    x = [float(k) for k in found]
+    lines = [line(title, x, [bootstrap(getattr(one, name)) for one in found.values()]) for title, name in named.items()]
+    return plotting.curves(plotting.Panel("Variations", lines, "k, moves replaced by forward diffusion", "distance", None))
+
+
+def _rows(pictures: Pictures, found: Mapping[int, _Varied]) -> list[plotting.Row]:
+    rows = [plotting.Row("photograph", pictures.shown[:SHOWN])]
+    for k, one in found.items():
+        rows += [plotting.Row(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(2)]
+    return rows
+
+
+def _claims(found: Mapping[int, _Varied]) -> list[Claim]:
+    first, last = min(found), max(found)
+    wider, further = (
+        bootstrap(getattr(found[last], name) - getattr(found[first], name)) for name in ("diversity", "fidelity")
+    )
+    shares = {k: _share(one) for k, one in found.items()}
+    little = [falls_short(share, LITTLE) for share in shares.values()]
+    each = [bootstrap(one.diversity) for one in found.values()]
+    told = [
+        (
+            "Draws of forward noise give different results of one photograph.",
+            "; ".join(f"k = {k}: {value}" for k, value in zip(found, each, strict=True)),
+            all(exceeds(value, 0) for value in each),
+        ),
+        (f"The more forward noise, the more they differ (k = {last} against {first}),", signed(wider), exceeds(wider, 0)),
+        ("... and the further they are from the photograph.", signed(further), exceeds(further, 0)),
+        (
+            f"Going up from the start and back adds little (less than {LITTLE:.0%} of the diversity; ours).",
+            "; ".join(f"k = {k}: {percent(share)}" for k, share in shares.items()),
+            _all(little),
+        ),
+    ]
+    return [Claim(sentence, numbers, holds, "photographs") for sentence, numbers, holds in told]
+
+
+def _share(one: _Varied) -> Interval:
+    """Distance between both ways as a share of that between draws, mean over photographs."""
+    return bootstrap(one.skipped / one.diversity)
+
+
+def _all(verdicts: list[bool | None]) -> bool | None:
+    held: bool | None = True
+    for verdict in verdicts:
+        held = both(held, verdict)
+    return held

@@ -1,0 +1,218 @@
+"""E14: every method of inversion at equal cost, with and without a forward start (Table 7 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ... import pictures as plotting
+from ...diagnostics import Interval, bootstrap
+from ...diagnostics.medians import PSNR_MEDIAN
+from ...diagnostics.row import PATCH_ROW, Row
+from ...methods.registry import METHODS, inversion_of, parse_method
+from ...pictures import Column
+from ...pictures.read import Photo
+from ..compare import COLUMNS, Comparison, Measured, Way, equal_cost, measure, table
+from .findings import Claim, Figure, Findings, above, bar
+from .lab import Lab, Pictures
+from .paired import PSNR_CAP, exceeds, signed
+
+__all__ = ["PriorMethods"]
+
+USUAL, BASELINE, OURS = "0", "ddim", "unsample"
+
+LITTLE = 2.0
+"""The loss in dB that we call little."""
+
+SHOWN = ("top-20 r", "std plain", "std other", "lag-1 plain", "PSNR, dB (median)", "MAE (mean)", "MAE plain")
+
+CHART: Mapping[str, tuple[str, tuple[float, float]]] = {
+    PATCH_ROW: ("top-20 r", (0.0, 1.0)),
+    "std plain": ("std plain", (0.0, 1.5)),
+    "lag-1 plain": ("lag-1 plain", (-1.0, 1.0)),
+    PSNR_MEDIAN: ("median PSNR, dB", (0.0, PSNR_CAP)),
+}
+"""Diagnostic -> its title in the figure, and what is drawn of it."""
+
+Verdict = tuple[bool | None, str]
+Found = Mapping[Way, Measured]
+
+
+@dataclass(frozen=True)
+class PriorMethods:
+    """Methods side by side at the same number of network evaluations on the way up.
+
+    Attributes:
+        count: Images.
+        nfe: Evaluations per image on the way up.
+        methods: As on the command line; `all` for every method. DDIM is among them in any case.
+        starts: Likewise; 0, the usual inversion, is among them in any case.
+    """
+
+    count: int
+    nfe: int
+    methods: tuple[str, ...]
+    starts: tuple[str, ...]
+
+    def run(self, lab: Lab) -> Findings:
+        """A table and two pictures of all ways."""
+        pictures = lab.photographs(self.count) if lab.data else _clamped(lab.generated(self.count, self.nfe))
+        methods = METHODS if "all" in self.methods else self.methods
+        ways = equal_cost((BASELINE, *methods), (USUAL, *self.starts), self.nfe, lab.model)
+        settings = {"batch_size": lab.batch_size, "seed": lab.seed}
+        found = {way: measure(lab.model, pictures.photos, way, lab.cache, **settings) for way in ways}
+        compared = Comparison(found, self.nfe, len(pictures))
+        failed = f" Not measured: {'; '.join(compared.failures)}." if compared.failures else ""
+        return Findings(
+            f"{len(pictures)} {_named(pictures)}. Each method has as many steps N as {self.nfe} network evaluations on the "
+            "way up allow, and samples back on the same grid by DDIM; a reversible one by itself, with what it stores (in "
+            "latents). A forward start of k steps is k of the method's own N: a larger share where N is small. 95 % intervals "
+            f"over images (bootstrap; jackknife for r). PSNR above {PSNR_CAP:g} dB counts as that in claims, which leave out "
+            f"methods that are forward diffusion alone.{failed}",
+            {f"Every way at {self.nfe} evaluations": table(found, {name: COLUMNS[name] for name in SHOWN})},
+            (
+                Figure("methods", "Every method with and without a forward start, at the same cost.", _chart(found)),
+                Figure("tradeoff", "Whiteness against reconstruction, and the ways that no other beats.", compared.picture()),
+            ),
+            tuple(replace(claim, images=pictures.name) for claim in _claims(found, tuple(dict.fromkeys(self.starts)))),
+            compared.to_dict(),
+        )
+
+
+def _clamped(pictures: Pictures) -> Pictures:
+    """Generated images as photographs are: in [-1, 1]."""
+    photos = zip(pictures.shown, pictures.photos, strict=True)
+    return replace(pictures, photos=tuple(Photo.of(pixels, photo.name) for pixels, photo in photos))
+
+
+def _named(pictures: Pictures) -> str:
+    return "photographs" if pictures.noise is None else "generated images, clamped to [-1, 1]"
+
+
+def _chart(found: Found) -> plotting.Drawing:
+    def column(name: str, title: str, limits: tuple[float, float]) -> Column:
+        rows: dict[str, dict[str, plotting.Bar]] = {}
+        spans: dict[str, tuple[float, float]] = {}
+        for way, diagnosis in ((way, measured.diagnosis) for way, measured in found.items()):
+            if diagnosis is not None:
+                rows.setdefault(way.method, {})[_start(way)] = bar(diagnosis[name])
+                null = diagnosis[name].null
+                spans |= {way.method: (null.low, null.high)} if null and not math.isnan(null.low) else {}
+        return Column(title, rows, spans or None, limits)
+
+    return plotting.forest([column(name, *how) for name, how in CHART.items()])
+
+
+def _start(way: Way) -> str:
+    return "usual inversion" if way.forward == USUAL else f"forward start, k = {way.forward}"
+
+
+def _claims(found: Found, starts: Iterable[str]) -> list[Claim]:
+    """Of all prior methods, counted; those that are forward diffusion alone have no start to compare, and are left out."""
+    by_start: dict[str, dict[str, Measured]] = {}
+    for way, measured in found.items():
+        if measured.diagnosis is not None and inversion_of(parse_method(way.method)) is not None:
+            by_start.setdefault(way.forward, {})[way.method] = measured
+    usual = by_start.get(USUAL, {})
+    prior = {method: measured for method, measured in usual.items() if _is_prior(method)}
+    better = {m: _change(measured, usual.get(BASELINE)) for m, measured in prior.items()}
+    correlated = {m: _row(measured, PATCH_ROW) for m, measured in prior.items()}
+    claims = [
+        _counted(
+            "Every prior method reconstructs better than DDIM at equal cost.",
+            {m: (exceeds(change, 0), signed(change, " dB")) for m, change in better.items()},
+            "paired change of PSNR against DDIM",
+        ),
+        _counted(
+            "... and without a forward start its latents stay correlated.",
+            {m: (_correlated(r), str(r)) for m, r in correlated.items()},
+            f"top-20 r; noise {next(iter(correlated.values())).noise}" if correlated else "",
+        ),
+    ]
+    for start in starts:
+        if start != USUAL and start in by_start:
+            claims += _claims_of_start(start, usual, by_start[start])
+    return claims
+
+
+def _claims_of_start(start: str, usual: Mapping[str, Measured], started: Mapping[str, Measured]) -> list[Claim]:
+    """Of every method, DDIM and ours too."""
+    r = {m: _row(measured, PATCH_ROW) for m, measured in started.items()}
+    pairs = {m: (_row(usual[m], "std plain"), _row(started[m], "std plain")) for m in started if m in usual}
+    cost = {m: _change(started[m], usual[m]) for m in pairs}
+    return [
+        _counted(
+            f"With a forward start of k = {start} the correlation of every method, DDIM and ours too, is at its floor.",
+            {m: (_at_floor(row), str(row)) for m, row in r.items()},
+            f"top-20 r; noise {next(iter(r.values())).noise}",
+        ),
+        _counted(
+            "... the standard deviation in plain areas of every method is nearer to noise's,",
+            {m: (_nearer(before, after), f"{before} becomes {after}") for m, (before, after) in pairs.items()},
+            "std plain",
+        ),
+        _counted(
+            "... and is noise's,",
+            {m: (after.is_noise, str(after)) for m, (_, after) in pairs.items()},
+            f"std plain; noise {next(iter(pairs.values()))[1].noise}" if pairs else "",
+        ),
+        _counted(
+            f"... at little cost in reconstruction (less than {LITTLE:g} dB; the bound is ours).",
+            {m: (exceeds(change, -LITTLE), signed(change, " dB")) for m, change in cost.items()},
+            "paired change of PSNR",
+        ),
+    ]
+
+
+def _counted(sentence: str, verdicts: Mapping[str, Verdict], what: str) -> Claim:
+    """A claim about every method: how many of how many, and the exceptions by name."""
+    true, false, unknown = ([m for m, (holds, _) in verdicts.items() if holds is value] for value in (True, False, None))
+    numbers = f"{len(true)} of {len(verdicts)} ({what})"
+    for words, methods in (("not", false), ("cannot be told", unknown)):
+        numbers += f"; {words}: {', '.join(f'{m} {verdicts[m][1]}' for m in methods)}" if methods else ""
+    return Claim(sentence, numbers, False if false else None if unknown or not true else True)
+
+
+def _is_prior(method: str) -> bool:
+    """Published by others, and not DDIM itself in either convention."""
+    name = method.partition(":")[0]
+    return name != BASELINE and name in METHODS and OURS not in METHODS[name].references
+
+
+def _row(measured: Measured, name: str) -> Row:
+    assert measured.diagnosis is not None  # only ways that were measured get here
+    return measured.diagnosis[name]
+
+
+def _change(ours: Measured, theirs: Measured | None) -> Interval:
+    if theirs is None or ours.psnr is None or theirs.psnr is None:
+        return Interval(math.nan, math.nan, math.nan)
+    return bootstrap(ours.psnr.clamp(max=PSNR_CAP) - theirs.psnr.clamp(max=PSNR_CAP))
+
+
+def _correlated(row: Row) -> bool | None:
+    """Above the floor with its whole interval; None where only the value is."""
+    return above(row) or (False if _at_floor(row) else None)
+
+
+def _at_floor(row: Row) -> bool | None:
+    """No higher than 95 % of true noise: its scatter is smaller than that of the interval over images."""
+    return None if row.null is None or math.isnan(row.value) else row.value <= row.null.high
+
+
+def _nearer(before: Row, after: Row) -> bool | None:
+    """Whether all of the interval is nearer to 1 than all of the one before; None where they share a distance."""
+    spans = [_distances(row) for row in (before, after)]
+    if spans[0] is None or spans[1] is None:
+        return None
+    (least, most), (nearest, farthest) = spans[0], spans[1]
+    return True if farthest < least else False if nearest > most else None
+
+
+def _distances(row: Row) -> tuple[float, float] | None:
+    """From 1 to the nearest and to the farthest value of the interval."""
+    if row.low is None or row.high is None or math.isnan(row.low):
+        return None
+    ends = abs(row.low - 1), abs(row.high - 1)
+    return 0.0 if row.low <= 1 <= row.high else min(ends), max(ends)

@@ -1,0 +1,213 @@
+"""Findings as files: a report to read, figures, numbers; and all experiments on one page, the paper's numbers beside ours.
+
+A report is a list of blocks, written once as Markdown and once as a page with everything inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...core.files import write_atomically
+from ...errors import RunError
+from ...runs import html as report
+from ...runs.html import Table
+from .findings import Claim, Figure, Findings
+from .lab import Lab
+from .registry import EXPERIMENTS, Recipe, recipe
+
+__all__ = ["join", "side_by_side", "write"]
+
+METRICS = "metrics.json"
+
+_LEFT_OUT = "Pictures that show photographs of the data are left out here; the command draws them."
+
+
+@dataclass(frozen=True)
+class _Heading:
+    """A heading, linked to the report in a folder if one is named."""
+
+    words: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class _Code:
+    """A command."""
+
+    line: str
+
+
+Block = _Heading | _Code | Table | Figure | str
+
+
+class _Told(BaseModel):
+    """What `join` reads back of an experiment."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    size: str
+    model: str
+    digest: str
+    about: str
+    claims: list[dict[str, Any]]
+
+
+def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
+    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report.
+
+    Without `shows_data`, figures in which photographs of the data can be seen are left out, and the report says so.
+    """
+    figures = [figure for figure in found.figures if shows_data or not figure.shows_data]
+    about = f"{found.setting} {_made_with(lab, size)}"
+    blocks: list[Block] = [asked.question, about, _Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
+    blocks += [_Heading("Claims"), _claims_table(found.claims)] if found.claims else []
+    for title, table in found.tables.items():
+        blocks += [_Heading(title), table]
+    blocks += figures
+    blocks += [_LEFT_OUT] if len(figures) < len(found.figures) else []
+    title = f"{asked.id}. {asked.title}"
+    metrics = {
+        "id": asked.id,
+        "size": size,
+        "model": lab.model.name,
+        "digest": lab.model.digest,
+        "about": about,
+        "claims": [asdict(claim) for claim in found.claims],
+        "metrics": found.metrics,
+    }
+    for figure in figures:
+        write_atomically(folder / f"{figure.name}.png", figure.drawing.png)
+        write_atomically(folder / f"{figure.name}.svg", figure.drawing.svg)
+    write_atomically(folder / "report.md", _markdown(title, blocks).encode())
+    write_atomically(folder / "report.html", report.page(title, [_html(block) for block in blocks]).encode())
+    write_atomically(folder / METRICS, (json.dumps(_plain(metrics), indent=1, allow_nan=False) + "\n").encode())
+    return folder / "report.html"
+
+
+def join(out: Path) -> tuple[Path, Table]:
+    """One page of all experiments that were run into `out`, as `README.md` and `index.html`; the page and all claims.
+
+    Raises:
+        RunError: There are none, or one is damaged.
+    """
+    told, rows = _told_in(out), []
+    blocks: list[Block] = [f"{len(told)} experiments. Each claim as measured, beside the paper's numbers or shape."]
+    for one in told:
+        asked, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
+        blocks += [_Heading(f"{one.id}. {asked.title}", one.id), f"{asked.question} {one.about}", f"The paper: {asked.paper}"]
+        blocks += [_claims_table(claims)] if claims else []
+        rows += [(one.id, claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims]
+    title = "The paper, measured"
+    write_atomically(out / "README.md", _markdown(title, blocks).encode())
+    write_atomically(out / "index.html", report.page(title, [_html(block) for block in blocks]).encode())
+    return out / "index.html", Table(("", "", "claim", "images", "measured"), tuple(rows))
+
+
+def side_by_side(folders: Sequence[Path]) -> Table:
+    """The claims of several runs of the experiments, as of several models; those first on which their verdicts differ.
+
+    Claims belong together by experiment, sentence and images; one that a run does not make is an empty cell. Experiments
+    that only one of them has are left out.
+
+    Raises:
+        RunError: A folder without experiments, or a damaged one.
+    """
+    columns, heads = list[dict[tuple[str, str, str], Claim]](), list[str]()
+    for folder in folders:
+        told = _told_in(folder)
+        claims = {one.id: [Claim(**claim) for claim in one.claims] for one in told}
+        columns.append({(id, claim.sentence, claim.images): claim for id, made in claims.items() for claim in made})
+        heads.append(", ".join(dict.fromkeys(f"{one.model} ({one.digest}), {one.size}" for one in told)))
+    if len(set(heads)) < len(heads):
+        heads = [f"{folder}: {head}" for folder, head in zip(folders, heads, strict=True)]
+    made = [{id for id, _, _ in column} for column in columns]
+    keys = dict.fromkeys(key for column in columns for key in column if sum(key[0] in ids for ids in made) > 1)
+    rows = []
+    for key in sorted(keys, key=lambda key: int(key[0][1:])):
+        found = [column.get(key) for column in columns]
+        differ = len({claim.verdict for claim in found if claim}) > 1
+        rows.append(
+            ("differs" if differ else "", *key, *(f"{claim.verdict}: {claim.numbers}" if claim else "" for claim in found))
+        )
+    return Table(("", "", "claim", "images", *heads), tuple(sorted(rows, key=lambda row: not row[0])))
+
+
+def _told_in(out: Path) -> list[_Told]:
+    told = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
+    if not told:
+        raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
+    return told
+
+
+def _markdown(title: str, blocks: Sequence[Block]) -> str:
+    def told(block: Block) -> str:
+        match block:
+            case _Heading(words, folder):
+                return f"## [{words}]({folder}/report.md)" if folder else f"## {words}"
+            case _Code(line):
+                return f"    {line}"
+            case Table():
+                return block.markdown()
+            case Figure():
+                return f"![{block.caption}]({block.name}.png)\n\n*{block.caption}*"
+            case _:
+                return block
+
+    return "\n\n".join([f"# {title}", *map(told, blocks)]) + "\n"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case _Heading(words, folder):
+            inside = report.text(words)
+            return f'<h2><a href="{folder}/report.html">{inside}</a></h2>' if folder else f"<h2>{inside}</h2>"
+        case _Code(line):
+            return f"<pre>{report.text(line)}</pre>"
+        case Table():
+            return report.html_table(block)
+        case Figure():
+            return report.picture(block.caption, block.drawing.png)
+        case _:
+            return f"<p>{report.text(block)}</p>"
+
+
+def _made_with(lab: Lab, size: str) -> str:
+    model = lab.model
+    return f"Model {model.name} (weights {model.digest}, schedule {model.schedule.digest}), seed {lab.seed}, size {size}."
+
+
+def _command(asked: Recipe, size: str, lab: Lab) -> str:
+    data = " --data PHOTOGRAPHS" if lab.data else ""
+    checkpoints = " --checkpoints FOLDER" if lab.checkpoints else ""
+    return f"unsample experiment run {asked.id} --size {size} --model {lab.model.name}{data}{checkpoints}"
+
+
+def _claims_table(claims: Sequence[Claim]) -> Table:
+    rows = tuple((claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims)
+    return Table(("", "claim", "images", "measured"), rows)
+
+
+def _read(path: Path) -> _Told:
+    try:
+        return _Told.model_validate_json(path.read_bytes())
+    except (OSError, ValueError, ValidationError) as error:
+        raise RunError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); run that experiment again") from None
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: tuples as lists, NaN as null, infinities as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

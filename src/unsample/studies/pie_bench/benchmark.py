@@ -1,0 +1,200 @@
+"""What a benchmark edits and how: a batch of entries in one way becomes 8-bit pictures, and which of them came out.
+
+With an attention editor the batch is inverted together, and each picture then walks down beside its own target. An edit that
+diverges, or prompts that an editor cannot compare, lose no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ..._typing import Images
+from ...core.model import Model
+from ...errors import ArgumentError, DivergenceError
+from ...methods.registry import parse_method
+from ...methods.starts import parse_start
+from ...pictures.read import quantised
+from ...runs.directory import Part, slug
+from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
+from ...uses.edit import Edit, edit
+from ...uses.sample import OnStep
+from .candidates import EditWay
+from .controls import CODEC, PASTED, SOURCE
+from .entries import Editable
+from .metrics import METRICS, TARGET_CLASS, Metric, Perception, judge
+
+__all__ = ["Benchmark"]
+
+NETWORKS = ("structure distance", "LPIPS", "CLIP whole", "CLIP edited")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is edited, and how.
+
+    Attributes:
+        model: That edits.
+        found: The entries.
+        ways: Of editing, with titles that differ.
+        guidance: On the way down, as `unsample.edit`.
+        seed: Of the starts' noise, together with each picture's content.
+        batch_size: Entries per network call; with an attention editor on the way up alone.
+        use_mask: Whether an edit is told the region; else it is for measuring alone.
+        networks: Whether the numbers of DINO, LPIPS and CLIP are asked for.
+        perception: Those networks.
+    """
+
+    model: Model
+    found: Editable
+    ways: tuple[EditWay, ...]
+    guidance: float = 3.0
+    seed: int = 0
+    batch_size: int = 16
+    use_mask: bool = False
+    networks: bool = True
+    perception: Perception = field(default_factory=Perception)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, for a manifest."""
+        model = self.model
+        return {
+            "model": model.name,
+            "model_digest": model.digest,
+            "schedule_digest": model.schedule.digest,
+            "image_size": list(model.image_size),
+            "device": str(model.device),
+            "ways": [way.settings for way in self.ways],
+            "guidance": self.guidance,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "use_mask": self.use_mask,
+            "networks": self.networks,
+            "entries": self.found.digest,
+        }
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether its images pass a lossy codec."""
+        return self.model.codec.scale > 1
+
+    @property
+    def rows(self) -> list[str]:
+        """Controls, then every way and what pasting makes of it."""
+        own = [row for way in self.ways for row in (way.title, PASTED.format(way.title))]
+        return [SOURCE, *([CODEC] if self.has_codec else []), *own]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The numbers asked for: that of the class only where a target is one."""
+        seven = [metric for metric in METRICS if self.networks or metric.name not in NETWORKS]
+        _, targets = self.found.prompts(slice(None))
+        return [*seven, *([TARGET_CLASS] if set(targets) & set(judge().classes) else [])]
+
+    def check(self) -> None:
+        """Refuse an attention editor that can make no edit of these entries, before any work.
+
+        Raises:
+            ArgumentError: There is one.
+        """
+        for editor, reasons in self.refused.items():
+            if len(reasons) == len(self.found.entries):
+                raise ArgumentError(f"editor {editor!r} can edit no entry: {next(iter(reasons.values()))}")
+
+    @cached_property
+    def refused(self) -> Mapping[str, Mapping[str, str]]:
+        """Attention editor -> key of an entry -> why it cannot make that edit."""
+        editors = dict.fromkeys(way.editor for way in self.ways if way.editor != PROMPT)
+        return {editor: self._refused(editor) for editor in editors}
+
+    def _refused(self, editor: str) -> dict[str, str]:
+        named, refused = parse_editor(editor), dict[str, str]()
+        for entry, source, target in zip(self.found.entries, *self.found.prompts(slice(None)), strict=True):
+            try:
+                if named is not None:
+                    bound(self.model, named.editor, source, [target])
+            except ArgumentError as error:
+                refused[entry.key] = str(error)
+        return refused
+
+    def folder(self, way: EditWay) -> str:
+        """Where a way's pictures are, by a name that no other has."""
+        name, index = slug(way.title), self.ways.index(way)
+        taken = name in (slug(other.title) for other in self.ways[:index])
+        return f"edits/{name}-{index}" if taken else f"edits/{name}"
+
+    def edited(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+        """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
+        began = time.perf_counter()
+        try:
+            parts = [self._edit(way, rows, on_step)]
+        except DivergenceError:
+            parts = [self._alone(way, i) for i in range(rows.start, rows.stop)]
+        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("edited", "fine")}
+        nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
+        return Part(tensors, nfe, time.perf_counter() - began, up)
+
+    def _alone(self, way: EditWay, index: int) -> Part:
+        try:
+            return self._edit(way, slice(index, index + 1))
+        except DivergenceError:
+            nothing = torch.zeros((1, 3, *self.model.image_size), dtype=torch.uint8)
+            return Part({"edited": nothing, "fine": torch.tensor([False])}, 0, 0.0)
+
+    def _edit(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+        refused = self.refused.get(way.editor, {})
+        fine = torch.tensor([entry.key not in refused for entry in self.found.entries[rows]])
+        pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8)
+        if not bool(fine.any()):
+            return Part({"edited": pixels, "fine": fine}, 0, 0.0)
+        made = self._made(way, rows, fine, on_step)
+        pixels[fine] = quantised(made.images).cpu()
+        return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
+
+    def _made(self, way: EditWay, rows: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
+        """The edits of the chosen ones of these rows."""
+        images, regions = self.found.load(rows, self.model.image_size, border=False)
+        places = chosen.nonzero().flatten().tolist()
+        source, target = ([prompts[i] for i in places] for prompts in self.found.prompts(rows))
+        shared: dict[str, Any] = {
+            "source": source,
+            "method": parse_method(way.method),
+            "start": parse_start(way.forward),
+            "seed": self.seed,
+            "items": [self.found.items[rows][i].id for i in places],
+            "grid": self.model.grid(way.steps, way.spacing),
+        }
+        mask = regions[chosen] if self.use_mask else None
+        if (named := parse_editor(way.editor)) is not None:
+            return self._attended(named, images[chosen], target, mask, on_step, shared)
+        given = {"guidance": self.guidance, "mask": mask, "on_step": on_step, **shared}
+        return edit(self.model, images[chosen], to=target, **given)
+
+    def _attended(
+        self,
+        named: Named,
+        images: Images,
+        target: Sequence[str],
+        mask: Bool[Tensor, "batch height width"] | None,
+        on_step: OnStep | None,
+        shared: Mapping[str, Any],
+    ) -> Edit:
+        """Each beside its source; what that costs is counted, too."""
+        there = inverted_with_states(self.model, images, **shared)
+        steps, made = shared["grid"].steps, list[Edit]()
+        for i, (source, item) in enumerate(zip(shared["source"], shared["items"], strict=True)):
+            own = there.take(torch.tensor([i]))
+            picture = Picture(self.model, own, source, shared["grid"], shared["method"], item, self.seed)
+            made.append(picture.edit(named, [target[i]], self.guidance, None if mask is None else mask[i]))
+            if on_step is not None:
+                on_step((i + 1) * steps, len(images) * steps)
+        spent = 2 * max(one.nfe_down for one in made)
+        return Edit(torch.cat([one.images for one in made]), there, None, there.nfe, spent)

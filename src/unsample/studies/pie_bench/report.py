@@ -1,0 +1,143 @@
+"""A benchmark told to people: tables with what each way cost, the differences between ways, pictures, a page, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...pictures.edit_sheet import edit_sheet
+from ...runs import html as report
+from ...runs.directory import Run
+from ...runs.html import Table
+from ...uses.sample import OnStep
+from .benchmark import Benchmark
+from .layout import Entry, without_brackets
+from .running import SCORES, read_scores, run_benchmark
+from .scores import Scores
+
+__all__ = ["as_dict", "benchmarked", "by_type", "differences", "table_of", "told"]
+
+SHOWN = 10
+"""Failures that are told one by one; `scores.json` has all."""
+
+WIDTH = 21
+"""Letters above a picture of the sheet."""
+
+Costs = Mapping[str, Any]
+
+
+def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Costs]:
+    """A run to its end, and told in its folder; the scores, and way -> steps, evaluations per picture and seconds.
+
+    A complete run is read back. `on_step` is told of moves down.
+
+    Raises:
+        ArgumentError: A way that cannot edit as it is asked to, or an editor that can edit no entry.
+        RunError: A complete run without its scores.
+    """
+    if run.complete:
+        costs: Any = run.manifest.results["cost"]
+        return read_scores(run), costs
+    bench.check()
+    scores, first, spent = run_benchmark(bench, run, on_step)
+    _write(run, scores, spent, bench.found.entries, first)
+    run.finish({}, {"cost": spent})
+    return scores, spent
+
+
+def table_of(scores: Scores, costs: Costs) -> Table:
+    """The means, with N and the network evaluations of each way, up and down together, a source's beside its target, too."""
+    made = scores.table(empty=False)
+    spent = {row: costs.get(row, {}) for row in scores.values}
+    rows = [(row[0], str(spent[row[0]].get("steps", "")), str(spent[row[0]].get("nfe", "")), *row[1:]) for row in made.rows]
+    return Table((made.head[0], "N", "NFE", *made.head[1:]), tuple(rows))
+
+
+def by_type(scores: Scores) -> Table:
+    """The means of each type of edit."""
+    tables = {kind: own.table() for kind, own in scores.by_type().items()}
+    kept = scores.table(empty=False).head
+    rows = [
+        (kind, *(cell for name, cell in zip(made.head, row, strict=True) if name in kept))
+        for kind, made in tables.items()
+        for row in made.rows
+    ]
+    return Table(("type of edit", *kept), tuple(rows))
+
+
+def differences(scores: Scores, costs: Costs) -> Table | None:
+    """Each way less the first, over entries that both have; None of a single way."""
+    first, *others = costs
+    return scores.against(first, others) if others else None
+
+
+def told(scores: Scores) -> Iterator[str]:
+    """Lines below the table: numbers that are missing, and entries that are left out, not too many."""
+    lines = list(scores.notes())
+    yield from lines[: len(scores.reasons) + SHOWN]
+    if (more := len(lines) - len(scores.reasons) - SHOWN) > 0:
+        yield f"... and {more} more, in {SCORES}"
+
+
+def as_dict(scores: Scores, costs: Costs) -> dict[str, Any]:
+    """All of it for `json.dumps`: the scores, the means of each type of edit, and costs."""
+    kinds = {kind: own.to_dict() for kind, own in scores.by_type().items()}
+    return scores.to_dict() | {
+        "cost": dict(costs),
+        "by_type": {kind: {"entries": own["entries"], "rows": own["rows"]} for kind, own in kinds.items()},
+    }
+
+
+def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], first: Sequence[Mapping[str, Tensor]]) -> None:
+    """`overview.png`, `table.md`, `report.html` and `scores.json`."""
+    sheet = _sheet(entries, first, list(scores.values))
+    apart = differences(scores, costs)
+    run.write("overview.png", sheet)
+    run.write("table.md", _markdown(scores, costs, apart))
+    page = [
+        f"<p>{scores.entries} entries. The mean over entries, its 95&nbsp;% bootstrap interval, how many have the number; "
+        "NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.</p>",
+        report.html_table(table_of(scores, costs)),
+        *(f"<p>{report.text(line)}</p>" for line in told(scores)),
+        f"<h2>Differences, entry by entry</h2>{report.html_table(apart)}" if apart else "",
+        report.picture(f"The first {len(first)} entries, in the order of the table", sheet),
+        f"<h2>By type of edit</h2>{report.html_table(by_type(scores))}",
+        f"<h2>Settings</h2>{report.html_table(_settings(run))}",
+    ]
+    run.write("report.html", report.page(f"unsample edit-benchmark: {scores.entries} entries", page))
+    run.write(SCORES, json.dumps(as_dict(scores, costs), indent=1, allow_nan=False) + "\n")
+
+
+def _markdown(scores: Scores, costs: Costs, apart: Table | None) -> str:
+    pieces = [table_of(scores, costs).markdown(), *([apart.markdown()] if apart else []), *told(scores)]
+    return "\n\n".join(pieces) + "\n"
+
+
+def _sheet(entries: Sequence[Entry], first: Sequence[Mapping[str, Tensor]], rows: Sequence[str]) -> bytes:
+    """A row an entry, a column a row of the table; grey where an edit failed. Below the source what it is, and shall be."""
+    nothing = torch.zeros_like(next(iter(first[0].values())))
+    columns = {_title(row): torch.cat([shown.get(row, nothing) for shown in first]) for row in rows}
+    notes = [
+        [_short(entry.source_prompt), f"→ {_short(entry.target_prompt)}", *[""] * (len(columns) - 2)]
+        for entry in entries[: len(first)]
+    ]
+    return edit_sheet([f"{i + 1}" for i in range(len(first))], columns, notes)
+
+
+def _title(row: str) -> str:
+    """In lines as wide as a picture: a method or an editor has options as long as you like."""
+    return "\n".join(line for part in row.replace(":", " ").split(", ") for line in wrap(part, WIDTH))
+
+
+def _short(prompt: str, most: int = 22) -> str:
+    words = without_brackets(prompt)
+    return words if len(words) <= most else f"{words[: most - 1]}…"
+
+
+def _settings(run: Run) -> Table:
+    return Table(("", ""), tuple((name, str(value)) for name, value in run.manifest.settings.items()))

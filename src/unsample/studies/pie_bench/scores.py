@@ -1,0 +1,189 @@
+"""What an editing benchmark found: a mean, its interval over entries and how many there were, for every row and number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...diagnostics import Interval, bootstrap
+from ...diagnostics.row import format_number
+from ...errors import RunError, UnknownNameError
+from ...runs.html import Table
+from .layout import Failure
+from .metrics import METRICS, TARGET_CLASS
+
+__all__ = ["KINDS", "Scores"]
+
+KINDS = {
+    "0": "random",
+    "1": "change object",
+    "2": "add object",
+    "3": "delete object",
+    "4": "change content",
+    "5": "change pose",
+    "6": "change colour",
+    "7": "change material",
+    "8": "change background",
+    "9": "change style",
+}
+"""`editing_type_id` -> PIE-Bench's type of edit."""
+
+BETTER = {metric.name: metric.better for metric in (*METRICS, TARGET_CLASS)}
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The values of an editing benchmark.
+
+    Attributes:
+        values: Row -> name of the number -> key of the entry -> value, of the entries that have one.
+        failed: Entries, and edits of them, that are left out.
+        reasons: Name of a number -> why it is missing, everywhere or from some entries.
+        entries: How many were read.
+        kinds: Key of the entry -> its `editing_type_id`.
+
+    >>> scores = Scores({"mine": {"PSNR": {"0": 20.0, "1": 22.0}}}, (), {}, 2)
+    >>> scores.mean("mine", "PSNR")
+    Interval(estimate=21.0, low=20.0, high=22.0)
+    """
+
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    failed: tuple[Failure, ...]
+    reasons: Mapping[str, str]
+    entries: int
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    def mean(self, row: str, metric: str) -> Interval:
+        """The mean over entries with its 95 % bootstrap interval: no interval of a single entry, NaN of none.
+
+        Raises:
+            UnknownNameError: No such row or number.
+        """
+        return _mean(list(self._column(row, metric).values()))
+
+    def difference(self, row: str, other: str, metric: str) -> Interval:
+        """The mean of `row` less `other` over entries that both have, each with itself: narrower than two intervals apart.
+
+        NaN, too, where a value is infinite. Raises as `mean`.
+
+        >>> scores = Scores({"a": {"PSNR": {"0": 20.0, "1": 32.0}}, "b": {"PSNR": {"0": 19.0, "1": 30.0}}}, (), {}, 2)
+        >>> scores.difference("a", "b", "PSNR")
+        Interval(estimate=1.5, low=1.0, high=2.0)
+        """
+        ours, theirs = self._column(row, metric), self._column(other, metric)
+        return _mean([value - theirs[key] for key, value in ours.items() if key in theirs])
+
+    def by_type(self) -> dict[str, Scores]:
+        """The type of edit, in words (`KINDS`) -> the scores of its entries; failed edits of entries that were read, too."""
+        found = {}
+        for kind in sorted(set(self.kinds.values())):
+            keys = {key for key, own in self.kinds.items() if own == kind}
+            values = {
+                row: {name: {key: value for key, value in column.items() if key in keys} for name, column in columns.items()}
+                for row, columns in self.values.items()
+            }
+            failed = tuple(one for one in self.failed if one.key in keys)
+            own = {key: kind for key in self.kinds if key in keys}
+            found[KINDS.get(kind, kind or "no type")] = Scores(values, failed, self.reasons, len(keys), own)
+        return found
+
+    def table(self, *, empty: bool = True) -> Table:
+        """Rows with the mean, its interval and the number of entries; `empty` shows numbers that no entry has, too."""
+        names = self._names(empty)
+        head = ("", *(f"{name} {ARROWS[BETTER[name]]}" for name in names))
+        return Table(head, tuple((row, *(self._cell(row, name) for name in names)) for row in self.values))
+
+    def against(self, row: str, rows: Collection[str]) -> Table:
+        """`difference` of each of `rows` to `row`, of the numbers that there are; a star where 0 lies outside the interval.
+
+        Raises:
+            UnknownNameError: No such row.
+        """
+        names = self._names(empty=False)
+        shown = [(each, *(_shown(self.difference(each, row, name), star=True) for name in names)) for each in rows]
+        return Table((f"less {row}", *(f"{name} {ARROWS[BETTER[name]]}" for name in names)), tuple(shown))
+
+    def notes(self) -> Iterator[str]:
+        """Lines to put below the table: what is missing and why."""
+        for metric, reason in self.reasons.items():
+            yield f"{metric}: {reason}"
+        for failure in self.failed:
+            yield f"left out: {failure}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `json.dumps` takes it: a missing number is None, an infinite one the string "inf"."""
+        return {
+            "entries": self.entries,
+            "better": {name: BETTER[name] for name in self._names()},
+            "rows": {row: {name: self._told(row, name) for name in columns} for row, columns in self.values.items()},
+            "values": {
+                row: {name: {key: _json(value) for key, value in column.items()} for name, column in columns.items()}
+                for row, columns in self.values.items()
+            },
+            "missing": dict(self.reasons),
+            "kinds": dict(self.kinds),
+            "failed": [{"key": one.key, "row": one.row, "reason": one.reason} for one in self.failed],
+        }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Scores:
+        """What `to_dict` told.
+
+        Raises:
+            RunError: Something else.
+        """
+        try:
+            values = {
+                row: {name: {key: float(value) for key, value in column.items()} for name, column in columns.items()}
+                for row, columns in told["values"].items()
+            }
+            failed = tuple(Failure(one["key"], one["reason"], one["row"]) for one in told["failed"])
+            return cls(values, failed, dict(told["missing"]), int(told["entries"]), dict(told["kinds"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"expected the scores of an editing benchmark, given something without {error}") from None
+
+    def _names(self, empty: bool = True) -> list[str]:
+        """The numbers; all, or those that an entry has."""
+        rows = list(self.values.values())
+        return [name for name in (rows[0] if rows else ()) if empty or any(columns.get(name) for columns in rows)]
+
+    def _column(self, row: str, metric: str) -> Mapping[str, float]:
+        if row not in self.values:
+            raise UnknownNameError("row", row, self.values)
+        if metric not in self.values[row]:
+            raise UnknownNameError("number", metric, self.values[row])
+        return self.values[row][metric]
+
+    def _told(self, row: str, metric: str) -> dict[str, Any]:
+        mean = self.mean(row, metric)
+        ends = {"mean": _json(mean.estimate), "low": _json(mean.low), "high": _json(mean.high)}
+        return {**ends, "n": len(self.values[row][metric])}
+
+    def _cell(self, row: str, metric: str) -> str:
+        if not (found := self.values[row].get(metric)):
+            return "-"
+        return f"{_shown(self.mean(row, metric))} ({len(found)})"
+
+
+def _mean(values: list[float]) -> Interval:
+    """No interval of a single value, NaN of none, or where infinite values cancel."""
+    if any(math.isnan(value) for value in values):
+        return Interval(math.nan, math.nan, math.nan)
+    if len(values) > 1:
+        return bootstrap(values)
+    return Interval(values[0] if values else math.nan, math.nan, math.nan)
+
+
+def _shown(mean: Interval, *, star: bool = False) -> str:
+    if math.isnan(mean.estimate):
+        return "-"
+    span = "" if math.isnan(mean.low) else f" [{format_number(mean.low)}, {format_number(mean.high)}]"
+    mark = "*" if star and (mean.low > 0 or mean.high < 0) else ""
+    return f"{format_number(mean.estimate)}{span}{mark}"
+
+
+def _json(value: float) -> float | str | None:
+    return None if math.isnan(value) else str(value) if math.isinf(value) else value

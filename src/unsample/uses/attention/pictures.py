@@ -1,0 +1,154 @@
+"""Pictures by an attention editor: each walks down beside its targets, on the states of its own inversion.
+
+It is put on them level by level, so that the targets see its way whatever the guidance, which moves away from its prompt as
+without an editor. With `fresh` the targets begin at noise of their own, for other things in the picture's style
+(StyleAligned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..._typing import Images
+from ...core.grid import Grid
+from ...core.model import Condition, Model
+from ...core.rng import ItemNoise
+from ...core.stepper import Stepper, is_reversible
+from ...core.trajectory import Keep, Trajectory
+from ...errors import DivergenceError
+from ...methods.corrected import Corrected
+from ...methods.registry import sampler_of
+from ...methods.starts import Start
+from ...methods.stochastic import Stochastic
+from ..edit import Edit, pivots_of, walked_up
+from ..masks import Cells, cells_of, difference_mask
+from .edit import edit_attention
+from .registry import Named
+
+__all__ = ["Picture", "inverted_with_states", "walks_from_the_latent"]
+
+
+def walks_from_the_latent(method: Stepper | Corrected) -> bool:
+    """Whether sampling back needs nothing but the latent: no second state, recorded eps or noise, which targets have not.
+
+    >>> from ..methods import parse_method
+    >>> [walks_from_the_latent(parse_method(name)) for name in ("ddim", "direct", "edict", "edit-friendly")]
+    [True, True, False, False]
+    """
+    sampler = sampler_of(method)
+    replays = isinstance(method, Corrected) and method.keeps == "eps"
+    return not (isinstance(sampler, Stochastic) or is_reversible(sampler) or replays)
+
+
+@torch.no_grad()
+def inverted_with_states(
+    model: Model,
+    images: Images,
+    *,
+    source: Sequence[Condition],
+    method: Stepper | Corrected,
+    start: Start,
+    grid: Grid,
+    seed: int,
+    items: Sequence[str],
+) -> Trajectory:
+    """Up to the noisy end, with the state of every level: below a forward start those on the line of its noise.
+
+    Args:
+        model: Of the images' size.
+        images: [B, C, H, W] in [-1, 1].
+        source: What each is inverted under.
+        method: How.
+        start: From where.
+        grid: The levels.
+        seed: For the start's noise, together with `items`.
+        items: One id per image.
+
+    Raises:
+        ArgumentError: Images of another shape.
+        DivergenceError: A state that is not finite.
+    """
+    noise, top = ItemNoise(seed, items), grid.steps
+    conditions: dict[str, object] = {"condition": source, "batch_size": None}
+    there = walked_up(model, images, method, start, grid, top, noise, Keep("states"), **conditions)
+    return replace(there, states=pivots_of(there.states, grid, top))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture's inversion.
+
+    Attributes:
+        model: Of Stable Diffusion 1, 2 or XL.
+        there: The inversion of one picture, with states down to the clean one.
+        source: What it was inverted under.
+        grid: Its levels.
+        method: How it was inverted, one that `walks_from_the_latent`.
+        item: Its id.
+        seed: For noise of the targets' own and an automatic mask's, together with `item`.
+    """
+
+    model: Model
+    there: Trajectory
+    source: Condition
+    grid: Grid
+    method: Stepper | Corrected
+    item: str
+    seed: int
+
+    def edit(self, named: Named, to: Sequence[Condition], guidance: float, mask: Tensor | str | None) -> Edit:
+        """All targets, a row for each; `nfe_down` is that of one row, and the picture's own comes once beside them.
+
+        Args:
+            named: The editor.
+            to: The targets.
+            guidance: Away from the picture's own prompt.
+            mask: Where the picture may change, (height, width) or (1, height, width); `auto`; or None for everywhere.
+
+        Raises:
+            ModelError, ArgumentError: As `edit_attention`.
+            DivergenceError: A target that is not finite.
+        """
+        cells, nfe_mask = self._cells(to, mask)
+        done = edit_attention(
+            self.model,
+            replace(self.there, latent=self._latents(named.fresh, to, cells)),
+            editor=named.editor,
+            source=self.source,
+            targets=to,
+            guidance=guidance,
+            negative=self.source,
+            grid=self.grid,
+            method=sampler_of(self.method),
+            source_latents=self.there.states,
+            mask=cells,
+        )
+        if not bool(torch.isfinite(done.images).all()):
+            raise DivergenceError(
+                f"an edit left the finite numbers; try a guidance below {guidance:g}, more steps, or float32"
+            )
+        return Edit(done.targets, self.there, cells, 0, done.nfe, nfe_mask)
+
+    def _cells(self, to: Sequence[Condition], mask: Tensor | str | None) -> tuple[Cells | None, int]:
+        """Where each target may change, (targets, cell height, cell width), and what it cost."""
+        if mask is None:
+            return None, 0
+        model, count = self.model, len(to)
+        if isinstance(mask, Tensor):
+            return cells_of(model, mask, count), 0
+        clean, items = self.there.states[0].expand(count, *model.shape), [self.item] * count
+        return difference_mask(model, clean, to=to, source=self.source, grid=self.grid, seed=self.seed, items=items)
+
+    def _latents(self, fresh: bool, to: Sequence[Condition], cells: Tensor | None) -> Tensor:
+        """The picture's latent, for all; or that, and noise for each target, which its name and the picture decide."""
+        x = self.there.latent
+        if not fresh:
+            return x
+        noise = ItemNoise(self.seed, [self.item])
+        drawn = [noise.draw(x.shape, stream=f"edit {name}", dtype=x.dtype, device=x.device) for name in to]
+        own = torch.cat(drawn)
+        return torch.cat([x, own if cells is None else torch.where(cells[:, None].to(x.device), own, x)])

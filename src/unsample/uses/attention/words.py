@@ -1,0 +1,81 @@
+"""Prompts token by token, for CLIP's tokenizers: which token of one is which of another, and which belong to a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import ArgumentError, UnknownNameError
+
+__all__ = ["aligned", "matched", "one_to_one", "tokens_of", "weighed"]
+
+
+def tokens_of(tokenizer: Any, prompt: str) -> list[int]:
+    """The tokens of a prompt, cut where the text encoder cuts it: start, words, end, no padding."""
+    found: list[int] = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    return found
+
+
+def one_to_one(tokenizer: Any, source: str, target: str) -> list[int]:
+    """For each of the target's tokens, padding too, the same place in the source.
+
+    Raises:
+        ArgumentError: Prompts of different lengths.
+    """
+    lengths = [len(tokens_of(tokenizer, prompt)) for prompt in (source, target)]
+    if lengths[0] != lengths[1]:
+        raise ArgumentError(
+            f"expected prompts of as many tokens, given {source!r} of {lengths[0]} and {target!r} of {lengths[1]}; "
+            "use words of the same length, or kind='refine'"
+        )
+    return list(range(tokenizer.model_max_length))
+
+
+def aligned(tokenizer: Any, source: str, target: str) -> list[int]:
+    """For each of the target's tokens the source's token it is, or -1 where that has none; padding is that in its place."""
+    ours, theirs = tokens_of(tokenizer, source), tokens_of(tokenizer, target)
+    pairs = matched(ours, theirs)
+    padding = [place if place >= len(ours) else -1 for place in range(len(theirs), tokenizer.model_max_length)]
+    return [pairs.get(place, -1) for place in range(len(theirs))] + padding
+
+
+def matched(source: Sequence[int], target: Sequence[int]) -> dict[int, int]:
+    """The longest common subsequence: place in `target` -> place in `source`.
+
+    >>> matched([7, 1, 2, 8], [7, 2, 3, 8])
+    {0: 0, 1: 2, 3: 3}
+    """
+    longest = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]  # of what follows (i, j)
+    for i in reversed(range(len(source))):
+        for j in reversed(range(len(target))):
+            skipped = max(longest[i + 1][j], longest[i][j + 1])
+            longest[i][j] = longest[i + 1][j + 1] + 1 if source[i] == target[j] else skipped
+    pairs, i, j = {}, 0, 0
+    while i < len(source) and j < len(target):
+        if source[i] == target[j]:
+            pairs[j] = i
+            i, j = i + 1, j + 1
+        elif longest[i + 1][j] >= longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def weighed(tokenizer: Any, prompt: str, weights: Mapping[str, float]) -> list[float]:
+    """For each of a prompt's tokens, padding too, the weight of the word it belongs to; 1 for the others.
+
+    Raises:
+        UnknownNameError: A word that is not in the prompt, or in what is cut off.
+    """
+    tokens, found = tokens_of(tokenizer, prompt), [1.0] * tokenizer.model_max_length
+    written = tokenizer.convert_ids_to_tokens(tokens)
+    starts = [1, *(i + 1 for i in range(1, len(tokens)) if written[i].endswith("</w>"))]
+    for word, weight in weights.items():
+        own = tokens_of(tokenizer, word)[1:-1]
+        places = [start for start in starts if own and tokens[start : start + len(own)] == own]
+        if not places:
+            raise UnknownNameError("word", word, set(tokenizer.decode(tokens[1:-1]).split()))
+        for start in places:
+            found[start : start + len(own)] = [weight] * len(own)
+    return found

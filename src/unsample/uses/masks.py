@@ -1,0 +1,115 @@
+"""Where an edit may change a picture: a file, a tensor, or found from where two conditions disagree (DiffEdit)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..core.denoiser import Counted
+from ..core.grid import Grid
+from ..core.model import Condition, Model
+from ..core.rng import ItemNoise
+from ..diagnostics.regions import resize_mask
+from ..errors import ArgumentError, ImageError
+from .sample import batches, broadcast_conditions
+
+__all__ = ["AUTO", "Conditions", "cells_of", "difference_mask", "read_mask"]
+
+Conditions = Condition | Sequence[Condition]
+"""One for all items, or one per item."""
+
+Cells = Bool[Tensor, "batch cell_height cell_width"]
+"""Where a state may change."""
+
+AUTO = "auto"
+
+DRAWS, AT, EXTREME, HALF = 10, 0.5, 3.0, 0.5
+"""DiffEdit: draws of noise, their level as a share of the moves, and the threshold, all as published; what is extreme, in
+units of the map's mean, is that of diffusers."""
+
+
+def cells_of(model: Model, mask: Tensor, count: int) -> Cells:
+    """A mask of images, one or one an image, at the resolution of states."""
+    if mask.ndim not in (2, 3) or tuple(mask.shape[-2:]) != model.image_size or mask.shape[:-2] not in ((), (1,), (count,)):
+        height, width = model.image_size
+        raise ArgumentError(
+            f"expected a mask of shape ({height}, {width}) or ({count}, {height}, {width}), given {tuple(mask.shape)}"
+        )
+    free = mask if mask.dtype == torch.bool else mask >= 0.5
+    return resize_mask(free.expand(count, *model.image_size), (model.shape[1], model.shape[2]))
+
+
+def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "height width"]:
+    """A grey picture as a mask of `size` (height, width), cropped and reduced as photographs are; True where it is light.
+
+    Raises:
+        ImageError: Missing, or not a picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            grey = ImageOps.exif_transpose(opened).convert("L")
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        raise ImageError(
+            f"cannot read the mask {path}: {reason}; expected a grey picture, white where it may change"
+        ) from None
+    fitted = ImageOps.fit(grey, (size[1], size[0]), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(fitted) >= 128)
+
+
+@torch.no_grad()
+def difference_mask(
+    model: Model,
+    clean: Tensor,
+    *,
+    to: Conditions,
+    source: Conditions = None,
+    steps: int = 50,
+    draws: int = DRAWS,
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
+    batch_size: int | None = None,
+    grid: Grid | None = None,
+) -> tuple[Cells, int]:
+    """Where two conditions disagree about noised states, and the evaluations per item that it took: two a draw.
+
+    The states are noised to half of the way, |eps_to - eps_source| is averaged over channels and draws, cut off at three
+    times its mean, divided by its largest value, and compared with one half (DiffEdit, Couairon et al. 2023, step 1; where
+    it is cut off is from diffusers). Empty where the conditions are the same.
+
+    Args:
+        model: As for `edit`.
+        clean: Clean states, shape (batch, *model.shape): the images, or their latents.
+        to: The condition of the edit.
+        source: The condition of the images.
+        steps: N; ignored when `grid` is given.
+        draws: Of noise.
+        seed: For the noise, together with `items`.
+        items: One id per state; defaults to 0, 1, 2, ...
+        batch_size: Items per network call; all at once by default.
+        grid: The levels; default is the model's own.
+    """
+    grid, count = grid or model.grid(steps), len(clean)
+    if draws < 1:
+        raise ArgumentError(f"an automatic mask takes at least 1 draw of noise, given {draws}")
+    level, noise = grid[max(1, round(AT * grid.steps))], ItemNoise(seed, list(range(count)) if items is None else list(items))
+    wanted, away = broadcast_conditions(to, count), broadcast_conditions(source, count)
+    parts, nfe = [], 0
+    for rows in batches(count, batch_size):
+        x0 = clean[rows].to(model.device)
+        towards, from_ = (Counted(model.denoiser(each and each[rows])) for each in (wanted, away))
+        total, drawn = torch.zeros_like(x0[:, 0]), ItemNoise(noise.seed, noise.items[rows])
+        for draw in range(draws):
+            fresh = drawn.draw(x0.shape, stream=f"mask {draw}", dtype=x0.dtype, device=x0.device)
+            x = level.alpha * x0 + level.sigma * fresh
+            total += (towards(x, level) - from_(x, level)).abs().mean(1).to(total)
+        most = torch.minimum(EXTREME * total.mean((1, 2)), total.amax((1, 2)))[:, None, None]
+        parts.append((total.minimum(most) >= HALF * most) & (most > 0))
+        nfe = towards.nfe + from_.nfe
+    return torch.cat(parts), nfe

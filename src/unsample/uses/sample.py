@@ -1,0 +1,162 @@
+"""From noise to images: `sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.ddim import DDIM
+from ..core.denoiser import Counted, Replayed
+from ..core.grid import Grid
+from ..core.model import Condition, Model, Negative
+from ..core.rng import ItemNoise
+from ..core.stepper import Stepper
+from ..core.stored import Stored
+from ..core.walk import walk
+from ..errors import ArgumentError, DivergenceError
+from ..methods.corrected import Replay
+from ..methods.stochastic import FreshNoise, Stochastic
+
+__all__ = ["OnStep", "Samples", "batches", "broadcast_conditions", "draw_noise", "sample"]
+
+OnStep = Callable[[int, int], object]
+"""Called with (item moves done, item moves in all)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled images.
+
+    Attributes:
+        images: Nominally in [-1, 1], not clamped; shape (batch, channels, height, width).
+        nfe: Network evaluations per item.
+    """
+
+    images: Tensor
+    nfe: int
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    latent: Tensor,
+    *,
+    steps: int = 50,
+    method: Stepper = DDIM(),
+    condition: Condition | Sequence[Condition] = None,
+    guidance: float = 1.0,
+    negative: Condition | Sequence[Condition] | Mapping[int, Tensor] = None,
+    index: int | None = None,
+    stored: Stored = Stored(),
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
+    batch_size: int | None = None,
+    grid: Grid | None = None,
+    on_step: OnStep | None = None,
+) -> Samples:
+    """Images sampled from `latent` by walking down the grid (docs/theory.md, eq. 3).
+
+    Args:
+        model: What `unsample.load` returns, or your own `Model`.
+        latent: States at level `index`, shape (batch, *model.shape): a `Trajectory.latent`, or `draw_noise(...)`.
+        steps: N, moves of the whole grid; ignored when `grid` is given.
+        method: How a move is made.
+        condition: One for all items or one per item; class index or name; None is unconditional.
+        guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
+        negative: What guidance moves away from: one condition or one per item; the default None is the unconditional. Or
+            embeddings by level, as `unsample.null_text` finds them.
+        index: The level `latent` is at; default is the noisy end.
+        stored: `Trajectory.stored`, with which some methods turn around exactly.
+        seed: For the noise that a stochastic `method` adds, together with `items`. With corrections stored, none is drawn.
+        items: One id per latent; defaults to 0, 1, 2, ... The noise of an item depends on (seed, id, level) alone.
+        batch_size: Items per network call; all at once by default.
+        grid: The levels to visit; default is the model's own.
+        on_step: Called after each move, for progress bars.
+
+    Raises:
+        ArgumentError: A latent of the wrong shape, or settings that do not fit together.
+        DivergenceError: A latent that is not finite.
+    """
+    grid = grid or model.grid(steps)
+    if latent.ndim != 4 or tuple(latent.shape[1:]) != model.shape or not len(latent):
+        raise ArgumentError(
+            f"expected latents of shape (batch, {', '.join(map(str, model.shape))}) "
+            f"for model {model.name!r}, given {tuple(latent.shape)}"
+        )
+    if not bool(torch.isfinite(latent).all()):
+        raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
+    ids = list(range(len(latent))) if items is None else list(items)
+    if len(ids) != len(latent):
+        raise ArgumentError(f"expected one id per latent: {len(latent)} latents, {len(ids)} items")
+    conditions = broadcast_conditions(condition, len(latent))
+    top = grid.steps if index is None else index
+    report = counter(on_step, total=len(latent) * top)
+    images, nfe = [], 0
+    for rows in batches(len(latent), batch_size):
+        x = latent[rows].to(model.device)
+        away = negative_of(negative, len(latent), rows)
+        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, away))
+        kept = stored.take(rows, x.device)
+        known = Replayed(kept.eps, otherwise=denoiser) if kept.eps else denoiser
+        correct: FreshNoise | Replay = Replay(kept.corrections)
+        if isinstance(method, Stochastic) and not kept.corrections:
+            correct = FreshNoise(method, ItemNoise(seed, ids[rows]))
+        for moved in walk(known, x, grid.down(top), method, kept.memory or None, correct):
+            x = moved.x
+            report(len(x))
+        images.append(model.codec.decode(x))
+        nfe = denoiser.nfe
+    return Samples(torch.cat(images), nfe)
+
+
+def draw_noise(model: Model, count: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """True noise for `count` items of the model's shape; item i is the same for any count."""
+    if count < 1:
+        raise ArgumentError(f"expected a count of at least 1, given {count}")
+    return ItemNoise(seed, range(count)).draw((count, *model.shape), stream="sample", dtype=dtype, device=model.device)
+
+
+def batches(count: int, size: int | None) -> Iterator[slice]:
+    """Slices of at most `size` that cover `count` items, the last one shorter."""
+    if size is not None and size < 1:
+        raise ArgumentError(f"expected a batch size of at least 1, given {size}")
+    size = size or count
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def broadcast_conditions(condition: Condition | Sequence[Condition], count: int) -> list[Condition] | None:
+    """One condition per item, None for those without; None when there is none at all."""
+    if condition is None:
+        return None
+    if isinstance(condition, (str, int)):
+        return [condition] * count
+    if len(condition) != count:
+        raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
+    return None if all(one is None for one in condition) else list(condition)
+
+
+def negative_of(negative: Condition | Sequence[Condition] | Mapping[int, Tensor], count: int, rows: slice) -> Negative:
+    """What guidance moves the items `rows` of `count` away from."""
+    if not isinstance(negative, Mapping):
+        every = broadcast_conditions(negative, count)
+        return every and every[rows]
+    for level, embeddings in negative.items():
+        if len(embeddings) != count:
+            raise ArgumentError(f"expected one embedding per item: {count} items, {len(embeddings)} at level {level}")
+    return {level: embeddings[rows] for level, embeddings in negative.items()}
+
+
+def counter(on_step: OnStep | None, total: int) -> Callable[[int], None]:
+    """A function that adds up moves and tells `on_step`."""
+    done = 0
+
+    def report(moves: int) -> None:
+        nonlocal done
+        done += moves
+        if on_step is not None:
+            on_step(done, total)
+
+    return report

@@ -1,0 +1,141 @@
+"""What a model and pictures may be given as: both become what the rest of the library knows, a `Model` and a tensor.
+
+A pipeline stays as it is: each call makes a model around its networks and reads its scheduler anew, so what was changed in
+between counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from math import isqrt
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .._typing import Images
+from ..core.model import Condition, Model
+from ..errors import ArgumentError, ImageError
+from ..models import load
+from ..models.families.prompts import PromptConditioner
+from ..pictures.read import Photo, decode_photo, read_photo
+
+__all__ = ["Picture", "Pipeline", "Size", "Source", "for_latents", "told", "with_images"]
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """A live diffusers pipeline, of a class that `unsample.load` knows."""
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Its parts by name."""
+
+
+Source = Model | Pipeline | str | Path
+"""What `unsample.load` takes."""
+
+Picture = Image.Image | npt.NDArray[Any] | str | Path
+"""A PIL image, an array of bytes of shape (height, width, 3), or a file."""
+
+Size = tuple[int, int]
+
+CELLS = 8
+"""Sizes found for a picture are multiples of so many latent cells, 64 pixels with Stable Diffusion: what its U-Net halves."""
+
+
+def told(
+    condition: Condition | Sequence[Condition], prompt: Condition | Sequence[Condition]
+) -> Condition | Sequence[Condition]:
+    """The condition, by one of its two names.
+
+    Raises:
+        ArgumentError: Both are given.
+    """
+    if condition is not None and prompt is not None:
+        raise ArgumentError(f"prompt is another name of condition: give one, not both {prompt!r} and {condition!r}")
+    return condition if prompt is None else prompt
+
+
+def _opened(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:
+    """The model of `source`: of `size`, or else of the size that is fitting if it takes several, or else of its own."""
+    if isinstance(source, Model):
+        if size is not None and tuple(size) != source.image_size:
+            height, width = source.image_size
+            raise ArgumentError(
+                f"size {size[0]}x{size[1]}: model {source.name!r} is one of {height}x{width}; "
+                "leave out size, or load a model of that size"
+            )
+        return source
+    model = load(source, size=size)
+    several = model.codec.scale > 1 and isinstance(model.conditioner, PromptConditioner)
+    if size is None and several and (wanted := fitting(model)) != model.image_size:
+        del model  # a name is read again: there may be no room for two
+        model = load(source, size=wanted)
+    return model
+
+
+def for_latents(source: Source, latents: Tensor, size: Size | None) -> Model:
+    """A model of `size`, or else of that of images with such latents, (batch, channels, height, width).
+
+    Raises:
+        ArgumentError: A size that the model has not.
+        ModelError: What cannot be loaded.
+    """
+    return _opened(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size)
+
+
+def with_images(source: Source, images: Images | Picture | Sequence[Picture], size: Size | None) -> tuple[Model, Tensor]:
+    """A model of the size of its images, and pixels of its size: (batch, channels, height, width) in [-1, 1].
+
+    Raises:
+        ArgumentError: Something else than pictures, or a size that the model has not.
+        ImageError: A picture that is missing, unreadable or too small.
+        ModelError: What cannot be loaded.
+    """
+    if isinstance(images, Tensor):
+        return _opened(source, size, lambda model: _scaled(images, 1) or model.image_size), images
+    pictures = [images] if isinstance(images, (Image.Image, np.ndarray, str, Path)) else list(images)
+    if not pictures:
+        raise ImageError("expected at least one picture, given none")
+    model = _opened(source, size, lambda model: _fitting(model, _photo(pictures[0], 0, (1, 1)).original))
+    return model, torch.stack([_photo(picture, i, model.image_size).pixels for i, picture in enumerate(pictures)])
+
+
+def _scaled(x: Tensor, scale: int) -> Size | None:
+    """Height and width of a batch, times `scale`; None if it has none, which is refused later."""
+    return (x.shape[2] * scale, x.shape[3] * scale) if x.ndim == 4 else None
+
+
+def _fitting(model: Model, picture: tuple[int, int]) -> Size:
+    """The size for a picture of this width and height: no larger than it, and no more pixels than the model's own."""
+    unit, (height, width) = CELLS * model.codec.scale, model.image_size
+    share = height * width, picture[0] * picture[1]
+    fits = [min(side, isqrt(side * side * share[0] // share[1])) // unit * unit for side in picture]
+    return max(unit, fits[1]), max(unit, fits[0])
+
+
+def _photo(picture: Picture, i: int, size: Size) -> Photo:
+    """A picture as if read from a file."""
+    if isinstance(picture, (str, Path)):
+        return read_photo(picture, size)
+    name = f"images[{i}]"
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ArgumentError(
+                f"expected {name} to be an array of uint8 of shape (height, width, 3), given {picture.dtype} "
+                f"{picture.shape}; convert it, or give a tensor (batch, channels, height, width) in [-1, 1]"
+            )
+        picture = Image.fromarray(picture)
+    if not isinstance(picture, Image.Image):
+        raise ArgumentError(f"expected {name} to be a PIL image, an array or a file, given {type(picture).__name__}")
+    if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        raise ImageError(f"{name} is of mode {picture.mode}: expected RGB, RGBA or L; use convert('RGB')")
+    file = BytesIO()
+    picture.save(file, "PNG", exif=picture.getexif(), compress_level=0)
+    return decode_photo(file.getvalue(), name, size)

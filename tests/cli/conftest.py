@@ -1,0 +1,37 @@
+"""Runs of the command line in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from unsample import pictures as plotting
+from unsample.pictures.read import demo_photos
+
+
+@pytest.fixture
+def photos() -> list[Path]:
+    return demo_photos()[:3]
+
+
+@pytest.fixture
+def without_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at what a run holds besides its picture, which takes longer than a few steps of the small model."""
+    monkeypatch.setattr(plotting, "overview", lambda *given, **named: b"")
+    monkeypatch.setattr(plotting, "sheet", lambda *given, **named: b"")
+
+
+def command(arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, "-c", "from unsample.cli import main; main()", *map(str, arguments)]
+
+
+def start(arguments: Sequence[object], **more: object) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own, single-threaded as the tests are."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(arguments), env=environment, **pipes, **more)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,170 @@
+"""Commands besides invert, and every kind of bad input: one line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from unsample.pictures.read import demo_photos
+
+
+def one_line(outcome) -> str:
+    assert outcome.code == 2, outcome.out + outcome.err
+    assert outcome.out == ""
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("unsample: ")
+    assert "Traceback" not in outcome.err
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from unsample import cli
+
+    place = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.raises(SystemExit):
+        cli.main(["invert", *map(str, demo_photos()[:2]), "--steps", "4", "--forward", "0,2", "--out", str(place)])
+    return place
+
+
+def test_sample(unsample, tmp_path):
+    done = unsample("sample", "--count", 3, "--steps", 3, "--label", "goldfish", "--guidance", 2, "--out", tmp_path / "s")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "s" / "samples").glob("*.png"))) == 3
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert manifest["results"]["cost"]["sample"]["nfe"] == 6
+    with Image.open(tmp_path / "s" / "overview.png") as sheet:
+        assert sheet.width > 100
+
+
+def test_reconstruct_uses_the_runs_latents(unsample, run, tmp_path):
+    done = unsample("reconstruct", run, "--forward", "0", "--out", tmp_path / "r")
+    assert done.code == 0, done.err
+    ours = load_file(tmp_path / "r" / "latents.safetensors")["samples"]
+    theirs = load_file(run / "latents.safetensors")["reconstruction.0"]
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_diagnose_prints_null_beside_value(unsample, run):
+    done = unsample("diagnose", run)
+    assert done.code == 0
+    assert "true noise" in done.out
+    assert "std plain" in done.out
+
+
+def test_models_lists_the_bundled_one(unsample):
+    assert "tiny-imagenet-32" in unsample("models").out
+    assert json.loads(unsample("models", "--json").out)[0]["present"] is True
+
+
+def test_default_place_follows_from_the_settings(unsample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert unsample("invert", demo_photos()[0], "--steps", 2, "--forward", "1").code == 0
+    assert unsample("invert", demo_photos()[0], "--steps", 3, "--forward", "1").code == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+PHOTO = demo_photos()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("invert", "no-such.jpg"), "no such file"),
+        (("invert", "no-such-*.jpg"), "no file matches"),
+        (("invert", PHOTO, "--steps", 0), "--steps"),
+        (("invert", PHOTO, "--steps", 1001), "1 to 1000"),
+        (("invert", PHOTO, "--steps", "many"), "valid integer"),
+        (("invert", PHOTO, "--forward", "51"), "use a smaller start"),
+        (("invert", PHOTO, "--forward", "-1"), "whole number"),
+        (("invert", PHOTO, "--forward", "two"), "expected a forward start"),
+        (("invert", PHOTO, "--forward", "2,2"), "different starts"),
+        (("invert", PHOTO, "--forward", "nan%"), "0..1"),
+        (("invert", PHOTO, "--method", "dimm"), "did you mean 'ddim'"),
+        (("invert", PHOTO, "--eval-at", "nowhere"), "--eval-at"),
+        (("invert", PHOTO, "--paper", "--method", "heun"), "leave out --method, or --paper"),
+        (("invert", PHOTO, "--paper", "--forward", "2"), "leave out --forward, or --paper"),
+        (("invert", PHOTO, "--paper", "--method", "ab", "--forward", "0"), "leave out --method and --forward, or --paper"),
+        (("invert", PHOTO, "--label", "goldfisch"), "did you mean 'goldfish'"),
+        (("invert", PHOTO, "--label", "200"), "0..199"),
+        (("invert", PHOTO, "--guidance", "3"), "needs a condition"),
+        (("invert", PHOTO, "--guidance", "nan", "--label", "goldfish"), "--guidance"),
+        (("invert", PHOTO, "--batch-size", 0), "--batch-size"),
+        (("invert", PHOTO, "--keep", "everything"), "--keep"),
+        (("invert", PHOTO, "--device", "tpu9"), "expected a device"),
+        (("invert", PHOTO, "--dtype", "float8"), "unknown dtype"),
+        (("invert", PHOTO, "--model", "tiny-imagenet-23"), "did you mean 'tiny-imagenet-32'"),
+        (("invert", PHOTO, "--model", "."), "unet/config.json"),
+        (("invert", PHOTO, "--model", PHOTO), "expected a directory"),
+        (("invert", PHOTO, "--colour"), "No such option"),
+        (("invert",), "Missing argument"),
+        (("diagnose", "no-such-run"), "no run in"),
+        (("reconstruct", "no-such-run"), "no run in"),
+        (("sample", "--count", 0), "--count"),
+        (("paint",), "No such command"),
+    ],
+)
+def test_bad_arguments(unsample, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in one_line(unsample(*arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "tiny", "animated", "folder"])
+def test_bad_pictures(unsample, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "bad.png"
+    if kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "text":
+        file.write_text("not a picture")
+    elif kind == "truncated":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(file)
+        file.write_bytes(file.read_bytes()[:2000])
+    elif kind == "tiny":
+        Image.new("RGB", (5, 7)).save(file)
+    elif kind == "animated":
+        frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+        file = tmp_path / "bad.gif"
+        frames[0].save(file, save_all=True, append_images=frames[1:])
+    else:
+        file = tmp_path / "empty-folder"
+        file.mkdir()
+    assert file.name.split(".")[0] in one_line(unsample("invert", PHOTO, file, "--steps", 2))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_odd_pictures_are_converted_and_said(unsample, tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 40, 3), np.uint8)
+    image = (
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    )
+    file = tmp_path / ("odd.tif" if mode == "CMYK" else "odd.png")
+    image.save(file)
+    done = unsample("invert", file, "--steps", 2, "--forward", "1", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["items"][0]["notes"]
+
+
+@pytest.mark.parametrize("damage", ["manifest", "tensors", "other tensors"])
+def test_a_damaged_run(unsample, run, tmp_path, damage):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    if damage == "manifest":
+        (copy / "manifest.json").write_text("{")
+    elif damage == "tensors":
+        (copy / "latents.safetensors").write_bytes(b"\0" * 100)
+    else:
+        text = (copy / "manifest.json").read_text()
+        first = json.loads(text)["items"][0]["id"]
+        (copy / "manifest.json").write_text(text.replace(first, "0" * 16))
+    one_line(unsample("diagnose", copy))

@@ -1,0 +1,168 @@
+"""DeepFloyd IF, stage I: reference, diffusers' own `IFPipeline` with its DDIMScheduler, from random weights."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, IFImg2ImgPipeline, IFPipeline, UNet2DConditionModel
+
+import unsample as us
+from unsample.models.families import deepfloyd
+
+from . import tiny
+from .agreement import STEPS, TOLERANCE, leads_back, load
+
+UNTIDY = "A Cat (from http://example.com/cat)  "
+
+
+def stage_one(**unet):
+    """Blocks, text and scheduler as those of the published one, with a learned variance."""
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "in_channels": 3,
+            "out_channels": 6,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+            "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            "cross_attention_dim": 32,  # a multiple of the 32 groups of its norm
+            "encoder_hid_dim": 16,
+            "cross_attention_norm": "group_norm",
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 2,
+            "attention_head_dim": 4,
+            "norm_num_groups": 4,
+            "resnet_time_scale_shift": "scale_shift",
+            "act_fn": "gelu",
+            **unet,
+        }
+    ).eval()
+    pipeline = IFPipeline(
+        text_encoder=tiny.t5_encoder(),
+        tokenizer=tiny.t5_tokenizer(),
+        unet=network,
+        scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def theirs(pipeline, model, prompts, guidance):
+    """Noise, and the images of the pipeline's own call, in [-1, 1]: by DDIM, which clips nothing and takes no variance."""
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, thresholding=False, clip_sample=False)
+    pipeline.scheduler.register_to_config(variance_type="fixed_small")  # with a learned one it would be given 6 channels
+    height, width = model.image_size
+    images = pipeline(
+        list(prompts),
+        height=height,
+        width=width,
+        generator=torch.Generator().manual_seed(1),
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        output_type="pt",
+    ).images
+    assert float(images.std()) > 1e-3, "a pipeline that gives flat images proves nothing"
+    return torch.randn(images.shape, generator=torch.Generator().manual_seed(1)), images
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("size", [None, (8, 12)])
+def test_sample_is_the_pipelines_own(tmp_path, guidance, size):
+    """Reference: `IFPipeline`, its DDIMScheduler made of the published scheduler's config without what clips."""
+    pipeline = stage_one()
+    model = load(pipeline, tmp_path, size=size)
+    assert model.shape == (3, *(size or (8, 8)))
+    noise, images = theirs(pipeline, model, tiny.PROMPTS, guidance)
+    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
+    torch.testing.assert_close(ours, images, rtol=0, atol=TOLERANCE)
+
+
+def test_there_and_back(tmp_path):
+    leads_back(load(stage_one(), tmp_path), tiny.PROMPTS, guidance=3.0)
+
+
+def test_what_its_scheduler_clips_is_noted_and_left_out(tmp_path):
+    """Reference: the network itself, asked at a level where either kind of clipping would change what it says."""
+    model = load(stage_one(), tmp_path)
+    clipping, thresholding = (note for note in model.notes if "is ignored" in note)
+    assert "clip_sample" in clipping
+    assert "thresholding" in thresholding
+    level, x = model.grid(STEPS)[STEPS], 3 * us.draw_noise(model, 1)
+    eps = model.denoiser(["a cat"])(x, level)
+    assert float(((x - level.sigma * eps) / level.alpha).abs().max()) > 1.5
+    raw = model.network.unet(x, level.t, model.conditioner(["a cat"], x.device), return_dict=False)[0]
+    assert raw.shape == (1, 6, 8, 8)
+    torch.testing.assert_close(eps, raw[:, :3], rtol=1e-5, atol=1e-6)
+
+
+def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch):
+    """Reference: `IFPipeline`, whose default is to drop links and signs, given stand-ins for the two packages it needs."""
+    pipeline = stage_one()
+    tiny.cleaned(monkeypatch, pipeline)
+    model = load(pipeline, tmp_path)
+    assert deepfloyd.UNCLEANED not in model.notes
+    noise, images = theirs(pipeline, model, [UNTIDY], 3.0)
+    ours = us.sample(model, noise, steps=STEPS, condition=UNTIDY, guidance=3.0).images
+    torch.testing.assert_close(ours, images, rtol=0, atol=TOLERANCE)
+    assert torch.equal(model.embed([UNTIDY]), model.embed(["a cat from"]))
+
+
+def test_prompts_that_cannot_be_cleaned_are_noted(tmp_path, monkeypatch):
+    """As in the pipeline, they are then stripped and lowered only."""
+    pipeline = stage_one()
+    tiny.cleaned(monkeypatch, pipeline, installed=False)
+    model = load(pipeline, tmp_path)
+    assert deepfloyd.UNCLEANED in model.notes
+    assert torch.equal(model.embed([UNTIDY]), model.embed([UNTIDY.lower().strip()]))
+    assert not torch.equal(model.embed([UNTIDY]), model.embed(["a cat from"]))
+
+
+def test_no_prompt_is_the_empty_one(tmp_path):
+    """Reference: the negative embeddings of the pipeline's own `encode_prompt`, without a negative prompt."""
+    pipeline = stage_one()
+    model = load(pipeline, tmp_path)
+    _, negative = pipeline.encode_prompt("a cat")
+    torch.testing.assert_close(model.embed([None]), negative, rtol=0, atol=1e-6)
+
+
+def test_prompts_of_a_batch_are_those_one_by_one(tmp_path):
+    model = load(stage_one(), tmp_path)
+    noise, prompts = us.draw_noise(model, 2), ("a cat", "a very long tale of two dogs")
+    settings = {"steps": STEPS, "guidance": 3.0}
+    both = us.sample(model, noise, condition=prompts, **settings).images
+    alone = [us.sample(model, noise[i : i + 1], condition=prompts[i], **settings).images for i in range(2)]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=0, atol=TOLERANCE)
+    assert float((both[0] - both[1]).abs().max()) > 1e-2
+
+
+def test_its_image_to_image_pipeline_is_the_same_model(tmp_path):
+    pipeline = stage_one()
+    parts = {**pipeline.components, "requires_safety_checker": False}
+    model, other = load(pipeline, tmp_path / "a"), load(IFImg2ImgPipeline(**parts), tmp_path / "b")
+    noise = us.draw_noise(model, 1)
+    images = [us.sample(each, noise, steps=STEPS, condition="a cat", guidance=3.0).images for each in (model, other)]
+    assert torch.equal(*images)
+
+
+def test_what_it_cannot_take_is_refused_in_one_line(tmp_path):
+    model = load(stage_one(), tmp_path / "one")
+    noise = us.draw_noise(model, 1)
+    for refused, match in (
+        (lambda: us.sample(model, noise, condition=3), "takes prompts, given 3"),
+        (lambda: us.load(str(tmp_path / "one"), size=(8, 9)), "multiples of 2"),
+    ):
+        with pytest.raises(us.ArgumentError, match=match) as error:
+            refused()
+        assert "\n" not in str(error.value)
+
+
+def test_a_super_resolution_stage_is_refused(tmp_path):
+    """Its 6 channels in and 6 out, two images in and one with its variance out, would pass for a state of 6 channels."""
+    with pytest.raises(us.ModelError, match="expected the 3 of stage I") as error:
+        load(stage_one(in_channels=6, class_embed_type="timestep"), tmp_path)
+    assert "\n" not in str(error.value)

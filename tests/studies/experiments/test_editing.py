@@ -1,0 +1,105 @@
+"""E12 on the bundled model and by hand; E13 on a network whose variations are known in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unsample as us
+from unsample.core.rng import ItemNoise
+from unsample.models.classifier import load_classifier
+from unsample.studies.experiments import Lab, recipe, write
+from unsample.studies.experiments.e12_editing import Editing, _Ways
+from unsample.studies.experiments.e13_varied import StochasticEditing
+from unsample.studies.experiments.labelled import labelled
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return us.load(device="cpu")
+
+
+def test_edits_are_judged_by_hand(bundled, tmp_path):
+    """Reference: noise and latents resampled by `us.sample`, distances and the classifier's probabilities one by one."""
+    lab = Lab(bundled, tmp_path / "cache", batch_size=2)
+    found = Editing(3, 3, 2.0, ("1",)).run(lab)
+    pictures, labels = labelled(lab, 3, 3)
+    assert labels == [0, 66, 133]
+    targets, judge = [100, 166, 33], load_classifier(device="cpu")
+    ids = [photo.id for photo in pictures.photos]
+    known = {"method": us.DDIM(), "condition": labels, "steps": 3, "items": ids}
+    latents = {
+        "noise": pictures.noise,
+        "DDIM": us.invert(bundled, pictures.pixels, start=us.FromImage(), **known).latent,
+        "DDIM, k = 1": us.invert(bundled, pictures.pixels, start=us.ForwardNoise(steps=1), **known).latent,
+    }
+    for title, latent in latents.items():
+        images = us.sample(bundled, latent, steps=3, condition=targets, guidance=2.0).images.clamp(-1, 1)
+        apart = [float((a - b).square().mean().sqrt()) for a, b in zip(images, pictures.shown, strict=True)]
+        back = us.sample(bundled, latent, steps=3, condition=labels).images.clamp(-1, 1)
+        moved = [float((a - b).square().mean().sqrt()) for a, b in zip(images, back, strict=True)]
+        assert found.metrics["ways"][title]["change"] == pytest.approx(moved, abs=1e-4)
+        odds = [float(judge.probabilities(one[None])[0, target]) for one, target in zip(images, targets, strict=True)]
+        assert found.metrics["ways"][title]["distance"] == pytest.approx(apart, abs=1e-4)
+        assert found.metrics["ways"][title]["alignment"] == pytest.approx(odds, abs=1e-4)
+    page = write(tmp_path / "E12", recipe("E12"), "smoke", lab, found)
+    assert page.read_text().count("<img") == 2
+
+
+def test_claims_follow_from_the_ways(bundled, tmp_path, monkeypatch):
+    """Edits that are invented: latents obey half as much as noise, the forward start nearly as much."""
+    lab = Lab(bundled, tmp_path / "cache", batch_size=4)
+    ramp = torch.linspace(0.2, 0.3, 4)
+    made = {"noise": 1.0, "DDIM": 0.5, "DDIM, k = 1": 0.9, "look-ahead, k = 1": 0.6}
+    monkeypatch.setattr(_Ways, "distances", {title: share * ramp for title, share in made.items()})
+    monkeypatch.setattr(_Ways, "changes", {title: share * ramp for title, share in made.items()})
+    monkeypatch.setattr(_Ways, "alignments", {title: share * ramp for title, share in made.items()})
+    claims = Editing(4, 2, 2.0, ("1",)).run(lab).claims
+    assert [claim.holds for claim in claims] == [True, True, False] * 3
+    assert claims[1].numbers.startswith("80 % [80, 80]")
+
+
+def test_a_model_of_other_classes_is_refused(toy, lab, tmp_path):
+    for model in (replace(toy(), digest="toy"), lab.model):
+        with pytest.raises(us.ArgumentError, match="knows the classes of tiny-imagenet-32"):
+            Editing(3, 3, 2.0, ("1",)).run(Lab(model, tmp_path / "cache"))
+
+
+def test_variations_of_a_linear_model_are_the_noise_times_a_gain(lab, tmp_path):
+    """eps = sigma x / (alpha^2 v + sigma^2) for pixels of variance v: DDIM from level k multiplies x_k by a known gain."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(96, 160, (16, 16, 3)).astype(np.uint8)).save(tmp_path / "data" / f"{i}.png")
+    lab = replace(lab, data=(str(tmp_path / "data"),))
+    found = StochasticEditing(3, 6, 3, (1, 3)).run(lab)
+    photographs, grid = lab.photographs(3), lab.model.grid(6)
+    images, ids = photographs.pixels, [photo.id for photo in photographs.photos]
+    variance = torch.full((16,), 0.1, dtype=torch.float64)
+    variance[:8] = 1e-5
+    for k in (1, 3):
+        gain = torch.ones(16, dtype=torch.float64)
+        for step in grid.down(k):
+            eps = step.src.sigma / (step.src.alpha**2 * variance + step.src.sigma**2)
+            scale = step.dst.alpha / step.src.alpha
+            gain = gain * (scale + (step.dst.sigma - scale * step.src.sigma) * eps)
+        draws = [ItemNoise(seed, ids).draw(images.shape) for seed in range(3)]
+        made = torch.stack([gain * (grid[k].alpha * images + grid[k].sigma * noise) for noise in draws], dim=1).clamp(-1, 1)
+        pairs = [(made[:, i] - made[:, j]).square().flatten(1).mean(1).sqrt() for i, j in ((0, 1), (0, 2), (1, 2))]
+        far = (made - images[:, None]).square().flatten(2).mean(2).sqrt().mean(1)
+        told = found.metrics[str(k)]
+        assert told["nfe"] == (us.LookAhead().evaluations(6 - k) + 6, k)
+        whole = max(told["skipped"])  # how far going up and back may move a result
+        assert told["diversity"] == pytest.approx(torch.stack(pairs).mean(0).tolist(), abs=2 * whole + 1e-6)
+        assert told["fidelity"] == pytest.approx(far.tolist(), abs=2 * whole + 1e-6)
+    some, further, away, little = found.claims
+    assert some.holds is True
+    assert further.holds is True
+    assert away.holds is True
+    assert ("k = 1" in little.numbers, "k = 3" in little.numbers) == (True, True)
+    page = write(tmp_path / "E13", recipe("E13"), "smoke", lab, found)
+    assert page.read_text().count("<img") == 2

@@ -1,0 +1,129 @@
+"""E5 against states from scalar gains, distances by loops over images and points, and lines that end in known places."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unsample import pictures as plotting
+from unsample.diagnostics import true_noise
+from unsample.studies.experiments import Lab
+from unsample.studies.experiments import e05_line as line
+from unsample.studies.experiments.e05_line import Line
+from unsample.studies.experiments.lab import Inverted
+
+COUNT, STEPS, FORWARD = 30, 6, 2
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Drawing takes most of the time: one test does."""
+    if "drawn" not in request.node.name:
+        for name in ("heatmaps", "curves"):
+            monkeypatch.setattr(plotting, name, lambda *a, **k: plotting.Drawing(b"", b""))
+
+
+def gains(v: float) -> list[float]:
+    """What DDIM sampling makes of unit noise in a mode of variance v, at each level from noise to image, from the betas."""
+    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    bars = np.concatenate([[1.0], table[np.arange(STEPS) * (1000 // STEPS)]])
+    alpha, sigma, x = np.sqrt(bars), np.sqrt(1 - bars), [1.0]
+    for level in range(STEPS, 0, -1):
+        eps = sigma[level] * x[-1] / (alpha[level] ** 2 * v + sigma[level] ** 2)
+        x.append(alpha[level - 1] * (x[-1] - sigma[level] * eps) / alpha[level] + sigma[level - 1] * eps)
+    return x
+
+
+def states(noise: np.ndarray) -> list[np.ndarray]:
+    """From noise to image; the left half has variance 1e-5, the right one 0.1."""
+    half = noise.shape[-1] // 2
+    weights = np.ones(noise.shape[-1])
+    found = []
+    for plain, textured in zip(gains(1e-5), gains(0.1), strict=True):
+        weights[:half], weights[half:] = plain, textured
+        found.append(noise * weights)
+    return found
+
+
+def give(monkeypatch, latent):
+    """Let every inversion return this latent."""
+    monkeypatch.setattr(Lab, "inverted", lambda *a, **k: Inverted(latent, latent.clamp(-1, 1), STEPS))
+
+
+def verdicts(found):
+    return [claim.holds for claim in found.claims]
+
+
+def test_distances_and_turns_are_those_of_loops(lab):
+    pictures = lab.generated(COUNT, STEPS)
+    noise, latent = (
+        x.double().numpy() for x in (pictures.noise, lab.inverted(pictures, forward=str(FORWARD), steps=STEPS).latent)
+    )
+    told = Line(COUNT, STEPS, FORWARD).run(lab).metrics[f"forward k = {FORWARD}"]
+    turned = [math.inf] * COUNT
+    for row, state in enumerate(states(noise)):
+        table = np.zeros((COUNT, 25))
+        for i in range(COUNT):
+            for j, a in enumerate(np.linspace(0, 1, 25)):
+                table[i, j] = np.sqrt(((state[i] - (1 - a) * noise[i] - a * latent[i]) ** 2).sum())
+            if table[i, 24] < table[i, 0]:
+                turned[i] = min(turned[i], row / STEPS)
+        assert told["distances"][row] == pytest.approx(table.mean(0), abs=1e-4), row
+    assert told["share that passes 0.5"] == pytest.approx(np.isfinite(turned).mean())
+    assert told["passes 0.5"][0] == np.median(turned)
+
+
+def test_the_figures_are_drawn(lab):
+    for figure in Line(8, 3, 1).run(lab).figures:
+        assert figure.drawing.png.startswith(b"\x89PNG")
+
+
+def test_where_the_latent_is_the_image_the_path_ends_in_it(lab, monkeypatch):
+    """Closed form: position 1 at the end; every image has turned, when its own state is nearer to the image than to noise."""
+    pictures = lab.generated(COUNT, STEPS)
+    give(monkeypatch, pictures.pixels)
+    found = Line(COUNT, STEPS, FORWARD).run(lab)
+    told = found.metrics["DDIM latent"]
+    assert told["position"][0] == pytest.approx(0, abs=1e-9)
+    assert told["end"] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert told["share that passes 0.5"] == 1
+    assert found.claims[1].holds is True
+    assert told["passes 0.5"][1] <= told["passes 0.5"][0] <= told["passes 0.5"][2]
+    assert found.claims[0].holds is (told["passes 0.5"][1] >= 0.5 and told["passes 0.5"][2] <= 0.7)
+
+
+def test_a_line_to_other_noise_is_none_that_the_path_turns_to(lab, monkeypatch):
+    pictures = lab.generated(COUNT, STEPS)
+    give(monkeypatch, true_noise(pictures.noise.shape, seed=5))
+    assert True not in verdicts(Line(COUNT, STEPS, FORWARD).run(lab))
+
+
+def test_a_short_latent_alone_puts_the_image_past_the_middle(lab, monkeypatch):
+    """Closed form for l = c l', l' other noise: 1/2 + (1 - c^2) / (2 (1 + c^2)) = 1 / (1 + c^2), to 1 / sqrt(d)."""
+    pictures = lab.generated(COUNT, STEPS)
+    give(monkeypatch, 0.5 * true_noise(pictures.noise.shape, seed=5))
+    told = Line(COUNT, STEPS, FORWARD).run(lab).metrics["DDIM latent"]
+    assert told["end by length"] == pytest.approx(1 / (1 + 0.5**2), abs=0.01)
+
+
+def test_the_null_of_the_end_holds_noise_as_often_as_it_says(lab):
+    """19 of 20 draws: at most 6 of 40 outside, which happens once in 70."""
+    pictures = lab.generated(COUNT, STEPS)
+    null = line._ends_of_noise(lab, pictures)
+    image, noise = pictures.pixels.double().flatten(1), pictures.noise.double().flatten(1)
+    inside = 0
+    for draw in range(40):
+        ahead = true_noise(noise.shape, seed=77, draw=draw).double() - noise
+        inside += null.low <= float((((image - noise) * ahead).sum(1) / (ahead**2).sum(1)).median()) <= null.high
+    assert inside >= 34
+
+
+def test_walks_are_kept_for_their_settings_alone(lab):
+    """Another forward start or seed is another walk; the same one is read back."""
+    first = Line(8, 3, 1).run(lab).metrics
+    assert Line(8, 3, 1).run(lab).metrics == first
+    assert Line(8, 3, 2).run(lab).metrics["forward k = 2"] != first["forward k = 1"]
+    assert Line(8, 3, 1).run(replace(lab, seed=1)).metrics != first

@@ -1,0 +1,278 @@
+"""Ways of inverting side by side: equal cost, shared runs, failures shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import unsample as us
+from unsample.core.stepper import evaluations_on
+from unsample.methods.registry import METHODS, parse_method
+from unsample.methods.starts import parse_start
+from unsample.models.analytic import gaussian
+from unsample.pictures.read import demo_photos, read_photos
+from unsample.runs import invert as jobs
+from unsample.studies import compare as comparison
+
+
+@pytest.fixture(scope="module")
+def model():
+    return us.load()
+
+
+@pytest.fixture
+def pictures():
+    """Four pictures for the toy model: two grey ones, which are plain all over, and two of noise."""
+    noise = torch.rand((4, 1, 4, 4), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.cat([0.01 * noise[:2], noise[2:]])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("forward", ["0", "2", "4%"])
+def test_equal_cost_spends_the_budget_and_no_more(model, method, forward):
+    """Reference: one step more would not fit."""
+    (way,) = comparison.equal_cost([method], [forward], 60, model)
+
+    def cost(steps: int) -> int:
+        grid = model.grid(steps)
+        return evaluations_on(parse_method(method), list(grid.up(parse_start(way.forward).index(grid))))
+
+    assert cost(way.steps) <= 60 < cost(way.steps + 1)
+
+
+def test_a_long_start_gets_a_longer_grid(model):
+    """60 % of the grid is left out: the budget is for the rest. Reference: count the moves."""
+    (way,) = comparison.equal_cost(["ddim"], ["60%"], 50, model)
+    assert way.steps - round(0.6 * way.steps) == 50
+
+
+def test_a_budget_too_small_for_all_is_refused(model):
+    with pytest.raises(us.ArgumentError, match="too few for 2 moves of gradient"):
+        comparison.equal_cost(["gradient"], ["0"], 10, model)
+
+
+@pytest.mark.parametrize("forward", ["100%", "sigma=1e9"])
+def test_a_start_that_leaves_no_way_to_go_is_refused(forward):
+    """Every number of steps is tried, so the schedule is a short one."""
+    model = gaussian(us.Schedule.from_betas(us.Schedule.linear_betas(count=100)), [0.1], shape=(1, 1, 1))
+    with pytest.raises(us.ArgumentError, match="leaves fewer than 2 moves"):
+        comparison.equal_cost(["ddim"], [forward], 10, model)
+
+
+def test_methods_without_a_start_are_listed_once_and_methods_are_kept_together(model):
+    ways = comparison.equal_cost(["ddim", "edit-friendly", "ab", "ddim"], ["0", "1", "0"], 10, model)
+    assert [(way.method, way.forward) for way in ways] == [
+        ("ddim", "0"),
+        ("ddim", "1"),
+        ("edit-friendly", "0"),
+        ("ab", "0"),
+        ("ab", "1"),
+    ]
+    assert ways[2].title == "edit-friendly, forward diffusion alone"
+
+
+def test_a_method_too_expensive_is_listed_and_stops_nothing(toy, pictures):
+    found = us.compare(toy(), pictures, methods=["gradient", "ddim"], forwards="1", nfe=4)
+    assert [way.steps for way in found.ways] == [0, 5]
+    assert "too expensive" in found.table().splitlines()[1]
+    assert found.to_dict()["ways"][0]["failure"].startswith("too expensive")
+    assert [way.method for way in found.pareto] == ["ddim"]
+
+
+@pytest.mark.parametrize("wrong", [{"methods": "ddim,dimm"}, {"forwards": "0,x"}, {"spacing": "x"}, {"nfe": 1}])
+def test_a_mistake_fails_before_any_work(toy, pictures, monkeypatch, wrong):
+    monkeypatch.setattr(jobs, "invert_run", None)
+    with pytest.raises(us.ArgumentError):
+        us.compare(toy(), pictures, **{"methods": "ddim", "nfe": 4} | wrong)
+
+
+def test_a_bad_method_name_is_one_line(unsample, tmp_path):
+    done = unsample("compare", demo_photos()[0], "--methods", "ddim,dimm", "--nfe", 4, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "did you mean 'ddim'" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_files_and_photos_give_the_same(model, tmp_path):
+    """From the image itself there is no noise to depend on a photo's id; elsewhere files and photos agree."""
+    places = demo_photos()[:2]
+    photos = read_photos(places, model.image_size)
+    images = torch.stack([photo.pixels for photo in photos])
+    ways = {"methods": "ddim", "forwards": ("0", "1"), "nfe": 2}
+    given = (images, photos, places, [str(places[0]), photos[1]])
+    found = [list(us.compare(model, one, **ways).ways.values()) for one in given]
+    for usual, started in found:
+        assert torch.equal(usual.psnr.sort()[0], found[0][0].psnr.sort()[0])
+        assert len(started.psnr) == 2
+    assert torch.equal(found[1][1].psnr, found[2][1].psnr)
+
+
+def test_names_of_a_tensor_reach_the_reports(toy, pictures, monkeypatch):
+    seen = []
+    real = jobs.invert_run
+    monkeypatch.setattr(jobs, "invert_run", lambda m, photos, *rest: seen.extend(photos) or real(m, photos, *rest))
+    us.compare(toy(), pictures.double(), methods="ddim", forwards="0", nfe=2, names=list("abcd"))
+    assert [photo.name for photo in seen] == list("abcd")
+    assert len({photo.id for photo in seen}) == 4
+    assert seen[0].pixels.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("photos", "more", "says"),
+    [
+        (torch.zeros(2, 1, 5, 5), {}, "expected images of shape"),
+        (torch.zeros(2, 1, 4, 4), {"names": ["a"]}, "one name per image"),
+        (torch.full((2, 1, 4, 4), 255.0), {}, "rescale bytes"),
+        ([], {}, "at least one photo"),
+        ([], {"names": ["a"]}, "names are for"),
+        (torch.zeros(2, 1, 4, 4), {"out": "out"}, "has none"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(toy, photos, more, says):
+    with pytest.raises(us.ArgumentError, match=says):
+        us.compare(toy(), photos, methods="ddim", nfe=4, **more)
+
+
+def test_nothing_is_kept_without_a_folder(toy, pictures, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path)
+    us.compare(toy(), pictures, methods="ddim", forwards="1", nfe=2)
+    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
+
+
+def test_what_is_stored_is_counted_in_latents(toy, pictures):
+    """DDIM keeps nothing, `exact` one map, `direct` one per move down that the path has a state for."""
+    found = us.compare(toy(), pictures, methods="ddim,exact,direct", forwards=["0"], nfe=12)
+    assert {way.method: measured.stored for way, measured in found.ways.items()} == {
+        "ddim": 0,
+        "exact": 1,
+        "direct": next(way.steps for way in found.ways if way.method == "direct"),
+    }
+    made = comparison.table(found.ways)
+    assert [row[made.head.index("stored")] for row in made.rows] == ["0", "1", "6", ""]
+
+
+def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
+    found = us.compare(model, demo_photos()[:3], methods="ddim", forwards=("0", "1"), nfe=3)
+    made = comparison.table(found.ways)
+    column = {name: [row[i] for row in made.rows] for i, name in enumerate(made.head)}
+    usual = next(iter(found.ways.values())).diagnosis
+    assert column["inversion"] == ["ddim, usual inversion", "ddim, forward start 1", "true noise"]
+    assert column["PSNR, dB (median)"][0].startswith(f"{usual['median PSNR'].value:.3f} [")
+    (head,) = (name for name in made.head if name.startswith("std plain (median"))
+    assert head == f"std plain (median of {usual['median std plain'].note})"
+    assert "[" in column[head][2]
+    assert column["PSNR, dB (median)"][2] == ""
+    assert usual["median std plain"].null.low < 1.01
+
+
+def test_whiteness_is_told_twice_in_json(model):
+    """Reference: by hand, from the rows."""
+    found = us.compare(model, demo_photos()[:2] * 16, methods="ddim", forwards="0", nfe=2)  # r takes 32 images
+    assert found.photos < 32
+    (way,) = found.to_dict()["ways"]
+    rows = {row["name"]: row for row in way["rows"]}
+    assert way["std_plain_distance"] == pytest.approx(abs(rows["std plain"]["value"] - 1))
+    assert way["top_20_r_excess"] is None
+    photos = read_photos(demo_photos()[:4], model.image_size) * 8
+    (way,) = us.compare(model, photos, methods="ddim", forwards="0", nfe=2).to_dict()["ways"]
+    r = next(row for row in way["rows"] if row["name"] == "top-20 patch correlation")
+    assert way["top_20_r_excess"] == pytest.approx(r["value"] - r["null"]["mean"])
+
+
+def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, monkeypatch):
+    real = jobs.invert_run
+
+    def picky(model, photos, settings, *rest):
+        if settings.method == "ab":
+            raise us.ArgumentError("not with me")
+        return real(model, photos, settings, *rest)
+
+    monkeypatch.setattr(jobs, "invert_run", picky)
+    found = us.compare(toy(), pictures, methods="ab,ddim", forwards="0", nfe=2)
+    assert found.failures == ("ab, usual inversion: refused: not with me",)
+    assert found.table().endswith("refused: not with me")
+    with pytest.raises(us.ArgumentError, match=r"^not with me$"):
+        us.compare(toy(), pictures, methods="ab", forwards="0", nfe=2)
+
+
+def test_compare_writes_table_picture_and_json(unsample, tmp_path):
+    photos = [str(photo) for photo in demo_photos()[:2]]
+    methods = ("ddim", "renoise:iterations=1:average=(0,1)", "bdia")
+    done = unsample("compare", *photos, "--methods", ",".join(methods), "--nfe", 4, "--forward", "0,1", "--out", tmp_path)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "comparison.json").read_text())["ways"]
+    assert [(way["method"], way["forward"]) for way in found] == [(m, f) for m in methods for f in ("0", "1")]
+    assert [way["steps"] for way in found] == [4, 5, 2, 3, 4, 5]
+    assert all(way["nfe_up"] == 4 for way in found)
+    assert "true noise" in (tmp_path / "comparison.md").read_text()
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_a_way_measured_before_is_read_back(model, tmp_path, monkeypatch):
+    photos = read_photos(demo_photos()[:2], model.image_size)
+    way = comparison.Way("ddim", "1", 3, "once")
+    first = comparison.measure(model, photos, way, tmp_path)
+    monkeypatch.setattr(jobs, "invert", None)
+    again = comparison.measure(model, photos, way, tmp_path)
+    assert torch.equal(first.psnr, again.psnr)
+
+
+def test_divergence_is_shown_not_hidden(model, tmp_path, monkeypatch):
+    real = jobs.invert
+
+    def spoiled(*given, **named):
+        trajectory = real(*given, **named)
+        trajectory.latent[0] = torch.inf
+        return trajectory
+
+    monkeypatch.setattr(jobs, "invert", spoiled)
+    found = comparison.compare(model, demo_photos()[:2], methods="ddim,ab", forwards="1", nfe=2, out=tmp_path)
+    assert all(measured.failure.startswith("diverged: ") for measured in found.ways.values())
+    assert "diverged" in comparison.table(found.ways).markdown()
+    assert "left the finite numbers" in (tmp_path / "comparison.md").read_text()
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+    assert found.pareto == ()
+
+
+def test_a_reversible_method_reconstructs_exactly_with_its_memory(unsample, tmp_path):
+    """A run samples back with the method's own memory: to rounding error, whatever the latent is like."""
+    unsample("invert", demo_photos()[0], "--method", "bdia", "--steps", 10, "--forward", "1", "--out", tmp_path / "run")
+    rows = json.loads(unsample("diagnose", tmp_path / "run", "--json").out)["forward start 1"]["rows"]
+    mae = next(row["value"] for row in rows if row["name"] == "MAE")
+    x1_noise = us.load().grid(10)[1].sigma  # what remains is the forward start's own noise, undone by the last move
+    assert mae < 5 * x1_noise
+    assert unsample("reconstruct", tmp_path / "run", "--out", tmp_path / "back").code == 0
+    again = load_file(tmp_path / "back" / "latents.safetensors")["samples"]
+    assert torch.equal(again, load_file(tmp_path / "run" / "latents.safetensors")["reconstruction.1"])
+
+
+def test_methods_lists_every_method(unsample):
+    listed = json.loads(unsample("methods", "--json").out)
+    assert [row["method"] for row in listed] == list(METHODS)
+    assert all(row["source"] for row in listed)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ddim:eval_at", "options like"),
+        ("ddim:speed=3", "unknown option"),
+        ("heun:order=1", "unknown option"),
+        ("nope", "unknown"),
+    ],
+)
+def test_methods_people_mistype(text, says):
+    with pytest.raises(us.ArgumentError, match=says):
+        parse_method(text)
+
+
+def test_a_spacing_that_the_finest_grids_do_not_have_is_fine(model):
+    """Leading timesteps from 3 on fit 50 steps, but not 1000."""
+    (way,) = comparison.equal_cost(["look-ahead"], ["1"], 20, model, "leading:offset=3")
+    assert (way.steps, way.spacing) == (20, "leading:offset=3")
