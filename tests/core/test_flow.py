@@ -12,7 +12,6 @@ from unsample.methods.registry import METHODS, sampler_of
 from unsample.models.analytic import gaussian, mixture
 
 FLOW = us.FlowSchedule()
-MODEL_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
 
 
 # Levels and grids
@@ -67,56 +66,6 @@ def test_schedules_are_named_by_their_settings():
     assert len({FLOW.digest, *(us.FlowSchedule(**settings).digest for settings in others)}) == 6
     assert us.FlowSchedule(shift=1).digest == FLOW.digest
     assert len(us.FlowSchedule(500)) == 500
-
-
-def test_configs():
-    assert us.FlowSchedule.from_config(MODEL_CONFIG) == us.FlowSchedule(1000, 3.0)
-    assert us.FlowSchedule.from_config({"shift": 2}) == us.FlowSchedule(1000, 2.0)
-    assert us.FlowSchedule.from_config(MODEL_CONFIG, tokens=99, even=True) == us.FlowSchedule(1000, 3.0, "even")
-
-
-def test_a_dynamic_shift_grows_with_the_number_of_tokens():
-    """Reference: mu is 0.5 for 256 tokens and 1.15 for 4096, as FLUX dev has it, or what the config says."""
-    dynamic = {**MODEL_CONFIG, "use_dynamic_shifting": True}
-    for tokens, mu in ((256, 0.5), (2176, 0.825), (4096, 1.15)):
-        assert us.FlowSchedule.from_config(dynamic, tokens=tokens).shift == pytest.approx(math.exp(mu))
-        linear = us.FlowSchedule.from_config({**dynamic, "time_shift_type": "linear"}, tokens=tokens, even=True)
-        assert (linear.shift, linear.least) == (pytest.approx(mu), "even")
-    own = {"base_shift": 1.0, "max_shift": 3.0, "base_image_seq_len": 0, "max_image_seq_len": 100}
-    assert us.FlowSchedule.from_config({**dynamic, **own}, tokens=50) == us.FlowSchedule(1000, math.exp(2.0), "trained")
-    with pytest.raises(us.ArgumentError, match="use_dynamic_shifting shifts by the image's size: give its tokens"):
-        us.FlowSchedule.from_config(dynamic)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shift_terminal": 0.02},
-        {"use_karras_sigmas": True},
-        {"use_exponential_sigmas": True},
-        {"use_beta_sigmas": True},
-        {"invert_sigmas": True},
-        {"stochastic_sampling": True},
-        {"_class_name": "FlowMatchHeunDiscreteScheduler"},
-    ],
-    ids=str,
-)
-def test_configs_of_other_levels_are_refused(change):
-    name, value = next(iter(change.items()))
-    with pytest.raises(us.ModelError, match=value if isinstance(value, str) else name):
-        us.FlowSchedule.from_config({**MODEL_CONFIG, **change})
-    if not isinstance(value, str):
-        assert us.FlowSchedule.from_config({**MODEL_CONFIG, name: None}).shift == 3
-
-
-def test_a_table_is_not_read_from_the_config_of_a_flow_model():
-    with pytest.raises(us.ModelError, match=r"FlowSchedule\.from_config"):
-        us.Schedule.from_config(MODEL_CONFIG)
-    for option in ({"use_flow_sigmas": True}, {"prediction_type": "flow_prediction"}):
-        with pytest.raises(us.ModelError, match="flow velocity"):
-            us.Schedule.from_config({"beta_schedule": "linear", **option})
-    with pytest.raises(us.ModelError, match="given one of FlowMatchEulerDiscreteScheduler with beta_schedule"):
-        us.FlowSchedule.from_config({"beta_schedule": "linear"})
 
 
 def test_what_does_not_fit_is_refused(untyped):

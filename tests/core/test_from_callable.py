@@ -9,6 +9,7 @@ from torch import nn
 
 import unsample as us
 from unsample.models.analytic import gaussian, mixture
+from unsample.models.scheduler_config import schedule_of
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 VARIANCE = 0.09
@@ -123,7 +124,7 @@ def test_a_unet_of_diffusers_is_the_same_as_by_load(outputs):
     loaded = us.load(DDPMPipeline(unet.eval(), scheduler))
     model = us.Model.from_callable(
         unet,
-        schedule=us.Schedule.from_config(scheduler.config),
+        schedule=schedule_of(scheduler.config),
         shape=(3, 8, 8),
         classes=5,
         steps_offset=1,
@@ -239,7 +240,7 @@ def test_answers_of_another_shape_are_refused_at_the_first_call(net, given):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"schedule": DDIMScheduler()}, "given DDIMScheduler; use Schedule.from_config"),
+        ({"schedule": DDIMScheduler()}, r"given DDIMScheduler; .*schedule_of\(scheduler\.config"),
         ({"shape": (3, 8)}, r"channels, height and width of a state, given shape \(3, 8\)"),
         ({"shape": (3, 0, 8)}, "channels, height and width of a state"),
         ({"prediction": "noise"}, "unknown prediction type 'noise'"),

@@ -48,16 +48,6 @@ def test_schedules_by_name_match_their_formulas():
     assert us.Schedule.cosine_betas()[-1] == 0.999
 
 
-def test_from_config_reads_what_diffusers_writes():
-    s = us.Schedule
-    assert s.from_config({"beta_schedule": "linear"}) == s.from_betas(s.linear_betas())
-    given = {"beta_schedule": "scaled_linear", "beta_start": 0.1, "beta_end": 0.2, "num_train_timesteps": 5}
-    assert s.from_config(given) == s.from_betas(s.scaled_linear_betas(0.1, 0.2, 5))
-    assert s.from_config({"beta_schedule": "linear", "trained_betas": [0.1, 0.3]}) == s.from_betas([0.1, 0.3])
-    zero = s.from_config({"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True})
-    assert zero == s.from_betas(s.cosine_betas(), zero_terminal_snr=True)
-
-
 def test_digest_names_the_exact_values():
     a, b = us.Schedule.from_betas([0.1, 0.2]), us.Schedule.from_betas([0.1, 0.2])
     assert a.digest == b.digest
@@ -87,13 +77,6 @@ def test_zero_terminal_snr_needs_two_timesteps():
 def test_timesteps_outside_the_table_are_refused(t):
     with pytest.raises(us.ArgumentError, match=r"outside the trained range 0\.\.999"):
         us.Schedule.from_betas(us.Schedule.linear_betas()).level(t)
-
-
-def test_config_without_betas_or_with_unknown_ones():
-    with pytest.raises(us.ModelError, match="given one with shift; flow-matching"):
-        us.Schedule.from_config({"shift": 3.0})
-    with pytest.raises(us.UnknownNameError, match="did you mean 'scaled_linear'"):
-        us.Schedule.from_config({"beta_schedule": "scaled_linea"})
 
 
 def test_level_may_be_of_any_family():

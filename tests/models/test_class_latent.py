@@ -144,7 +144,7 @@ def test_tiles(tmp_path):
     [
         (FlowMatchHeunDiscreteScheduler(), r"given one of FlowMatchHeunDiscreteScheduler"),
         (tiny.flow(use_dynamic_shifting=True), r"a U-Net has no tokens .* give a fixed shift$"),
-        (tiny.flow(use_karras_sigmas=True), r"with use_karras_sigmas is not taken"),
+        (tiny.flow(use_karras_sigmas=True), r"with use_karras_sigmas is not supported"),
     ],
 )
 def test_other_flow_schedulers_are_refused(tmp_path, scheduler, complaint):

@@ -7,6 +7,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 import unsample as us
+from unsample.models.scheduler_config import flow_schedule_of
 
 SHIFTS, STEPS = (1.0, 3.0), (1, 4, 28)
 
@@ -40,7 +41,7 @@ def their_walk(theirs, x):
 def test_levels_and_timesteps_are_those_of_diffusers(shift, steps):
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
     theirs.set_timesteps(steps)
-    levels = us.FlowSchedule.from_config(theirs.config)
+    levels = flow_schedule_of(theirs.config)
     grid = us.Grid.of(levels, steps)
     told = [level.t for level in grid.levels[:0:-1]]
     np.testing.assert_allclose(told, theirs.timesteps.double(), rtol=3e-7)
@@ -53,7 +54,7 @@ def test_levels_and_timesteps_are_those_of_diffusers(shift, steps):
 def test_sampling_by_ddim_is_their_euler(shift, steps, dtype):
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
     theirs.set_timesteps(steps)
-    ours = model(us.FlowSchedule.from_config(theirs.config))
+    ours = model(flow_schedule_of(theirs.config))
     expected = their_walk(theirs, noise())
     found = [moved.x for moved in us.walk(ours.denoiser(), noise(dtype), ours.grid(steps).down(), us.DDIM())]
     assert {x.dtype for x in found} == {dtype}
@@ -78,7 +79,7 @@ CONFIGS = {
 def test_levels_are_those_that_the_pipelines_ask_for(config, tokens, even):
     """Reference: the scheduler, set as the pipelines of FLUX and Stable Diffusion 3 set it."""
     theirs = FlowMatchEulerDiscreteScheduler(**CONFIGS[config])
-    schedule = us.FlowSchedule.from_config(theirs.config, tokens=tokens, even=even)
+    schedule = flow_schedule_of(theirs.config, tokens=tokens, even=even)
     names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
     mu = calculate_shift(tokens, *(theirs.config[name] for name in names))
     for steps in (*STEPS, 50, 200):
@@ -94,7 +95,7 @@ def test_levels_are_those_that_the_pipelines_ask_for(config, tokens, even):
 @pytest.mark.parametrize("even", [True, False])
 def test_sampling_with_a_dynamic_shift_is_their_euler(even):
     theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    ours = model(us.FlowSchedule.from_config(theirs.config, tokens=4096, even=even))
+    ours = model(flow_schedule_of(theirs.config, tokens=4096, even=even))
     theirs.set_timesteps(**({"sigmas": np.linspace(1.0, 1 / 28, 28)} if even else {"num_inference_steps": 28}), mu=1.15)
     expected = their_walk(theirs, noise())[-1]
     torch.testing.assert_close(us.sample(ours, noise(), steps=28).images, expected, rtol=0, atol=1e-6)

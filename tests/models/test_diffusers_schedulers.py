@@ -13,6 +13,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import unsample as us
 from unsample.core.schedule import MIN_ALPHA_BAR, Level
+from unsample.models.scheduler_config import schedule_of
 
 BETAS = {
     "linear": {},
@@ -55,7 +56,7 @@ def state():
 def scheduler(kind, betas, **config):
     """Their scheduler with our table, and ours."""
     theirs = kind(**BETAS[betas], clip_sample=False, **config)
-    schedule = us.Schedule.from_config(theirs.config)
+    schedule = schedule_of(theirs.config)
     theirs.alphas_cumprod = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
     end = torch.ones((), dtype=torch.float64) if theirs.config.set_alpha_to_one else theirs.alphas_cumprod[0]
     theirs.final_alpha_cumprod = theirs.initial_alpha_cumprod = end
@@ -101,7 +102,7 @@ def worst(ours, theirs):
 def test_table_equals_diffusers_within_float32_rounding(betas, kind):
     """Reference: alphas_cumprod. Measured worst: 8e-7 absolute, 1.8e-6 relative where alpha_bar > 1e-5."""
     theirs = kind(**BETAS[betas])
-    ours = np.array(us.Schedule.from_config(theirs.config).alpha_bar)
+    ours = np.array(schedule_of(theirs.config).alpha_bar)
     table = theirs.alphas_cumprod.double().numpy()
     assert np.abs(ours - table).max() < 1e-6
     visible = table > 1e-5  # below, float32 rounding of 1 - beta near beta = 1 shows: 4e-5 at the very end
@@ -112,7 +113,7 @@ def test_table_equals_diffusers_within_float32_rounding(betas, kind):
 def test_zero_terminal_snr_ends_at_our_floor_where_diffusers_has_zero(betas):
     """Known deviation: alpha_bar is at most 2^-24 at the last timestep, and still below the one before."""
     theirs = DDIMScheduler(**BETAS[betas])
-    ours = us.Schedule.from_config(theirs.config).alpha_bar
+    ours = schedule_of(theirs.config).alpha_bar
     assert float(theirs.alphas_cumprod[-1]) == 0
     assert 0 < ours[-1] <= MIN_ALPHA_BAR
     assert ours[-1] < ours[-2]
@@ -124,7 +125,7 @@ def test_zero_terminal_snr_floor_is_that_of_diffusers_euler():
 
     config = BETAS["squaredcos_cap_v2, zero snr"]
     euler = EulerDiscreteScheduler(**config)
-    assert float(euler.alphas_cumprod[-1]) == us.Schedule.from_config(config).alpha_bar[-1] == MIN_ALPHA_BAR
+    assert float(euler.alphas_cumprod[-1]) == schedule_of(config).alpha_bar[-1] == MIN_ALPHA_BAR
 
 
 @pytest.mark.parametrize("betas", [name for name in BETAS if "zero snr" in name])
@@ -186,7 +187,7 @@ def test_up_equals_ddim_inverse_scheduler(betas, spacing, offset, n, to_one, pre
 def test_unmodified_scheduler_differs_by_its_float32_table_only(betas, kind):
     """Reference: the scheduler as it is. Measured over 50 steps: 2e-7 to 7e-7, and 5e-6 up the zero-SNR cosine."""
     theirs = kind(**BETAS[betas], clip_sample=False)
-    grid = grid_of(theirs, us.Schedule.from_config(theirs.config), 50)
+    grid = grid_of(theirs, schedule_of(theirs.config), 50)
     steps = grid.down() if kind is DDIMScheduler else grid.up()
     assert 0 < worst(our_walk(state(), steps, "epsilon", us.DDIM()), their_walk(theirs, state(), 50)) < 1e-5
 
@@ -196,7 +197,7 @@ def test_unmodified_scheduler_differs_by_its_float32_table_only(betas, kind):
 def test_clip_equals_clip_sample(kind, limit):
     """Reference: clip_sample with clip_sample_range, both ways."""
     theirs = kind(clip_sample=True, clip_sample_range=limit)
-    schedule = us.Schedule.from_config(theirs.config)
+    schedule = schedule_of(theirs.config)
     theirs.alphas_cumprod = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
     theirs.final_alpha_cumprod = theirs.initial_alpha_cumprod = torch.ones((), dtype=torch.float64)
     grid = us.Grid.of(schedule, 10)

@@ -25,7 +25,7 @@ from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
 import unsample as us
 from unsample.models.inversion_schedulers import DDIMInversionScheduler, FlowMatchInversionScheduler
-from unsample.models.scheduler_config import sampler_of
+from unsample.models.scheduler_config import sampler_of, schedule_of
 
 from . import tiny
 from .test_flux import flux
@@ -214,7 +214,7 @@ def test_latents_are_where_they_should_be(spacing, offset, n, to_one, prediction
     _, ours, grid = pair(n, spacing=spacing, offset=offset, to_one=to_one, prediction=prediction)
     x0, eps = drawn(0), drawn(1)
     clean = grid[0].alpha * x0 + grid[0].sigma * eps
-    found = looped(ours, clean, always(eps, us.Schedule.from_config(theirs.config), prediction))[-1]
+    found = looped(ours, clean, always(eps, schedule_of(theirs.config), prediction))[-1]
     top = theirs.alphas_cumprod[int(theirs.timesteps[0])].double()
     assert gap(found, top.sqrt() * x0 + (1 - top).sqrt() * eps) < 3e-6
 
@@ -227,7 +227,7 @@ def test_their_sampler_leads_back(spacing, offset, n, moves, to_one, prediction)
     """Reference: `DDIMScheduler` of the same config, on its grid; off it, what `moves="ddim"` is for."""
     settings = {"spacing": spacing, "offset": offset, "to_one": to_one, "prediction": prediction, "moves": moves}
     theirs, ours, grid = pair(n, **settings)
-    network = always(drawn(1), us.Schedule.from_config(theirs.config), prediction)
+    network = always(drawn(1), schedule_of(theirs.config), prediction)
     back = looped(theirs, looped(ours, drawn(0), network)[-1], network)[-1]
     if moves == "ddim" or not leaves(spacing, offset, n, to_one):
         assert gap(back, drawn(0)) < 1e-10
@@ -244,7 +244,7 @@ def test_zero_terminal_snr_leads_back():
     x0, eps = drawn(0), drawn(1)
     for scheduler in (theirs, ours):
         scheduler.set_timesteps(10)
-    schedule = us.Schedule.from_config(settings)
+    schedule = schedule_of(settings)
     latent = looped(ours, x0, always(eps, schedule, "v_prediction"))[-1]
 
     def true(x, t):
@@ -319,7 +319,7 @@ def test_finding_theirs_takes_no_linspace():
 def test_finding_theirs_leads_back_but_leaves_the_grid_with_the_sampler(spacing, offset, n, to_one):
     """With one eps all the way it undoes `DDIMScheduler`, off the grid too; but there its latent is at another level."""
     theirs, ours, grid = pair(n, spacing=spacing, offset=offset, to_one=to_one)
-    inverse = tables(DDIMInverseScheduler.from_config(theirs.config), us.Schedule.from_config(theirs.config))
+    inverse = tables(DDIMInverseScheduler.from_config(theirs.config), schedule_of(theirs.config))
     inverse.set_timesteps(n)
     latent = looped(inverse, drawn(0), lambda x, t: drawn(1))[-1]
     assert gap(looped(theirs, latent, lambda x, t: drawn(1))[-1], drawn(0)) < 1e-10
@@ -627,8 +627,8 @@ def test_bad_arguments(make, message, untyped):
         (DDIMInversionScheduler, {**config(), "use_flow_sigmas": True}, "predicts a flow velocity"),
         (DDIMInversionScheduler, {**config(), "prediction_type": "flow_prediction"}, "predicts a flow velocity"),
         (FlowMatchInversionScheduler, DDIMScheduler().config, "expected a config of FlowMatchEulerDiscreteScheduler"),
-        (FlowMatchInversionScheduler, {"shift": 1.0, "use_karras_sigmas": True}, "with use_karras_sigmas is not taken"),
-        (FlowMatchInversionScheduler, {"shift": 1.0, "shift_terminal": 0.1}, "with shift_terminal is not taken"),
+        (FlowMatchInversionScheduler, {"shift": 1.0, "use_karras_sigmas": True}, "with use_karras_sigmas is not supported"),
+        (FlowMatchInversionScheduler, {"shift": 1.0, "shift_terminal": 0.1}, "with shift_terminal is not supported"),
     ],
 )
 def test_bad_configs(kind, settings, message):

@@ -154,7 +154,7 @@ class Model:
         if not isinstance(schedule, (Schedule, FlowSchedule)):
             raise ArgumentError(
                 f"expected a Schedule or a FlowSchedule, given {type(schedule).__name__}; "
-                "use Schedule.from_config(scheduler.config) for a scheduler of diffusers"
+                "unsample.models.scheduler_config.schedule_of(scheduler.config) makes one of a scheduler of diffusers"
             )
         if len(shape) != 3 or min(shape) < 1:
             raise ArgumentError(f"expected the channels, height and width of a state, given shape {shape}")

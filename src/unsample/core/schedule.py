@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError, ModelError, UnknownNameError
+from ..errors import ArgumentError, UnknownNameError
 
 __all__ = ["MIN_ALPHA", "MIN_ALPHA_BAR", "TINY_ALPHA", "AnySchedule", "FlowSchedule", "Level", "Schedule"]
 
@@ -113,40 +113,6 @@ class Schedule:
         alpha_bar = np.cumprod(1.0 - table, dtype=np.float64)
         return cls(tuple((rescale_zero_terminal_snr(alpha_bar) if zero_terminal_snr else alpha_bar).tolist()))
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
-        """The schedule of a diffusers scheduler config (any scheduler built on betas).
-
-        Raises:
-            ModelError: The config describes no betas, or a flow model.
-            UnknownNameError: An unknown `beta_schedule`.
-        """
-        if config.get("use_flow_sigmas") or str(config.get("prediction_type")).startswith("flow"):
-            raise ModelError(
-                "expected a scheduler config of betas, given one whose network predicts a flow velocity; "
-                "use FlowSchedule, and its from_config for FlowMatchEulerDiscreteScheduler"
-            )
-        zero_snr = bool(config.get("rescale_betas_zero_snr", False))
-        if config.get("trained_betas") is not None:
-            return cls.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
-        if "beta_schedule" not in config:
-            raise ModelError(
-                "expected a scheduler config with 'beta_schedule' or 'trained_betas', "
-                f"given one with {', '.join(sorted(config)) or 'nothing'}; flow-matching schedulers are not taken yet "
-                "as tables; FlowSchedule.from_config reads them"
-            )
-        makers = {
-            "linear": cls.linear_betas,
-            "scaled_linear": cls.scaled_linear_betas,
-            "squaredcos_cap_v2": lambda _start, _end, count: cls.cosine_betas(count),
-        }
-        kind = str(config["beta_schedule"])
-        if kind not in makers:
-            raise UnknownNameError("beta_schedule", kind, makers)
-        start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-        betas = makers[kind](start, end, int(config.get("num_train_timesteps", 1000)))
-        return cls.from_betas(betas, zero_terminal_snr=zero_snr)
-
     @staticmethod
     def linear_betas(start: float = 1e-4, end: float = 0.02, count: int = 1000) -> Betas:
         """Evenly spaced betas (Ho et al. 2020)."""
@@ -224,50 +190,6 @@ class FlowSchedule:
         times = np.linspace(1.0, self.shifted(least) if self.least == "shifted" else least, steps)[::-1]
         return [self.trained * self.shifted(float(t)) for t in times]
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, tokens: int | None = None, even: bool = False) -> FlowSchedule:
-        """The schedule of a config of diffusers' FlowMatchEulerDiscreteScheduler.
-
-        Args:
-            config: Of the scheduler.
-            tokens: How many tokens the network makes of an image; only a dynamic shift depends on it.
-            even: The scheduler is given even times from 1 to 1 / N, as FLUX's pipeline does, instead of N alone.
-
-        Raises:
-            ModelError: Another scheduler, or options that change its levels: Karras sigmas and so on.
-            ArgumentError: A dynamic shift without `tokens`.
-
-        >>> config = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
-        >>> round(FlowSchedule.from_config(config, tokens=4096).shift, 4)
-        3.1582
-        """
-        kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
-        if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
-            raise ModelError(
-                f"expected a config of FlowMatchEulerDiscreteScheduler, with its shift, "
-                f"given one of {kind} with {', '.join(sorted(config)) or 'nothing'}"
-            )
-        refused = [name for name in _FLOW_OPTIONS if config.get(name)]
-        if refused:
-            raise ModelError(
-                f"a flow-matching scheduler with {', '.join(refused)} is not taken; make a FlowSchedule, "
-                "and a grid of its levels with Grid.from_sigmas"
-            )
-        dynamic = bool(config.get("use_dynamic_shifting"))
-        shift = dynamic_shift(config, tokens) if dynamic else float(config["shift"])
-        least: Least = "even" if even else "trained" if dynamic else "shifted"
-        return cls(int(config.get("num_train_timesteps", 1000)), shift, least)
-
-
-_FLOW_OPTIONS = (
-    "shift_terminal",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "invert_sigmas",
-    "stochastic_sampling",
-)
-"""Options of diffusers' scheduler that change its levels or its moves."""
 
 AnySchedule = Schedule | FlowSchedule
 """What a grid can be made of."""
@@ -289,13 +211,3 @@ def rescale_zero_terminal_snr(alpha_bar: Betas) -> Betas:
     root = np.sqrt(alpha_bar)
     table = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     return np.append(table[:-1], min(MIN_ALPHA_BAR, table[-2] / 4))
-
-
-def dynamic_shift(config: Mapping[str, Any], tokens: int | None) -> float:
-    """The shift of images of so many tokens: exp(mu), or mu where `time_shift_type` is linear, and mu linear in `tokens`."""
-    if tokens is None:
-        raise ArgumentError("a flow-matching scheduler with use_dynamic_shifting shifts by the image's size: give its tokens")
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    mu = float(low + (high - low) * (tokens - few) / (many - few))
-    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

@@ -5,14 +5,26 @@ Some networks come with either kind of scheduler, one of betas or one of flow ma
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from ..core.grid import Grid
 from ..core.prediction import Prediction
-from ..core.schedule import FlowSchedule, Schedule
-from ..errors import ModelError, UnknownNameError
+from ..core.schedule import FlowSchedule, Least, Schedule
+from ..errors import ArgumentError, ModelError, UnknownNameError
 
-__all__ = ["either_of", "flow_of", "sampler_of"]
+__all__ = ["either_of", "flow_of", "flow_schedule_of", "sampler_of", "schedule_of"]
+
+_FLOW_OPTIONS = (
+    "shift_terminal",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
+"""Options of `FlowMatchEulerDiscreteScheduler` that change its levels or its moves."""
 
 
 def either_of(scheduler: Any, tokens: int | None = None) -> dict[str, Any]:
@@ -52,7 +64,7 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
         raise ModelError(f"the pipeline has made a {kind} of a flow-matching scheduler: save the network as a DDPMPipeline")
     try:
         config = DDIMScheduler.from_config(scheduler.config).config
-        schedule, prediction = Schedule.from_config(config), config["prediction_type"]
+        schedule, prediction = schedule_of(config), config["prediction_type"]
         if prediction not in get_args(Prediction):
             raise UnknownNameError("prediction type", prediction, get_args(Prediction))
         grid: dict[str, Any] = {
@@ -73,10 +85,90 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
 
 
 def flow_of(scheduler: Any, tokens: int | None, *, even: bool = False) -> FlowSchedule:
-    """The schedule of a flow-matching scheduler; `tokens` and `even` are those of `FlowSchedule.from_config`.
+    """The schedule of a flow-matching scheduler; `tokens` and `even` are those of `flow_schedule_of`.
 
     Raises:
         ModelError: Another scheduler, or one with options that change its levels.
     """
     config = {**scheduler.config, "_class_name": type(scheduler).__name__}
-    return FlowSchedule.from_config(config, tokens=tokens, even=even)
+    return flow_schedule_of(config, tokens=tokens, even=even)
+
+
+def schedule_of(config: Mapping[str, Any]) -> Schedule:
+    """The schedule of the config of any diffusers scheduler of betas.
+
+    Raises:
+        ModelError: The config has no betas, or is that of a flow model.
+        UnknownNameError: An unknown `beta_schedule`.
+
+    >>> len(schedule_of({"beta_schedule": "scaled_linear", "num_train_timesteps": 500}))
+    500
+    """
+    if config.get("use_flow_sigmas") or str(config.get("prediction_type")).startswith("flow"):
+        raise ModelError(
+            "expected a scheduler config of betas, given one whose network predicts a flow velocity; make a FlowSchedule, "
+            "or use flow_schedule_of for a FlowMatchEulerDiscreteScheduler"
+        )
+    zero_snr = bool(config.get("rescale_betas_zero_snr", False))
+    if config.get("trained_betas") is not None:
+        return Schedule.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
+    if "beta_schedule" not in config:
+        raise ModelError(
+            "expected a scheduler config with 'beta_schedule' or 'trained_betas', "
+            f"given one with {', '.join(sorted(config)) or 'nothing'}; use flow_schedule_of for a flow-matching scheduler"
+        )
+    makers = {
+        "linear": Schedule.linear_betas,
+        "scaled_linear": Schedule.scaled_linear_betas,
+        "squaredcos_cap_v2": lambda _start, _end, count: Schedule.cosine_betas(count),
+    }
+    kind = str(config["beta_schedule"])
+    if kind not in makers:
+        raise UnknownNameError("beta_schedule", kind, makers)
+    start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+    betas = makers[kind](start, end, int(config.get("num_train_timesteps", 1000)))
+    return Schedule.from_betas(betas, zero_terminal_snr=zero_snr)
+
+
+def flow_schedule_of(config: Mapping[str, Any], *, tokens: int | None = None, even: bool = False) -> FlowSchedule:
+    """The schedule of the config of a `FlowMatchEulerDiscreteScheduler`.
+
+    Args:
+        config: The scheduler's.
+        tokens: How many tokens the network makes of an image; only a dynamic shift depends on it.
+        even: The scheduler is given even times from 1 to 1 / N, as FLUX's pipeline does, instead of N alone.
+
+    Raises:
+        ModelError: Another scheduler, or options that change its levels: Karras sigmas and so on.
+        ArgumentError: A dynamic shift without `tokens`.
+
+    >>> config = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    >>> round(flow_schedule_of(config, tokens=4096).shift, 4)
+    3.1582
+    """
+    kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+    if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
+        raise ModelError(
+            f"expected a config of FlowMatchEulerDiscreteScheduler, with its shift, "
+            f"given one of {kind} with {', '.join(sorted(config)) or 'nothing'}"
+        )
+    refused = [name for name in _FLOW_OPTIONS if config.get(name)]
+    if refused:
+        raise ModelError(
+            f"a flow-matching scheduler with {', '.join(refused)} is not supported; make a FlowSchedule, "
+            "and a grid of its levels with Grid.from_sigmas"
+        )
+    dynamic = bool(config.get("use_dynamic_shifting"))
+    shift = _dynamic_shift(config, tokens) if dynamic else float(config["shift"])
+    least: Least = "even" if even else "trained" if dynamic else "shifted"
+    return FlowSchedule(int(config.get("num_train_timesteps", 1000)), shift, least)
+
+
+def _dynamic_shift(config: Mapping[str, Any], tokens: int | None) -> float:
+    """The shift of images of so many tokens: exp(mu), or mu where `time_shift_type` is linear, and mu linear in `tokens`."""
+    if tokens is None:
+        raise ArgumentError("a flow-matching scheduler with use_dynamic_shifting shifts by the image's size: give its tokens")
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = float(low + (high - low) * (tokens - few) / (many - few))
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

@@ -24,8 +24,9 @@ from torch import Tensor
 from ...core.ddim import EvalAt
 from ...core.grid import Grid, Step
 from ...core.prediction import Prediction
-from ...core.schedule import FlowSchedule, Schedule
+from ...core.schedule import FlowSchedule
 from ...errors import ArgumentError, UnknownNameError
+from ..scheduler_config import flow_schedule_of, schedule_of
 from .base import Ascent
 
 __all__ = ["DDIMInversionScheduler", "FlowMatchInversionScheduler", "Moves"]
@@ -85,7 +86,7 @@ class DDIMInversionScheduler(Ascent):
         eval_at: EvalAt = "target",
         moves: Moves = "grid",
     ) -> None:
-        schedule = Schedule.from_config(self.config)
+        schedule = schedule_of(self.config)
         kind: Any = prediction_type
         for name, given, known in (("prediction type", kind, get_args(Prediction)), ("moves", moves, get_args(Moves))):
             if given not in known:
@@ -100,7 +101,7 @@ class DDIMInversionScheduler(Ascent):
             ModelError: A config without betas, such as a flow scheduler's.
         """
         if isinstance(config, Mapping):
-            Schedule.from_config(config)
+            schedule_of(config)
         return super().from_config(config, return_unused_kwargs, **settings)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
@@ -173,7 +174,7 @@ class FlowMatchInversionScheduler(Ascent):
             ModelError: A config of another scheduler, or with settings that change its levels in other ways.
         """
         if isinstance(config, Mapping) and config.get("_class_name") != cls.__name__:
-            FlowSchedule.from_config({**config, "use_dynamic_shifting": False})
+            flow_schedule_of({**config, "use_dynamic_shifting": False})
         return super().from_config(config, return_unused_kwargs, **settings)
 
     def set_timesteps(
