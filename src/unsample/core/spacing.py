@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import ArgumentError, UnknownNameError
 from .grid import Grid, Spacing
 from .schedule import Schedule
+from .specs import parse_spec
 
 __all__ = ["SPACINGS", "karras", "leading", "log_snr", "parse_spacing", "power"]
 
@@ -109,12 +110,11 @@ def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
     >>> parse_spacing("karras:rho=7", Schedule.from_betas(Schedule.linear_betas()), 5)
     [0, 142, 593, 843, 999]
     """
-    name, *pairs = text.strip().split(":")
+    name, options = parse_spec(text)
     if name not in SPACINGS:
         raise UnknownNameError("spacing", name, [*get_args(Spacing), *SPACINGS])
     try:
-        options = {key: float(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-        return SPACINGS[name](schedule, steps, **options)
+        return SPACINGS[name](schedule, steps, **{key: float(str(value)) for key, value in options.items()})
     except (ValueError, TypeError) as error:
         if isinstance(error, ArgumentError):
             raise

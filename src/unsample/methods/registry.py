@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ..core.ddim import DDIM, sampler_for
 from ..core.grid import Grid
+from ..core.specs import check_options, parse_spec
 from ..core.stepper import Stepper
 from ..errors import ArgumentError, UnknownNameError
 from .contraction import ContractionAware
@@ -24,7 +24,7 @@ from .regularised import Pix2PixZero
 from .renoise import ReNoise
 from .reversible import BDIA, EDICT, OBELM
 
-__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "parse_options", "sampler_of"]
+__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sampler_of"]
 
 
 @dataclass(frozen=True)
@@ -104,39 +104,18 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     >>> parse_method("ddim:eval_at=source")
     DDIM(eval_at='source', clip=None)
     """
-    name, given = parse_options(text)
+    name, given = parse_spec(text)
     name, given = AUTO if name == "auto" else name, {**options, **given}
     if name not in METHODS:
         raise UnknownNameError("method", name, ["auto", *METHODS])
     known = [field.name for field in fields(METHODS[name].make)]  # type: ignore[arg-type]
-    for key in given:
-        if key not in known:
-            raise UnknownNameError(f"option of method {name!r}:", key, known or ["none"])
+    check_options(f"method {name!r}", given, known)
     if isinstance(given.get("method"), str):
         given["method"] = parse_method(given["method"].replace("/", ":"))
     try:
         return METHODS[name](**given)
     except TypeError as error:
         raise ArgumentError(f"method {text!r}: {error}") from None
-
-
-def parse_options(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its options, with colons between, as people type them; of methods as of all else that has options.
-
-    Raises:
-        ArgumentError: An option without a value.
-
-    >>> parse_options("damped:iterations=10:warm-up=None:kind=refine")
-    ('damped', {'iterations': 10, 'warm_up': None, 'kind': 'refine'})
-    """
-    name, *pairs = text.strip().split(":")
-    given = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ArgumentError(f"expected options like {name}:name=value, given {pair!r}")
-        given[key.strip().replace("-", "_")] = _value(value.strip())
-    return name, given
 
 
 def sampler_of(method: Stepper | Corrected) -> Stepper:
@@ -155,11 +134,3 @@ def moves_of(method: Stepper | Corrected, grid: Grid, first: int, last: int) -> 
     """Moves of an inversion from level `first` to level `last`, those on the way down to record corrections included."""
     up = 0 if inversion_of(method) is None else last - first
     return up + (grid.steps if isinstance(method, Corrected) else 0)
-
-
-def _value(text: str) -> Any:
-    """A number, a tuple, True, False or None as Python writes them; anything else is a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

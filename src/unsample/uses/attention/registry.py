@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ...core.specs import check_options, parse_spec
 from ...errors import ArgumentError, UnknownNameError
-from ...methods.registry import parse_options
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 
 __all__ = ["EDITORS", "Named", "parse_editor"]
@@ -53,14 +53,12 @@ def parse_editor(text: str) -> Named | None:
     >>> parse_editor("p2p:words=red,old:weights=2,0.5").editor.weights
     (2.0, 0.5)
     """
-    name, given = parse_options(text)
+    name, given = parse_spec(text)
     if name not in (PROMPT, *EDITORS):
         raise UnknownNameError("editor", name, [PROMPT, *EDITORS])
     make, fresh = EDITORS.get(name, (None, False))
     known: dict[str, Any] = {} if make is None else {**get_type_hints(make), "fresh": bool}
-    for key in given:
-        if key not in known:
-            raise UnknownNameError(f"option of editor {name!r}:", key, known or ["none"])
+    check_options(f"editor {name!r}", given, known)
     options = {key: _fitting(f"editor {name!r}: {key}", value, known[key]) for key, value in given.items()}
     fresh = options.pop("fresh", fresh)
     return None if make is None else Named(make(**options), fresh)
