@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..core.batching import OnStep
 from ..errors import ArgumentError, ModelError, UnknownNameError
-from ..uses.sample import OnStep
 from .cards import FOLDER, Card, cards, checkout, store
 
 __all__ = ["LIST", "fetch", "list_files"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..cli.invert import short_hash
 from ..cli.model_options import Chosen
+from ..core.batching import OnStep, batches
 from ..core.model import Model
 from ..core.trajectory import Trajectory
 from ..methods.starts import parse_start
@@ -24,7 +25,6 @@ from ..uses.attention import Named
 from ..uses.attention.hooks import unet_of
 from ..uses.edit import edit, turning_level
 from ..uses.masks import read_mask
-from ..uses.sample import OnStep, batches
 from ..uses.variations import Variations, variations
 from .directory import Item, Part, Run, slug
 from .edit_by_attention import attended

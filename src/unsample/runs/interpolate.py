@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import pictures as plotting
+from ..core.batching import OnStep, batches
 from ..core.model import Model
 from ..core.stepper import is_reversible
 from ..errors import ArgumentError
@@ -18,7 +19,7 @@ from ..methods.corrected import Corrected
 from ..methods.registry import sampler_of
 from ..pictures.read import Photo, png_bytes
 from ..uses.interpolate import Frames, frames_between
-from ..uses.sample import OnStep, Samples, batches, sample
+from ..uses.sample import Samples, sample
 from .directory import Run
 from .invert import Progress, cost_of, invert_run, item_of, sampled_batch
 from .progress import progress_bar

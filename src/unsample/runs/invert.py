@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import pictures as plotting
+from ..core.batching import OnStep, batches
 from ..core.model import Model
 from ..core.stored import Stored
 from ..core.trajectory import Keep
@@ -25,7 +26,7 @@ from ..methods.registry import moves_of, sampler_of
 from ..methods.starts import Start, parse_start
 from ..pictures.read import Photo, png_bytes
 from ..uses.invert import invert
-from ..uses.sample import OnStep, Samples, batches, draw_noise, sample
+from ..uses.sample import Samples, draw_noise, sample
 from .directory import Item, Part, Run, slug
 from .report import diagnose_tensors, write_pictures, write_report
 from .settings import InvertSettings, SampleSettings

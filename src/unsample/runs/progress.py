@@ -18,7 +18,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from ..uses.sample import OnStep
+from ..core.batching import OnStep
 
 __all__ = ["bytes_bar", "progress_bar"]
 

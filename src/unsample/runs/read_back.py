@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core.batching import batches
 from ..core.ddim import DDIM
 from ..core.model import Model
 from ..core.stored import Stored
@@ -21,7 +22,6 @@ from ..errors import ArgumentError, RunError
 from ..methods.registry import sampler_of
 from ..methods.starts import Start, parse_start
 from ..models import load
-from ..uses.sample import batches
 from .directory import MANIFEST, Origin, Run, slug
 from .settings import InvertSettings
 

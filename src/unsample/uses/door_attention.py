@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..core.batching import OnStep
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
@@ -22,7 +23,6 @@ from .attention import Edited, Editor
 from .door_moves import Way
 from .invert import DEFAULT_METHOD, DEFAULT_START
 from .masks import Cells
-from .sample import OnStep
 from .sources import Picture, Size, Source, for_latents, with_images
 
 __all__ = ["edit_attention"]

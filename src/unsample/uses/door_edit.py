@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .._typing import Images
+from ..core.batching import OnStep
 from ..core.grid import Grid
 from ..core.model import Condition
 from ..core.stepper import Stepper
@@ -22,7 +23,6 @@ from . import edit as editing
 from . import variations as varying
 from .edit import Edit
 from .invert import DEFAULT_METHOD, DEFAULT_START
-from .sample import OnStep
 from .sources import Picture, Size, Source, for_latents, told, with_images
 from .variations import VARIED_START, Variations
 

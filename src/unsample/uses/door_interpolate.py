@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.batching import OnStep
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
@@ -20,7 +21,6 @@ from . import interpolate as interpolation
 from .door_moves import Way
 from .interpolate import Interpolation, frames_between
 from .invert import DEFAULT_METHOD, DEFAULT_START
-from .sample import OnStep
 from .sources import Picture, Size, Source, for_latents, told, with_images
 
 __all__ = ["interpolate"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..core.batching import OnStep
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.stepper import Stepper
@@ -15,7 +16,6 @@ from ..methods.corrected import Corrected
 from ..methods.registry import moves_of
 from ..methods.starts import Start
 from . import invert as inversion
-from .sample import OnStep
 
 __all__ = ["Way"]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from .._typing import Images
+from ..core.batching import OnStep
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
@@ -18,7 +19,7 @@ from ..methods.starts import Start
 from . import invert as inversion
 from . import sample as sampling
 from .invert import DEFAULT_METHOD, DEFAULT_START, Reconstruction
-from .sample import OnStep, Samples
+from .sample import Samples
 from .sources import Picture, Size, Source, for_latents, told, with_images
 
 __all__ = ["invert", "reconstruct", "sample"]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .._typing import Images
+from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.denoiser import Counted, Denoiser
 from ..core.grid import Grid
 from ..core.model import Model
@@ -30,7 +31,6 @@ from ..methods.registry import sampler_of
 from ..methods.starts import ForwardNoise, Start
 from .invert import DEFAULT_METHOD, DEFAULT_START, check_images, invert
 from .masks import AUTO, Conditions, cells_of, difference_mask, read_mask
-from .sample import OnStep, batches, broadcast_conditions, counter, negative_of
 
 __all__ = ["Edit", "edit", "turning_level"]
 

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.batching import OnStep
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.stepper import Stepper
 from ..errors import ArgumentError
 from .paths import along, corners, key_frames
-from .sample import OnStep, sample
+from .sample import sample
 
 __all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
 

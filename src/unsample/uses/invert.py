@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._typing import Images
+from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.ddim import DDIM
 from ..core.denoiser import Counted, Denoiser, Replayed
 from ..core.grid import Grid
@@ -23,7 +24,7 @@ from ..methods.corrected import Corrected, Recorder
 from ..methods.look_ahead import LookAhead
 from ..methods.registry import inversion_of, moves_of, sampler_of
 from ..methods.starts import ForwardNoise, Start
-from .sample import OnStep, batches, broadcast_conditions, counter, sample
+from .sample import sample
 
 __all__ = ["DEFAULT_METHOD", "DEFAULT_START", "PAPER_METHOD", "PAPER_START", "Reconstruction", "invert", "reconstruct"]
 

@@ -11,13 +11,13 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..core.batching import batches, broadcast_conditions
 from ..core.denoiser import Counted
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
 from ..errors import ArgumentError, ImageError
-from .sample import batches, broadcast_conditions
 
 __all__ = ["AUTO", "Conditions", "cells_of", "difference_mask", "read_mask"]
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._typing import Images
+from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.denoiser import Counted, Denoiser, Guided, NetworkDenoiser
 from ..core.grid import Grid, Step
 from ..core.model import Condition, Model
@@ -24,7 +25,6 @@ from ..core.transfer import transfer
 from ..core.walk import walk
 from ..errors import ArgumentError
 from ..methods.fixed_point import at_least, per_item
-from .sample import OnStep, batches, broadcast_conditions, counter
 
 __all__ = ["NullText", "null_text"]
 

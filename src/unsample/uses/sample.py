@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.ddim import DDIM
 from ..core.denoiser import Counted, Replayed
 from ..core.grid import Grid
-from ..core.model import Condition, Model, Negative
+from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..core.stepper import Stepper
 from ..core.stored import Stored
@@ -20,10 +21,7 @@ from ..errors import ArgumentError, DivergenceError
 from ..methods.corrected import Replay
 from ..methods.stochastic import FreshNoise, Stochastic
 
-__all__ = ["OnStep", "Samples", "batches", "broadcast_conditions", "draw_noise", "sample"]
-
-OnStep = Callable[[int, int], object]
-"""Called with (item moves done, item moves in all)."""
+__all__ = ["Samples", "draw_noise", "sample"]
 
 
 @dataclass(frozen=True)
@@ -117,46 +115,3 @@ def draw_noise(model: Model, count: int, *, seed: int = 0, dtype: torch.dtype = 
     if count < 1:
         raise ArgumentError(f"expected a count of at least 1, given {count}")
     return ItemNoise(seed, range(count)).draw((count, *model.shape), stream="sample", dtype=dtype, device=model.device)
-
-
-def batches(count: int, size: int | None) -> Iterator[slice]:
-    """Slices of at most `size` that cover `count` items, the last one shorter."""
-    if size is not None and size < 1:
-        raise ArgumentError(f"expected a batch size of at least 1, given {size}")
-    size = size or count
-    return (slice(first, min(first + size, count)) for first in range(0, count, size))
-
-
-def broadcast_conditions(condition: Condition | Sequence[Condition], count: int) -> list[Condition] | None:
-    """One condition per item, None for those without; None when there is none at all."""
-    if condition is None:
-        return None
-    if isinstance(condition, (str, int)):
-        return [condition] * count
-    if len(condition) != count:
-        raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
-    return None if all(one is None for one in condition) else list(condition)
-
-
-def negative_of(negative: Condition | Sequence[Condition] | Mapping[int, Tensor], count: int, rows: slice) -> Negative:
-    """What guidance moves the items `rows` of `count` away from."""
-    if not isinstance(negative, Mapping):
-        every = broadcast_conditions(negative, count)
-        return every and every[rows]
-    for level, embeddings in negative.items():
-        if len(embeddings) != count:
-            raise ArgumentError(f"expected one embedding per item: {count} items, {len(embeddings)} at level {level}")
-    return {level: embeddings[rows] for level, embeddings in negative.items()}
-
-
-def counter(on_step: OnStep | None, total: int) -> Callable[[int], None]:
-    """A function that adds up moves and tells `on_step`."""
-    done = 0
-
-    def report(moves: int) -> None:
-        nonlocal done
-        done += moves
-        if on_step is not None:
-            on_step(done, total)
-
-    return report

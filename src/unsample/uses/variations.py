@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._typing import Images, Latents
+from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.codec import Codec
 from ..core.grid import Grid
 from ..core.model import Model
@@ -20,7 +21,6 @@ from ..methods.starts import ForwardNoise, Start
 from .edit import edit
 from .invert import DEFAULT_METHOD
 from .masks import Conditions
-from .sample import OnStep, batches, broadcast_conditions, counter
 
 __all__ = ["VARIED_START", "Variations", "variations"]
 

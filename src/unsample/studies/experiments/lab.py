@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.batching import batches
 from ...core.model import Model
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError
@@ -25,7 +26,6 @@ from ...runs import invert as jobs
 from ...runs.directory import Item, Part, Run, slug
 from ...runs.progress import progress_bar
 from ...runs.settings import SampleSettings
-from ...uses.sample import batches
 from ..compare import Way, run_way
 
 __all__ = ["Inverted", "Lab", "Pictures"]

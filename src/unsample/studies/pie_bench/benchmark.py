@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..._typing import Images
+from ...core.batching import OnStep
 from ...core.model import Model
 from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import parse_method
@@ -25,7 +26,6 @@ from ...pictures.read import quantised
 from ...runs.directory import Part, slug
 from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
-from ...uses.sample import OnStep
 from .candidates import EditWay
 from .controls import CODEC, PASTED, SOURCE
 from .entries import Editable

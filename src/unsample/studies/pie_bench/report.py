@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.batching import OnStep
 from ...pictures.edit_sheet import edit_sheet
 from ...runs import html as report
 from ...runs.directory import Run
 from ...runs.html import Table
-from ...uses.sample import OnStep
 from .benchmark import Benchmark
 from .layout import Entry, without_brackets
 from .running import SCORES, read_scores, run_benchmark

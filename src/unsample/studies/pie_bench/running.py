@@ -16,11 +16,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..._typing import Images
+from ...core.batching import OnStep, batches
 from ...errors import RunError, UnsampleError
 from ...pictures.overview import ROWS
 from ...pictures.read import png_bytes
 from ...runs.directory import Part, Run, slug
-from ...uses.sample import OnStep, batches
 from .benchmark import Benchmark
 from .candidates import EditWay
 from .controls import CODEC, PASTED, SOURCE, measured_rows, pasted

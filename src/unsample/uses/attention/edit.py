@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.batching import OnStep, counter
 from ...core.ddim import DDIM
 from ...core.denoiser import Counted
 from ...core.grid import Grid
@@ -23,7 +24,6 @@ from ...core.walk import walk
 from ...errors import ArgumentError, DivergenceError
 from ...methods.stochastic import Stochastic
 from ..masks import Cells
-from ..sample import OnStep, counter
 from .editors import Editor
 from .hooks import Edit, Moment, edited, layers_of, unet_of, watched
 
