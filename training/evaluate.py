@@ -23,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 import unsample as us
-from unsample.core.codec import PixelCodec
+from unsample.core.model import PixelCodec
 from unsample.core.schedule import AnySchedule, FlowSchedule, Level
 from unsample.diagnostics import frechet_jackknife, frechet_null, psnr
 from unsample.diagnostics.intervals import bootstrap

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .core.codec import Codec, PixelCodec
 from .core.ddim import DDIM
 from .core.denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
 from .core.grid import Grid, Step
-from .core.model import ClassConditioner, Model
+from .core.model import ClassConditioner, Codec, Model, PixelCodec
 from .core.prediction import to_eps, to_x0
 from .core.rng import ItemNoise
 from .core.schedule import FlowSchedule, Level, Schedule
 from .core.stepper import Moved, Stepper
-from .core.stored import Stored
-from .core.trajectory import Keep, Trajectory
+from .core.trajectory import Keep, Stored, Trajectory
 from .core.transfer import transfer
 from .core.walk import walk
 from .diagnostics import Diagnosis, diagnose

@@ -5,7 +5,7 @@ import torch
 
 import unsample as us
 from unsample.core.stepper import evaluations_on
-from unsample.core.stored import Stored
+from unsample.core.trajectory import Stored
 from unsample.methods.registry import METHODS, sampler_of
 
 STEPS = 6

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
 
 import unsample as us
-from unsample.core.codec import PixelCodec
+from unsample.core.model import PixelCodec
 
 from . import tiny
 from .agreement import STEPS, leads_back, load, same

@@ -167,7 +167,7 @@ def reconstruct(
 
     What the method stored besides the latents is used, unless --steps asks for another grid.
     """
-    from ..core.stored import Stored
+    from ..core.trajectory import Stored
     from ..runs import invert as jobs
     from ..runs.directory import Origin, Run
     from ..runs.report import starts_of, way_back

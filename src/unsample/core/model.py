@@ -14,22 +14,52 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
+from .._typing import Images, Latents
 from ..errors import ArgumentError, UnknownNameError
 from .callable import AnyNetwork
-from .codec import Codec, PixelCodec
 from .denoiser import Denoiser, Guided, Network, NetworkDenoiser, PerLevel
 from .grid import Clean, Grid, Spacing
 from .prediction import Prediction
 from .schedule import AnySchedule, FlowSchedule, Schedule
 from .spacing import parse_spacing
 
-__all__ = ["ClassConditioner", "Condition", "Conditioner", "Model", "Negative"]
+__all__ = ["ClassConditioner", "Codec", "Condition", "Conditioner", "Model", "Negative", "PixelCodec"]
 
 Condition = int | str | None
 """A class index, a class name or a prompt; None is "no condition"."""
 
 Negative = Sequence[Condition] | Mapping[int, Tensor] | None
 """What guidance moves away from: a condition per item, or level -> embeddings of shape (batch, ...); None is no condition."""
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Images in [-1, 1] to latents and back; `scale` image pixels to a latent cell along each side."""
+
+    @property
+    def scale(self) -> int:
+        """Image pixels per latent cell."""
+
+    def encode(self, images: Images) -> Latents:
+        """Latents of images."""
+
+    def decode(self, latents: Latents) -> Images:
+        """Images of latents."""
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """The identity."""
+
+    scale: int = 1
+
+    def encode(self, images: Images) -> Images:
+        """`images`."""
+        return images
+
+    def decode(self, latents: Images) -> Images:
+        """`latents`."""
+        return latents
 
 
 @runtime_checkable

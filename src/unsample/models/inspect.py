@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from ..core.codec import PixelCodec
-from ..core.model import ClassConditioner, Model
+from ..core.model import ClassConditioner, Model, PixelCodec
 from ..core.schedule import AnySchedule, FlowSchedule
 from .families import family_of, from_pipeline
 from .load import adapted, find, load

@@ -18,8 +18,7 @@ from torch import Tensor
 from .. import pictures as plotting
 from ..core.batching import OnStep, batches
 from ..core.model import Model
-from ..core.stored import Stored
-from ..core.trajectory import Keep
+from ..core.trajectory import Keep, Stored
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
 from ..methods.registry import moves_of, sampler_of

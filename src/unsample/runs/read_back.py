@@ -16,8 +16,7 @@ from torch import Tensor
 from ..core.batching import batches
 from ..core.ddim import DDIM
 from ..core.model import Model
-from ..core.stored import Stored
-from ..core.trajectory import Trajectory
+from ..core.trajectory import Stored, Trajectory
 from ..errors import ArgumentError, RunError
 from ..methods.registry import sampler_of
 from ..methods.starts import Start, parse_start

@@ -12,8 +12,7 @@ from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
 from ..core.stepper import Stepper
-from ..core.stored import Stored
-from ..core.trajectory import Keep, Trajectory
+from ..core.trajectory import Keep, Stored, Trajectory
 from ..methods.corrected import Corrected
 from ..methods.starts import Start
 from . import invert as inversion

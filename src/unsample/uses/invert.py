@@ -16,8 +16,7 @@ from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..core.stepper import Steered, Stepper, is_reversible
-from ..core.stored import Stored
-from ..core.trajectory import Keep, Keeper, Trajectory
+from ..core.trajectory import Keep, Keeper, Stored, Trajectory
 from ..core.walk import walk
 from ..errors import ArgumentError
 from ..methods.corrected import Corrected, Recorder

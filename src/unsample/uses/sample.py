@@ -15,7 +15,7 @@ from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..core.stepper import Stepper
-from ..core.stored import Stored
+from ..core.trajectory import Stored
 from ..core.walk import walk
 from ..errors import ArgumentError, DivergenceError
 from ..methods.corrected import Replay

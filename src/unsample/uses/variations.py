@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .._typing import Images, Latents
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
-from ..core.codec import Codec
 from ..core.grid import Grid
-from ..core.model import Model
+from ..core.model import Codec, Model
 from ..core.stepper import Stepper
 from ..errors import ArgumentError
 from ..methods.corrected import Corrected

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..._typing import Images
-from ...core.codec import Codec
+from ...core.model import Codec
 from ...errors import ArgumentError, UnsampleError
 from .layout import Entry, Failure, Layout, without_brackets
 from .metrics import METRICS, Compared, Metric, Perception, eight_bit, measured
