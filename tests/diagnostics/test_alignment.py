@@ -162,7 +162,7 @@ def test_related_features_lie_above_the_null():
     ("call", "says"),
     [
         (lambda: linear_cka(true_noise((4, 3)), true_noise((5, 3))), "same items"),
-        (lambda: linear_cka(true_noise((1, 3)), true_noise((1, 3))), "two or more"),
+        (lambda: linear_cka(true_noise((1, 3)), true_noise((1, 3))), "at least 2"),
         (lambda: linear_cka(true_noise((4, 3)) * math.inf, true_noise((4, 3))), "a: expected finite"),
         (lambda: svcca(true_noise((9, 3)), true_noise((9, 3)), kept=1.0), "kept"),
         (lambda: feature_cosine(true_noise((4, 3)), true_noise((4, 2))), "one shape"),

@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 
 from unsample.diagnostics import assignment, true_noise
 from unsample.diagnostics.assignment import assignment_accuracy, nearest
+from unsample.diagnostics.intervals import proportion
 from unsample.errors import ArgumentError
 
 
@@ -125,7 +126,7 @@ def test_order_within_a_division_does_not_matter():
 @pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (1, 1), (3, 40), (512, 1024)])
 def test_interval_against_scipy(hits, count):
     expected = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    found = assignment._wilson(hits, count)
+    found = proportion(hits, count, "wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 

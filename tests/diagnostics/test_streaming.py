@@ -292,7 +292,7 @@ def test_metrics_can_be_copied_and_pickled_half_way(case):
 def test_top_k_in_blocks_is_the_same(monkeypatch, smallest_blocks):
     whole = fed(st.TopKCorrelation, batches([IMAGE])).compute()
     smallest_blocks()
-    monkeypatch.setattr("unsample.diagnostics.streaming.correlation.WORKING_BYTES", 8)
+    monkeypatch.setattr("unsample.diagnostics.streaming.spectrum.WORKING_BYTES", 8)
     monkeypatch.setattr("unsample.diagnostics.correlation.WORKING_BYTES", 8)
     assert_same(fed(st.TopKCorrelation, batches([IMAGE])).compute(), whole)
     assert_same(fed(st.FrechetDistance, batches([FEATURES, OTHERS.repeat(1, 2)[:, :12]])).compute(), frechet_of_parts())

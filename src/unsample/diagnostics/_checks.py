@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,6 +20,9 @@ __all__: list[str] = []
 Batch = Float[Tensor, "batch channels height width"]
 """Images, latents or noise."""
 
+Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
+"""Latents beside images of another size."""
+
 Mask = Bool[Tensor, "batch height width"]
 """The pixels of an area."""
 
@@ -27,8 +32,13 @@ Map = Float[Tensor, "batch height width"]
 PerImage = Float[Tensor, " batch"]
 """A value per image."""
 
+Array = npt.NDArray[np.float64]
+
 BLOCK = 2**22
 """Values handled at once where a statistic needs float64 copies: 32 MiB a copy."""
+
+IN_CACHE = 2**14
+"""Values of a float64 copy, 128 KiB: larger ones leave the processor's cache and go back to the system after every block."""
 
 IMAGE_LIMIT = 8.0
 """Magnitude above which a tensor cannot be images in [-1, 1], however much a model overshoots: it is 0..255 data."""
@@ -76,14 +86,30 @@ def check_same_shape(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
         )
 
 
-def check_mask(mask: Tensor, x: Tensor) -> None:
-    """Raise unless `mask` is Bool[B, H, W] for `x` [B, C, H, W]."""
+def check_image_pair(images: Tensor, reconstruction: Tensor) -> None:
+    """Raise unless both are batches of images of one shape."""
+    check_images(images, "images")
+    check_images(reconstruction, "reconstruction")
+    check_same_shape(images, reconstruction, ("images", "reconstruction"))
+
+
+def check_mask(mask: Tensor | None, x: Tensor) -> Tensor:
+    """`mask`, or all pixels if None; raises unless it is Bool[B, H, W] for `x` [B, C, H, W]."""
     expected = (x.shape[0], *x.shape[2:])
+    if mask is None:
+        return torch.ones(expected, dtype=torch.bool, device=x.device)
     if mask.dtype != torch.bool or tuple(mask.shape) != expected:
         raise ArgumentError(
             f"mask: expected bool of shape {expected}, given {mask.dtype} of shape {tuple(mask.shape)}; "
             "make it with plain_mask and fit it with resize_mask"
         )
+    return mask
+
+
+def check_fraction(value: float, name: str, usual: float) -> None:
+    """Raise unless `value` lies in (0, 1)."""
+    if not 0 < value < 1:
+        raise ArgumentError(f"{name}: expected a fraction in (0, 1), given {value}; {usual} is usual")
 
 
 def check_at_least(value: int, least: int, name: str) -> None:
@@ -96,6 +122,11 @@ def wide(x: Tensor) -> Tensor:
     """`x` detached, in float64; on the CPU if its device has no float64 (Apple's MPS)."""
     x = x.detach()
     return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)
+
+
+def flat_items(x: Tensor) -> Tensor:
+    """`x` detached, [B, D]: what follows the first dimension flattened; a scalar is one item of one value."""
+    return x.detach().reshape(x.shape[0] if x.ndim else 1, -1)
 
 
 def blocks(items: int, values_per_item: int, budget: int = BLOCK) -> Iterator[slice]:

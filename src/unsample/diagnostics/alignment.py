@@ -1,4 +1,4 @@
-"""Do two sets of features of the same items say the same? CKA, SVCCA and a cosine per item.
+"""How alike two sets of features of the same items are: CKA, SVCCA and a cosine per item.
 
 Row i of both belongs to one item: the same noise through two checkpoints, a source and its edit. Neither CKA nor SVCCA is 0 on
 features that have nothing to do with each other, and both near 1 when there are fewer items than dimensions. So their null
@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import PerImage, blocks, check_at_least, check_finite, check_same_shape, wide
-from .null import Null
+from ._checks import PerImage, blocks, check_at_least, check_finite, check_fraction, check_same_shape, wide
+from .null import Null, permutations
 
 __all__ = ["alignment_null", "feature_cosine", "linear_cka", "svcca"]
 
@@ -51,7 +51,7 @@ def linear_cka(a: Left, b: Right) -> float:
     >>> round(linear_cka(a, 2 * a.flip(1)), 6), round(linear_cka(a, a[:, :1]), 4)
     (1.0, 0.6383)
     """
-    left, right = _pair(a, b)
+    left, right = flat_pair(a, b)
     if len(left) <= max(left.shape[1], right.shape[1]):
         ka, kb = _gram(left), _gram(right)
         both, aa, bb = (float((x * y).sum()) for x, y in ((ka, kb), (ka, ka), (kb, kb)))
@@ -87,9 +87,8 @@ def svcca(a: Left, b: Right, kept: float = 0.99) -> float:
     >>> round(svcca(a, a @ true_noise((4, 4), draw=1)), 6)
     1.0
     """
-    if not 0 < kept < 1:
-        raise ArgumentError(f"kept: expected a fraction in (0, 1), given {kept}; 0.99 is usual")
-    left, right = _pair(a, b)
+    check_fraction(kept, "kept", 0.99)
+    left, right = flat_pair(a, b)
     u, v = _directions(left, kept), _directions(right, kept)
     if u.shape[1] == 0 or v.shape[1] == 0:
         return math.nan
@@ -149,19 +148,17 @@ def alignment_null(statistic: Callable[[Tensor, Tensor], float], a: Left, b: Rig
     True
     """
     check_at_least(draws, 2, "draws")
-    _pair(a, b)
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(b), generator=generator).to(b.device) for _ in range(draws)]
-    return Null.from_values([statistic(a, b[order]) for order in orders])
+    flat_pair(a, b)
+    return Null.from_values([statistic(a, b[order]) for order in permutations(len(b), draws, seed, b.device)])
 
 
-def _pair(a: Left, b: Right) -> tuple[Rows, Others]:
-    """Both sides as [N, D], checked."""
+def flat_pair(a: Left, b: Right, least: int = 2) -> tuple[Rows, Others]:
+    """Both sides as [N, D], checked; N is at least `least`."""
     check_finite(a, "a")
     check_finite(b, "b")
-    if a.ndim < 1 or b.ndim < 1 or len(a) != len(b) or len(a) < 2:
+    if a.ndim < 1 or b.ndim < 1 or len(a) != len(b) or len(a) < least:
         raise ArgumentError(
-            f"expected features of the same items, two or more, given shapes {tuple(a.shape)} and {tuple(b.shape)}; "
+            f"expected features of the same items, at least {least}, given shapes {tuple(a.shape)} and {tuple(b.shape)}; "
             "pair them row by row"
         )
     return a.reshape(len(a), -1), b.reshape(len(b), -1)

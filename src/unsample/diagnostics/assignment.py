@@ -1,4 +1,4 @@
-"""Can noise be told from its image by distance alone? Nearest neighbours by L2, and how often they are each other's pair.
+"""Matching noise and images by L2 distance: nearest neighbours, and how often they are each other's pair.
 
 Distances to the candidates differ by less than float32 resolves in |a|^2 + |b|^2 - 2 a.b, so a float32 matrix product only
 sorts out who cannot be nearest; the few left are compared in float64.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
-from .intervals import Interval
+from ._checks import IN_CACHE, Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
+from .intervals import Interval, proportion
 
 __all__ = ["Assignment", "assignment_accuracy", "nearest"]
 
@@ -26,8 +25,7 @@ Index = Int64[Tensor, " batch"]
 Rows = Float[Tensor, "rows values"]
 Others = Float[Tensor, "others values"]
 
-IN_CACHE = 2**14
-"""Values of a float64 copy, 128 KiB: larger ones leave the processor's cache and go back to the system after every block."""
+FLOAT32_ROUNDING = 2.0**-24
 
 EQUAL = 1e-12
 """Relative difference of two squared distances below which they are a tie: the rounding of their sums."""
@@ -64,10 +62,10 @@ def nearest(a: Items, b: OtherItems) -> Index:
     index = torch.zeros(len(a), dtype=torch.long)
     for part in blocks(len(b), others.shape[1]):
         for some in blocks(len(a), max(others.shape[1], part.stop - part.start)):
-            found, where = (t.cpu() for t in _nearest_of(rows[some], others[part]))
-            closer = found < distance[some] * (1 - EQUAL)
+            least, where = (t.cpu() for t in _nearest_of(rows[some], others[part]))
+            closer = least < distance[some] * (1 - EQUAL)
             index[some] = torch.where(closer, where + part.start, index[some])
-            distance[some] = torch.where(closer, found, distance[some])
+            distance[some] = torch.where(closer, least, distance[some])
     return index.to(a.device)
 
 
@@ -87,8 +85,8 @@ def _may_be_nearest(a: Rows, b: Others) -> Bool[Tensor, "rows others"]:
     a, b = (a - centre).float(), (b - centre).float()
     half = b.square().sum(1) / 2
     score = half - a @ b.T
-    error = 2.0**-24 * (8 * math.sqrt(a.shape[1]) + 4) * (a.norm(dim=1) * b.norm(dim=1).max() + half.max())
-    # Asked this way round, a score that overflowed to NaN stays in the running.
+    error = FLOAT32_ROUNDING * (8 * math.sqrt(a.shape[1]) + 4) * (a.norm(dim=1) * b.norm(dim=1).max() + half.max())
+    # Negated, so that a score that overflowed to NaN may still be the nearest.
     ruled_out: Bool[Tensor, "rows others"] = score > (score.min(1).values + 2 * error)[:, None]
     return ~ruled_out
 
@@ -105,8 +103,8 @@ class Assignment:
         to_images_each: The fraction in each division.
         to_noise_each: Likewise.
 
-    >>> found = assignment_accuracy(torch.eye(4)[:, None, None], 0.1 * torch.eye(4)[:, None, None])
-    >>> print(found.to_images)
+    >>> accuracy = assignment_accuracy(torch.eye(4)[:, None, None], 0.1 * torch.eye(4)[:, None, None])
+    >>> print(accuracy.to_images)
     1 [0.5101, 1]
     """
 
@@ -151,8 +149,8 @@ def assignment_accuracy(noise: Batch, images: Batch, division: int = 1024) -> As
     to_images = [_own(nearest(some, theirs)) for some, theirs in pairs]
     to_noise = [_own(nearest(theirs, some)) for some, theirs in pairs]
     return Assignment(
-        to_images=_wilson(sum(map(sum, to_images)), len(noise)),
-        to_noise=_wilson(sum(map(sum, to_noise)), len(noise)),
+        to_images=proportion(sum(map(sum, to_images)), len(noise), "wilson"),
+        to_noise=proportion(sum(map(sum, to_noise)), len(noise), "wilson"),
         chance=count / len(noise),
         divisions=tuple(map(len, to_images)),
         to_images_each=tuple(sum(hits) / len(hits) for hits in to_images),
@@ -163,12 +161,3 @@ def assignment_accuracy(noise: Batch, images: Batch, division: int = 1024) -> As
 def _own(index: Index) -> list[bool]:
     hits: list[bool] = (index == torch.arange(len(index), device=index.device)).tolist()
     return hits
-
-
-def _wilson(hits: int, count: int, level: float = 0.95) -> Interval:
-    """A fraction with Wilson's score interval (Wilson 1927), which stays inside [0, 1] and has a width at 0 and 1."""
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    share = hits / count
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    reach = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ._checks import Batch, blocks, check_at_least, check_batch, check_finite
+from .intervals import jackknife_error
 from .null import Null, true_noise
 
 __all__ = [
@@ -36,6 +37,9 @@ PerWindow = Float[Tensor, " window"]
 MIN_IMAGES = 32
 """Fewest images for a correlation across them: at 32 the floor is already about 0.6."""
 
+TOP, PATCH = 20, 8
+"""Correlations averaged and side of a window in the paper's Table 1."""
+
 WORKING_BYTES = 2**25
 """Memory that the windows and their correlation matrices may take at once; more is no faster."""
 
@@ -55,7 +59,7 @@ class TopK:
     error: float
 
 
-def top_k_r(x: Float[Tensor, "batch variables"], k: int = 20) -> float:
+def top_k_r(x: Float[Tensor, "batch variables"], k: int = TOP) -> float:
     """Mean of the k largest |Pearson r| over all pairs of columns of `x`.
 
     Computed in the precision of `x`, at least float32: its error of about 1e-6 is far below the scatter of any r, and float64
@@ -75,12 +79,12 @@ def top_k_r(x: Float[Tensor, "batch variables"], k: int = 20) -> float:
     if x.ndim != 2:
         raise ArgumentError(f"x: expected 2 dimensions [N, V], given shape {tuple(x.shape)}; flatten each image")
     check_finite(x, "x")
-    _check_top_k(len(x), x.shape[1], k)
+    check_top_k(len(x), x.shape[1], k)
     z = _centred(x[None])
-    return float(_mean_top_k(torch.bmm(z.mT, z), k))
+    return float(mean_top_k(torch.bmm(z.mT, z), k))
 
 
-def top_k_correlation(x: Batch, k: int = 20, patch: int = 8) -> float:
+def top_k_correlation(x: Batch, k: int = TOP, patch: int = PATCH) -> float:
     """Mean over windows of the k largest |Pearson r| across images between the values of a window (the paper's Table 1).
 
     A window is patch x patch pixels with all channels, so V = C * patch^2 variables. Windows tile the image; if a side is
@@ -107,7 +111,7 @@ def top_k_correlation(x: Batch, k: int = 20, patch: int = 8) -> float:
     return float(patch_correlation(x, k, patch).mean())
 
 
-def patch_correlation(x: Batch, k: int = 20, patch: int = 8) -> Float[Tensor, "rows columns"]:
+def patch_correlation(x: Batch, k: int = TOP, patch: int = PATCH) -> Float[Tensor, "rows columns"]:
     """`top_k_correlation` window by window: [rows of windows, columns of windows], float64 on the CPU.
 
     >>> patch_correlation(true_noise((64, 1, 12, 20))).shape
@@ -117,14 +121,14 @@ def patch_correlation(x: Batch, k: int = 20, patch: int = 8) -> Float[Tensor, "r
     return _patch_values(tiles, k).reshape(tiles.shape[:2])
 
 
-def top_k_jackknife(x: Batch, k: int = 20, patch: int = 8, groups: int = 10) -> TopK:
+def top_k_jackknife(x: Batch, k: int = TOP, patch: int = PATCH, groups: int = 10) -> TopK:
     """`top_k_correlation` with a standard error: the delete-a-group jackknife over images.
 
     Not a bootstrap: that draws images twice, and a repeated image is correlated with itself, so the largest r of a resample
     are those of fewer images and lie above the estimate. Image i is in group i mod `groups`, which balances images in order of
     class. The error errs on the large side: 1 to 1.4 times the spread between draws of new images where true correlations
-    are strong, 2 to 2.5 times at the floor, since the largest of many r scatter less than one r. To tell whether a value
-    is above the floor, the spread of `correlation_floor` is the sharper one.
+    are strong, 2 to 2.5 times at the floor, since the largest of many r scatter less than one r. The spread of
+    `correlation_floor` is the sharper test of whether a value is above the floor.
 
     A replicate's sums are those of all images less those of its group, so all replicates together cost one product.
 
@@ -137,8 +141,6 @@ def top_k_jackknife(x: Batch, k: int = 20, patch: int = 8, groups: int = 10) -> 
     Raises:
         ArgumentError: As `top_k_correlation`, or `groups` out of range.
 
-    Source: Kott 2001, "The delete-a-group jackknife", J. Official Statistics 17.
-
     >>> result = top_k_jackknife(true_noise((64, 1, 8, 8)))
     >>> 0 < result.error < 0.1 * result.value
     True
@@ -146,17 +148,16 @@ def top_k_jackknife(x: Batch, k: int = 20, patch: int = 8, groups: int = 10) -> 
     tiles = _windows(x, k, patch)
     if not 2 <= groups <= len(x) // 2:
         raise ArgumentError(f"groups: expected 2 to {len(x) // 2} for {len(x)} images, given {groups}; 10 is usual")
-    parts = [_replicates(_centred(chunk), k, groups) for chunk in _chunks(tiles, matrices=groups + 4)]
+    parts = [_replicates(_centred(chunk), k, groups) for chunk in chunks(tiles, matrices=groups + 4)]
     value, *replicates = torch.cat(parts, dim=1).double().mean(dim=1).tolist()
-    spread = torch.tensor(replicates, dtype=torch.float64).var(correction=0).item()
-    return TopK(value, math.sqrt((groups - 1) * spread))
+    return TopK(value, jackknife_error(replicates))
 
 
 def correlation_floor(
     n: int,
     shape: Sequence[int],
-    k: int = 20,
-    patch: int = 8,
+    k: int = TOP,
+    patch: int = PATCH,
     draws: int = 4,
     seed: int = 0,
     *,
@@ -189,13 +190,13 @@ def correlation_floor(
     check_at_least(patch, 1, "patch")
     channels, height, width = shape
     sides = min(patch, height), min(patch, width)
-    _check_top_k(n, channels * math.prod(sides), k)
+    check_top_k(n, channels * math.prod(sides), k)
     per_batch = height * width / math.prod(sides)
     count = min(max(math.ceil(draws * per_batch), 4), FLOOR_WINDOWS)
     # Noise in strips of eight windows, since it must fit in memory too.
     strips = [(n, channels, sides[0], sides[1] * min(8, count - i)) for i in range(0, count, 8)]
     noises = (true_noise(strip, seed=seed, draw=i, device=device) for i, strip in enumerate(strips))
-    values = torch.cat([_patch_values(_tiles(noise, sides), k) for noise in noises])
+    values = torch.cat([_patch_values(tiled(noise, sides), k) for noise in noises])
     std = float(values.std()) / math.sqrt(per_batch)
     return Null.normal(float(values.mean()), std, draws=count / per_batch, freedom=count - 1)
 
@@ -205,11 +206,11 @@ def _windows(x: Batch, k: int, patch: int) -> Tiles:
     check_batch(x)
     check_at_least(patch, 1, "patch")
     sides = min(patch, x.shape[2]), min(patch, x.shape[3])
-    _check_top_k(len(x), x.shape[1] * math.prod(sides), k)
-    return _tiles(x.detach(), sides)
+    check_top_k(len(x), x.shape[1] * math.prod(sides), k)
+    return tiled(x.detach(), sides)
 
 
-def _tiles(x: Batch, sides: tuple[int, int]) -> Tiles:
+def tiled(x: Batch, sides: tuple[int, int]) -> Tiles:
     """Windows of `sides`, a view where they fit, else of a copy in which the last one's pixels come twice."""
     for dim, side in zip((2, 3), sides, strict=True):
         whole = x.shape[dim]
@@ -220,7 +221,7 @@ def _tiles(x: Batch, sides: tuple[int, int]) -> Tiles:
     return x.reshape(*x.shape[:2], rows, sides[0], columns, sides[1]).permute(2, 4, 0, 1, 3, 5)
 
 
-def _chunks(tiles: Tiles, matrices: int) -> Iterator[Chunk]:
+def chunks(tiles: Tiles, matrices: int) -> Iterator[Chunk]:
     """Windows in order, as many of a row at once as memory allows with `matrices` V x V matrices for each."""
     n, variables = tiles.shape[2], math.prod(tiles.shape[3:])
     values = 2 * n * variables + matrices * variables**2
@@ -229,7 +230,7 @@ def _chunks(tiles: Tiles, matrices: int) -> Iterator[Chunk]:
             yield row[part].reshape(-1, n, variables)
 
 
-def _check_top_k(n: int, variables: int, k: int) -> None:
+def check_top_k(n: int, variables: int, k: int) -> None:
     if n < MIN_IMAGES:
         raise ArgumentError(
             f"expected at least {MIN_IMAGES} images for correlations across images, given {n}; "
@@ -242,8 +243,8 @@ def _check_top_k(n: int, variables: int, k: int) -> None:
 
 def _patch_values(tiles: Tiles, k: int) -> PerWindow:
     """One value per window, float64 on the CPU."""
-    centred = (_centred(chunk) for chunk in _chunks(tiles, matrices=3))
-    return torch.cat([_mean_top_k(torch.bmm(z.mT, z), k).cpu() for z in centred]).double()
+    centred = (_centred(chunk) for chunk in chunks(tiles, matrices=3))
+    return torch.cat([mean_top_k(torch.bmm(z.mT, z), k).cpu() for z in centred]).double()
 
 
 def _centred(x: Chunk) -> Chunk:
@@ -256,7 +257,7 @@ def _centred(x: Chunk) -> Chunk:
     return z
 
 
-def _mean_top_k(covariance: Matrices, k: int, least: Float[Tensor, "window variable"] | float = 0) -> PerWindow:
+def mean_top_k(covariance: Matrices, k: int, least: Float[Tensor, "window variable"] | float = 0) -> PerWindow:
     """Mean of the k largest |r| above the diagonal; a variable of variance `least` or less has r = 0."""
     variance = covariance.diagonal(dim1=-2, dim2=-1)
     scale = torch.where(variance > least, variance, torch.inf).rsqrt()
@@ -271,12 +272,12 @@ def _replicates(z: Chunk, k: int, groups: int) -> Float[Tensor, "replicate windo
     parts = z[:, order].tensor_split(groups, dim=1)
     products = torch.stack([torch.bmm(part.mT, part) for part in parts])
     whole = products.sum(0)
-    # Left constant without a group: what remains of a variance is rounding.
+    # A variable that is constant without a group keeps float32 rounding of its variance, about 1e-7 a sum.
     least = 1e-5 * whole.diagonal(dim1=-2, dim2=-1)
-    rows = [_mean_top_k(whole, k)]
+    rows = [mean_top_k(whole, k)]
     for part, product in zip(parts, products, strict=True):
         # z sums to 0 over all images, so without a group it sums to minus the group's sum.
         total = part.sum(1)
         outer = total[:, :, None] * total[:, None, :]
-        rows.append(_mean_top_k(whole - product - outer / (z.shape[1] - part.shape[1]), k, least))
+        rows.append(mean_top_k(whole - product - outer / (z.shape[1] - part.shape[1]), k, least))
     return torch.stack(rows)

@@ -12,11 +12,11 @@ from torch import Tensor
 from .._typing import Images
 from ..errors import ArgumentError
 from . import fidelity
-from ._checks import Batch, Mask, PerImage, check_batch, check_images, check_same_shape
-from .correlation import MIN_IMAGES, correlation_floor, top_k_jackknife
+from ._checks import Batch, Latent, Mask, PerImage, check_batch, check_image_pair, check_images, check_same_shape
+from .correlation import MIN_IMAGES, PATCH, TOP, correlation_floor, top_k_jackknife
 from .gaussianity import kl_per_coordinate, pooled_moments
 from .geometry import triangle
-from .intervals import Pooled, bootstrap
+from .intervals import Pooled
 from .normality import FEWEST, normality_rejection, rejection_null
 from .null import Null, null, nulls, student_reach
 from .regions import area_sums, plain_area, plain_mask
@@ -26,7 +26,6 @@ from .spectrum import low_frequency_null, low_frequency_power
 __all__ = ["diagnose", "patch_row"]
 
 Areas = Mapping[str, Bool[Tensor, "batch area_height area_width"] | None]
-Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
 Noise = Float[Tensor, "noise_batch noise_channels noise_height noise_width"]
 
 JACKKNIFE_GROUPS = 10
@@ -79,13 +78,13 @@ def diagnose(
         rows += _angle_row(latent, noise, images, seed, null_draws)
     if images is not None:
         plain = plain_mask(images)
-        rows.append(_mean_row("plain fraction", plain.double().mean((1, 2)), seed, note="of the images' pixels"))
+        rows.append(Row.over_images("plain fraction", plain.double().mean((1, 2)), seed=seed, note="of the images' pixels"))
         if reconstruction is not None:
             rows += _fidelity_rows(images, reconstruction, plain, seed)
             if codec is not None:
                 check_same_shape(images, codec, ("images", "codec"))
                 bound = fidelity.psnr(images, codec)
-                rows.append(_mean_row("PSNR of the codec", bound, seed, note="dB, of encoding and decoding alone"))
+                rows.append(Row.over_images("PSNR of the codec", bound, seed=seed, note="dB, of encoding and decoding alone"))
     return Diagnosis(len(latent), tuple(rows))
 
 
@@ -101,8 +100,7 @@ def _check(latent: Latent, images: Images | None, reconstruction: Images | None,
     if reconstruction is not None:
         if images is None:
             raise ArgumentError("reconstruction: expected with images, given without; pass images= as well")
-        check_images(reconstruction, "reconstruction")
-        check_same_shape(images, reconstruction, ("images", "reconstruction"))
+        check_image_pair(images, reconstruction)
 
 
 def _areas(latent: Latent, images: Images | None) -> Areas:
@@ -119,8 +117,8 @@ def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
     sums = {suffix: area_sums(x, mask) for suffix, mask in areas.items()}
     return {
         "mean": whole["mean"],
-        **{"std" + suffix: found.pooled("std") for suffix, found in sums.items()},
-        **{"lag-1" + suffix: found.pooled("lag1") for suffix, found in sums.items()},
+        **{"std" + suffix: area.pooled("std") for suffix, area in sums.items()},
+        **{"lag-1" + suffix: area.pooled("lag1") for suffix, area in sums.items()},
         "excess kurtosis": whole["kurtosis"],
         KL_ROW: whole["kl"],
     }
@@ -128,11 +126,11 @@ def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
 
 def _latent_rows(latent: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
     def values(x: Tensor) -> dict[str, float]:
-        pooled = {name: found.value for name, found in _pooled(x, areas).items()}
+        pooled = {name: each.value for name, each in _pooled(x, areas).items()}
         return {**pooled, COORDINATE_ROW: _coordinate_kl(x)}
 
     null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "nats, from mean and variance alone"
-    rows = [_pooled_row(name, found, seed, null[name]) for name, found in _pooled(latent, areas).items()]
+    rows = [_pooled_row(name, each, seed, null[name]) for name, each in _pooled(latent, areas).items()]
     rows.append(Row(COORDINATE_ROW, _coordinate_kl(latent), null=null[COORDINATE_ROW]))
     if len(latent) < 2:
         return [*rows[:-1], replace(rows[-1], note="needs at least 2 images")]
@@ -150,9 +148,10 @@ def _shape_rows(latent: Latent, seed: int) -> list[Row]:
     if latent[0].numel() < FEWEST:
         return [*rows, Row(NORMAL_ROW, math.nan, note=f"needs at least {FEWEST} values an image")]
     share = normality_rejection(latent)
-    low, high = (share.low, share.high) if len(latent) > 1 else (None, None)
-    note = "share of latents, Shapiro-Wilk at 5 %"
-    return [*rows, Row(NORMAL_ROW, share.estimate, low, high, rejection_null(len(latent)), note)]
+    null, note = rejection_null(len(latent)), "share of latents, Shapiro-Wilk at 5 %"
+    if len(latent) < 2:
+        return [*rows, Row(NORMAL_ROW, share.estimate, null=null, note=note)]
+    return [*rows, Row.from_interval(NORMAL_ROW, share, null, note)]
 
 
 def _noise_rows(latent: Latent, noise: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
@@ -163,10 +162,10 @@ def _noise_rows(latent: Latent, noise: Latent, areas: Areas, seed: int, null_dra
         return {f"error{suffix}": area_sums(error, mask).pooled("mean") for suffix, mask in areas.items()}
 
     def values(x: Tensor) -> dict[str, float]:
-        return {name: found.value for name, found in pooled(x).items()}
+        return {name: each.value for name, each in pooled(x).items()}
 
     null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "mean |latent - noise|"
-    return [_pooled_row(name, found, seed, null[name], note) for name, found in pooled(latent).items()]
+    return [_pooled_row(name, each, seed, null[name], note) for name, each in pooled(latent).items()]
 
 
 def _angle_row(latent: Latent, noise: Latent, images: Images | None, seed: int, null_draws: int) -> list[Row]:
@@ -178,8 +177,8 @@ def _angle_row(latent: Latent, noise: Latent, images: Images | None, seed: int, 
         return triangle(images, noise, x).at_latent
 
     expected = null(lambda x: float(angles(x).mean()), latent.shape, null_draws, seed, device=latent.device)
-    row = _mean_row("angle at the latent", angles(latent), seed, note="degrees, between noise and image")
-    return [replace(row, null=expected)]
+    note = "degrees, between noise and image"
+    return [Row.over_images("angle at the latent", angles(latent), seed=seed, null=expected, note=note)]
 
 
 def patch_row(latent: Latent, seed: int = 0) -> Row:
@@ -189,43 +188,34 @@ def patch_row(latent: Latent, seed: int = 0) -> Row:
     >>> patch_row(true_noise((40, 1, 8, 8))).is_noise
     True
     """
-    n, variables = len(latent), latent.shape[1] * min(8, latent.shape[2]) * min(8, latent.shape[3])
+    n, variables = len(latent), latent.shape[1] * min(PATCH, latent.shape[2]) * min(PATCH, latent.shape[3])
     if n < MIN_IMAGES:
         return Row(PATCH_ROW, math.nan, note=f"needs at least {MIN_IMAGES} images, given {n}")
-    if variables * (variables - 1) < 40:
-        return Row(PATCH_ROW, math.nan, note=f"needs windows of at least 20 pairs, given {variables} values")
-    found = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
-    reach = student_reach(JACKKNIFE_GROUPS - 1) * found.error
+    if variables * (variables - 1) // 2 < TOP:
+        return Row(PATCH_ROW, math.nan, note=f"needs windows of at least {TOP} pairs, given {variables} values")
+    top = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
+    reach = student_reach(JACKKNIFE_GROUPS - 1) * top.error
     floor = correlation_floor(n, latent.shape[1:], seed=seed, device=latent.device)
     note = "true noise is the floor at this number of images"
-    return Row(PATCH_ROW, found.value, found.value - reach, found.value + reach, floor, note)
+    return Row(PATCH_ROW, top.value, top.value - reach, top.value + reach, floor, note)
 
 
 def _fidelity_rows(images: Images, reconstruction: Images, plain: Mask, seed: int) -> list[Row]:
     error = (images.detach() - reconstruction.detach()).abs()
     rows = [
-        _mean_row("MAE", fidelity.mae(images, reconstruction), seed, note="of images in [-1, 1]"),
+        Row.over_images("MAE", fidelity.mae(images, reconstruction), seed=seed, note="of images in [-1, 1]"),
         _pooled_row("MAE plain", area_sums(error, plain).pooled("mean"), seed, note="of images in [-1, 1]"),
-        _mean_row("PSNR", fidelity.psnr(images, reconstruction), seed, note="dB"),
+        Row.over_images("PSNR", fidelity.psnr(images, reconstruction), seed=seed, note="dB"),
     ]
     if min(images.shape[2:]) < fidelity.SSIM_SIDE:
         return [*rows, Row("SSIM", math.nan, note=f"needs sides of at least {fidelity.SSIM_SIDE} pixels")]
-    return [*rows, _mean_row("SSIM", fidelity.ssim(images, reconstruction), seed)]
+    return [*rows, Row.over_images("SSIM", fidelity.ssim(images, reconstruction), seed=seed)]
 
 
-def _pooled_row(name: str, found: Pooled, seed: int, null: Null | None = None, note: str = "") -> Row:
-    value = found.value
+def _pooled_row(name: str, pooled: Pooled, seed: int, null: Null | None = None, note: str = "") -> Row:
+    value = pooled.value
     if math.isnan(value):
         return Row(name, value, null=null, note="no such pixels in these images, or all alike")
-    if len(found.sums) < 2:
+    if len(pooled.sums) < 2:
         return Row(name, value, null=null, note=note)
-    interval = found.interval(seed=seed)
-    return Row(name, value, interval.low, interval.high, null, note)
-
-
-def _mean_row(name: str, values: PerImage, seed: int, note: str = "") -> Row:
-    """The mean over images."""
-    if len(values) < 2:
-        return Row(name, float(values.mean()), note=note)
-    found = bootstrap(values, seed=seed)
-    return Row(name, found.estimate, found.low, found.high, note=note)
+    return Row.from_interval(name, pooled.interval(seed=seed), null, note)

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,8 +17,8 @@ from torch.nn.functional import avg_pool2d
 
 from .._typing import Images
 from ..errors import ArgumentError
-from ._checks import Batch, Mask, blocks, check_finite, check_images, check_mask, wide
-from .intervals import Pooled
+from ._checks import Array, Batch, Mask, blocks, check_finite, check_images, check_mask, wide
+from .intervals import Pooled, ratio
 from .regions import _steps
 
 __all__ = ["Complexity", "complexity", "group_diversity", "pairwise_distance"]
@@ -27,7 +26,6 @@ __all__ = ["Complexity", "complexity", "group_diversity", "pairwise_distance"]
 Items = Float[Tensor, "items *item"]
 Groups = Float[Tensor, "groups members *item"]
 PerGroup = Float[Tensor, " groups"]
-Array = npt.NDArray[np.float64]
 
 
 def pairwise_distance(x: Items) -> Pooled:
@@ -57,7 +55,7 @@ def pairwise_distance(x: Items) -> Pooled:
     n = len(x)
     means = _distance_sums(x.reshape(n, -1)).cpu().numpy() / (n - 1)
     pseudo = means.mean() + 2 * (n - 1) / (n - 2) * (means - means.mean())
-    return Pooled(np.stack([pseudo, np.ones(n)], axis=-1), _ratio)
+    return Pooled(np.stack([pseudo, np.ones(n)], axis=-1), ratio)
 
 
 def group_diversity(x: Groups) -> PerGroup:
@@ -103,8 +101,8 @@ class Complexity:
         deviation: Root of the mean variance within windows. For independent pixels of standard deviation s it is s.
 
     >>> ramp = torch.linspace(-1, 1, 5).expand(1, 3, 5, 5)
-    >>> found = complexity(ramp)
-    >>> found.slope.value, found.slopes.tolist(), round(found.deviation.value, 4)
+    >>> ramps = complexity(ramp)
+    >>> ramps.slope.value, ramps.slopes.tolist(), round(ramps.deviation.value, 4)
     (0.125, [0.125], 0.2165)
     """
 
@@ -145,9 +143,7 @@ def complexity(images: Images, mask: Mask | None = None, window: int = 3) -> Com
         raise ArgumentError(
             f"window: expected 2 to {min(images.shape[2:])}, the images' shorter side, given {window}; 3 is usual"
         )
-    if mask is None:
-        mask = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
-    check_mask(mask, images)
+    mask = check_mask(mask, images)
     slopes, deviations = [], []
     for part in blocks(len(images), images[0].numel()):
         unit = wide(images[part]) / 2
@@ -156,8 +152,8 @@ def complexity(images: Images, mask: Mask | None = None, window: int = 3) -> Com
         slopes.append(_slope_sums(unit, inside))
         deviations.append(_variance_sums(unit, inside, window))
     return Complexity(
-        Pooled(torch.cat(slopes).cpu().numpy(), _ratio),
-        Pooled(torch.cat(deviations).cpu().numpy(), lambda total: np.sqrt(_ratio(total))),
+        Pooled(torch.cat(slopes).cpu().numpy(), ratio),
+        Pooled(torch.cat(deviations).cpu().numpy(), lambda total: np.sqrt(ratio(total))),
     )
 
 
@@ -209,10 +205,6 @@ def _distance(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
     return (a + b - 2 * product).clamp_min(0).sqrt()
 
 
-def _ratio(total: Array) -> Array:
-    return np.asarray(total[..., 0] / total[..., 1])
-
-
-def _per_image(found: Pooled) -> Array:
+def _per_image(area: Pooled) -> Array:
     with np.errstate(invalid="ignore"):
-        return found.statistic(found.sums)
+        return area.statistic(area.sums)

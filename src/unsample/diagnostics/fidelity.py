@@ -10,7 +10,7 @@ import torch
 
 from .._typing import Images
 from ..errors import ArgumentError
-from ._checks import Mask, PerImage, blocks, check_images, check_mask, check_same_shape
+from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask
 
 __all__ = ["DATA_RANGE", "mae", "mse", "psnr", "ssim"]
 
@@ -91,7 +91,7 @@ def ssim(images: Images, reconstruction: Images) -> PerImage:
     >>> ssim(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16)).tolist()
     [1.0, 1.0]
     """
-    _check(images, reconstruction)
+    check_image_pair(images, reconstruction)
     if min(images.shape[2:]) < SSIM_SIDE:
         raise ArgumentError(f"ssim: expected sides of at least {SSIM_SIDE} pixels, given {tuple(images.shape)}; upscale first")
     from torchmetrics.functional.image import structural_similarity_index_measure as index  # 2 s to import
@@ -104,17 +104,9 @@ def ssim(images: Images, reconstruction: Images) -> PerImage:
     return torch.cat(pieces).double()
 
 
-def _check(images: Images, reconstruction: Images) -> None:
-    check_images(images, "images")
-    check_images(reconstruction, "reconstruction")
-    check_same_shape(images, reconstruction, ("images", "reconstruction"))
-
-
 def _mean_error(images: Images, reconstruction: Images, power: int, mask: Mask | None) -> PerImage:
-    _check(images, reconstruction)
-    if mask is None:
-        mask = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
-    check_mask(mask, images)
+    check_image_pair(images, reconstruction)
+    mask = check_mask(mask, images)
     pieces = []
     for part in blocks(len(images), images[0].numel()):
         error = (images[part].detach().double() - reconstruction[part].detach().double()).abs() ** power

@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features: how far apart are the normal distributions of their mean and covariance?
+"""Frechet distance between two sets of features: that of the normal distributions of their means and covariances.
 
 The number behind FID. It means nothing without the features and the numbers of images, so `Frechet` carries both, and it is
 not 0 for two sets of the same kind: `frechet_null` gives what it is then. Features are taken as they are, never normalised
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ._checks import blocks, check_at_least, check_finite, wide
-from .null import Null
+from .intervals import jackknife_error
+from .null import Null, permutations
 
 __all__ = ["Frechet", "frechet", "frechet_distance", "frechet_jackknife", "frechet_null"]
 
@@ -26,6 +27,9 @@ Left = Float[Tensor, "left_items *item"]
 Right = Float[Tensor, "right_items *item"]
 Rows = Float[Tensor, "items dims"]
 Others = Float[Tensor, "others dims"]
+
+SLACK = 1e-5
+"""Asymmetry or negative variance, in parts of the largest, that float32 rounding can give a covariance."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Frechet:
         features: Which features: "Inception 2048", "DINOv2-small", "pixels".
         images: Numbers of items of the two sets.
         dimensions: Number of values of an item.
-        error: Standard error, if it was asked for (`frechet_jackknife`).
+        error: Standard error, if computed (`frechet_jackknife`).
 
     >>> print(Frechet(12.34, "Inception 2048", (5000, 5000), 2048))
     12.34 (Frechet distance of Inception 2048, 2048 dimensions, 5000 and 5000 images)
@@ -111,8 +115,8 @@ def frechet(a: Left, b: Right, *, features: str) -> Frechet:
     Raises:
         ArgumentError: Fewer than two items, items of different shapes, no name, or values that are not finite.
 
-    >>> found = frechet(torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]]), features="pixels")
-    >>> round(found.value, 6), found.images, found.dimensions
+    >>> distance = frechet(torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]]), features="pixels")
+    >>> round(distance.value, 6), distance.images, distance.dimensions
     (16.0, (2, 2), 1)
     """
     x, y = _reduced(a, b, features)
@@ -125,7 +129,7 @@ def frechet_jackknife(a: Left, b: Right, *, features: str, groups: int = 10) -> 
     Not a bootstrap: an image drawn twice makes a covariance of fewer images, and the bias grows. Item i of both sets is in
     group i mod `groups` and left out of both at once, so sets that belong together in pairs (images and their reconstructions)
     are taken as such. The error is the scatter between draws of images: the bias is no part of it. Where the distributions are
-    equal it errs on the large side, and whether they differ is for `frechet_null` to tell.
+    equal it errs on the large side, and whether they differ is read beside `frechet_null`.
 
     Args:
         a: As `frechet`.
@@ -136,11 +140,9 @@ def frechet_jackknife(a: Left, b: Right, *, features: str, groups: int = 10) -> 
     Raises:
         ArgumentError: As `frechet`, or `groups` out of range.
 
-    Source: Kott 2001, "The delete-a-group jackknife", J. Official Statistics 17.
-
     >>> from unsample.diagnostics import true_noise
-    >>> found = frechet_jackknife(true_noise((200, 4)), 2 * true_noise((200, 4), draw=1), features="noise")
-    >>> abs(found.value - 4) < 3 * found.error
+    >>> distance = frechet_jackknife(true_noise((200, 4)), 2 * true_noise((200, 4), draw=1), features="noise")
+    >>> abs(distance.value - 4) < 3 * distance.error
     True
     """
     x, y = _reduced(a, b, features)
@@ -149,8 +151,7 @@ def frechet_jackknife(a: Left, b: Right, *, features: str, groups: int = 10) -> 
         raise ArgumentError(f"groups: expected 2 to {most} for {len(x)} and {len(y)} images, given {groups}; 10 is usual")
     order_x, order_y = torch.arange(len(x), device=x.device) % groups, torch.arange(len(y), device=y.device) % groups
     left = [_value(x[order_x != group], y[order_y != group]) for group in range(groups)]
-    error = math.sqrt((groups - 1) * torch.tensor(left, dtype=torch.float64).var(correction=0).item())
-    return Frechet(_value(x, y), features, (len(a), len(b)), a[0].numel(), error)
+    return Frechet(_value(x, y), features, (len(a), len(b)), a[0].numel(), jackknife_error(left))
 
 
 def frechet_null(a: Left, count: int, draws: int = 8, seed: int = 0) -> Null:
@@ -180,8 +181,7 @@ def frechet_null(a: Left, count: int, draws: int = 8, seed: int = 0) -> Null:
             f"count: expected 2 to {len(a) // 2}, half of {len(a)} items, given {count}; lower it or add items"
         )
     x, _ = _reduced(a, a[:2], "null")
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(x), generator=generator).to(x.device) for _ in range(draws)]
+    orders = permutations(len(x), draws, seed, x.device)
     return Null.from_values([_value(x[order[:count]], x[order[count : 2 * count]]) for order in orders])
 
 
@@ -219,7 +219,7 @@ def _value(x: Rows, y: Others) -> float:
     """The Frechet distance of two sets of rows."""
     mean_x, mean_y = x.mean(0), y.mean(0)
     roots = [(rows - mean).mT / math.sqrt(len(rows) - 1) for rows, mean in ((x, mean_x), (y, mean_y))]
-    # A tall set is as well told by the triangle of its QR.
+    # The triangle of a tall set's QR gives the same distance.
     short = [torch.linalg.qr(root.mT, mode="r").R.mT if root.shape[1] > root.shape[0] else root for root in roots]
     return _combine(mean_x - mean_y, short[0], short[1])
 
@@ -234,7 +234,7 @@ def _root(cov: Matrix) -> Matrix:
     """R with R R' = `cov`; directions whose variance is rounding are left out."""
     values, vectors = torch.linalg.eigh(cov)
     top = float(values.abs().max())
-    if float((cov - cov.mT).abs().max()) > 1e-5 * top or float(values.min()) < -1e-5 * top:
+    if float((cov - cov.mT).abs().max()) > SLACK * top or float(values.min()) < -SLACK * top:
         raise ArgumentError("cov: expected a symmetric positive semidefinite matrix, given another; compute it with torch.cov")
     rounding = len(cov) * torch.finfo(torch.float64).eps * top
     root: Tensor = vectors * values.where(values > rounding, 0).sqrt()

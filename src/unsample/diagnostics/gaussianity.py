@@ -1,4 +1,4 @@
-"""Is a latent standard normal? Moments, and the divergence from N(0, 1) that its mean and variance alone imply.
+"""How near a latent is to N(0, 1): moments, and the divergence that its mean and variance alone imply.
 
 None of these sees correlation between pixels or a spread that differs between areas: a latent can pass here and fail in
 `correlation` and `regions`.
@@ -6,24 +6,24 @@ None of these sees correlation between pixels or a spread that differs between a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import blocks, check_finite, wide
+from ._checks import Array, blocks, check_finite, flat_items, wide
 from .intervals import Pooled
 
 __all__ = ["Moments", "kl_per_coordinate", "kl_to_normal", "moments", "pooled_moments"]
-
-Array = npt.NDArray[np.float64]
 Values = Float[Tensor, "..."]
 Items = Float[Tensor, "batch *item"]
 Item = Float[Tensor, "*item"]
+Numbers = TypeVar("Numbers", Tensor, Array)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def moments(x: Values) -> Moments:
     >>> moments(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
     Moments(mean=0.0, std=1.0, kurtosis=-2.0)
     """
-    found = pooled_moments(x)
-    return Moments(found["mean"].value, found["std"].value, found["kurtosis"].value)
+    pooled = pooled_moments(x)
+    return Moments(*(pooled[name].value for name in ("mean", "std", "kurtosis")))
 
 
 def kl_to_normal(x: Values) -> float:
@@ -91,8 +91,7 @@ def kl_per_coordinate(x: Items) -> Item:
     flat = x.reshape(len(x), -1)
     pieces = [wide(flat[:, part]) for part in blocks(flat.shape[1], len(x))]
     stats = torch.cat([torch.stack([p.mean(0), p.var(0, correction=0)]) for p in pieces], dim=1)
-    kl = (stats[1] + stats[0] ** 2 - 1 - stats[1].log()) / 2
-    return kl.reshape(x.shape[1:])
+    return divergence(stats[0], stats[1], torch.log).reshape(x.shape[1:])
 
 
 def pooled_moments(x: Values) -> dict[str, Pooled]:
@@ -108,20 +107,20 @@ def pooled_moments(x: Values) -> dict[str, Pooled]:
     1.5 [1, 2]
     """
     check_finite(x, "x")
-    flat = x.detach().reshape(x.shape[0] if x.ndim else 1, -1)
+    flat = flat_items(x)
     parts = list(blocks(*flat.shape))
     # Powers are taken about the mean: about 0, a mean far from it would cancel the fourth power away.
     pivot = sum(float(wide(flat[part]).sum()) for part in parts) / flat.numel()
-    sums = np.concatenate([_power_sums(wide(flat[part]) - pivot) for part in parts])
+    sums = np.concatenate([power_sums(wide(flat[part]) - pivot) for part in parts])
     return {
         "mean": Pooled(sums, lambda t: pivot + _raw(t, 1)),
         "std": Pooled(sums, lambda t: np.sqrt(_variance(t))),
         "kurtosis": Pooled(sums, _kurtosis),
-        "kl": Pooled(sums, lambda t: _kl(pivot + _raw(t, 1), _variance(t))),
+        "kl": Pooled(sums, lambda t: divergence(pivot + _raw(t, 1), _variance(t), np.log)),
     }
 
 
-def _power_sums(d: Float[Tensor, "batch values"]) -> Array:
+def power_sums(d: Float[Tensor, "batch values"]) -> Array:
     """[B, 5]: per image the sums of d^k, k = 0..4."""
     square = d * d
     powers = (torch.ones_like(d), d, square, square * d, square * square)
@@ -143,5 +142,6 @@ def _kurtosis(t: Array) -> Array:
     return np.asarray(fourth / _variance(t) ** 2 - 3)
 
 
-def _kl(mean: Array, variance: Array) -> Array:
-    return np.asarray((variance + mean**2 - 1 - np.log(variance)) / 2)
+def divergence(mean: Numbers, variance: Numbers, log: Callable[[Numbers], Numbers]) -> Numbers:
+    """KL(N(mean, variance) || N(0, 1)) in nats."""
+    return (variance + mean**2 - 1 - log(variance)) / 2

@@ -1,4 +1,4 @@
-"""Where noise, latent and image lie to each other: the triangle they span, and states beside the line from noise to latent.
+"""The triangle that image, noise and latent span, and states beside the line from noise to latent.
 
 Every angle and distance belongs to one item and is averaged afterwards. The angle of a mean cosine is another number, and the
 arc cosine of a standard deviation none at all. Points are compared in float64 by plain L2 over all values of an item.
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from ..errors import ArgumentError
-from ._checks import Batch, PerImage, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
+from ._checks import IN_CACHE, Batch, PerImage, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .null import Null
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 Rows = Float[Tensor, "batch values"]
 Products = Float[Tensor, "batch 3"]
 
-IN_CACHE = 2**14
-"""Values of a float64 copy, 128 KiB: larger ones leave the processor's cache and go back to the system after every block."""
+NORMAL_95 = 1.96
+"""Half the width of a 95 % interval of a normal variable, in standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,8 @@ class Triangle:
         image_latent: L2 distance between image and latent.
         image_noise: L2 distance between image and noise.
 
-    >>> found = triangle(torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]]))
-    >>> found.angles.round(decimals=6).tolist()
+    >>> triangles = triangle(torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]]))
+    >>> triangles.angles.round(decimals=6).tolist()
     [[90.0, 45.0, 45.0]]
     """
 
@@ -90,8 +90,7 @@ def triangle(image: Batch, noise: Batch, latent: Batch) -> Triangle:
     >>> round(triangle(torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).at_latent.item(), 3)
     180.0
     """
-    found = _by_item(_angles_and_sides, 6, {"image": image, "noise": noise, "latent": latent})
-    return Triangle(*found.unbind(1))
+    return Triangle(*_by_item(_angles_and_sides, 6, {"image": image, "noise": noise, "latent": latent}).unbind(1))
 
 
 def _angles_and_sides(image: Rows, noise: Rows, latent: Rows) -> Float[Tensor, "batch 6"]:
@@ -109,7 +108,7 @@ def _angle(u: Rows, v: Rows) -> PerImage:
     return torch.rad2deg(2 * torch.atan2(vector_norm(u - v, dim=1), vector_norm(u + v, dim=1)))
 
 
-def most_probable_triangle(found: Triangle, bins: int = 180) -> tuple[float, float, float]:
+def most_probable_triangle(triangles: Triangle, bins: int = 180) -> tuple[float, float, float]:
     """Angles (image, noise, latent) that sum to 180 and maximise the product of their three histograms (appendix H).
 
     Each angle has its own histogram over items. Bins are centred on multiples of their width, so that three of them sum to
@@ -117,7 +116,7 @@ def most_probable_triangle(found: Triangle, bins: int = 180) -> tuple[float, flo
     smallest angle at the image, then at the noise, is returned.
 
     Args:
-        found: The triangles of the items; those with a NaN are left out.
+        triangles: The triangles of the items; those with a NaN are left out.
         bins: Bins in 180 degrees; 180 makes them one degree wide, as in the paper.
 
     Returns:
@@ -131,10 +130,13 @@ def most_probable_triangle(found: Triangle, bins: int = 180) -> tuple[float, flo
     (90.0, 45.0, 45.0)
     """
     check_at_least(bins, 1, "bins")
-    width = 180 / bins
-    angles = found.angles[~found.angles.isnan().any(dim=1)].cpu()
-    index = (angles / width + 0.5).floor().long()
-    return likeliest(torch.stack([column.bincount(minlength=bins + 1) for column in index.T]))
+    return likeliest(angle_bins(triangles.angles[~triangles.angles.isnan().any(dim=1)].cpu(), bins))
+
+
+def angle_bins(angles: Products, bins: int) -> Int64[Tensor, "3 angles"]:
+    """The histograms of `most_probable_triangle`: how many items have each angle in each of `bins` + 1 bins."""
+    index = (angles / (180 / bins) + 0.5).floor().long()
+    return torch.stack([column.bincount(minlength=bins + 1) for column in index.T])
 
 
 def likeliest(histograms: Float[Tensor, "3 angles"] | Int64[Tensor, "3 angles"]) -> tuple[float, float, float]:
@@ -152,7 +154,7 @@ def likeliest(histograms: Float[Tensor, "3 angles"] | Int64[Tensor, "3 angles"])
 
 
 def independent_angles(rms: float, dimension: int) -> tuple[Null, Null, Null]:
-    """Angles (image, noise, latent) where the three know nothing of each other: the null of one item's `triangle`.
+    """Angles (image, noise, latent) where the three are independent: the null of one item's `triangle`.
 
     For an image of root mean square s, noise and latent both N(0, I) of d values, and m = 1 + s^2, the angle at the image is
     arccos(s^2 / m) with variance (2 m^2 - 1) / (m^2 (2 m - 1) d), those at the two others arccos(1 / sqrt(2 m)) with variance
@@ -189,7 +191,7 @@ def independent_angles(rms: float, dimension: int) -> tuple[Null, Null, Null]:
 def _null_degrees(cosine: float, variance: float) -> Null:
     """The null of an angle from its cosine and its variance in squared radians."""
     mean, std = math.degrees(math.acos(cosine)), math.degrees(math.sqrt(variance))
-    return Null(mean, std, mean - 1.96 * std, mean + 1.96 * std)
+    return Null(mean, std, mean - NORMAL_95 * std, mean + NORMAL_95 * std)
 
 
 def line_products(x: Batch, noise: Batch, latent: Batch) -> Products:
@@ -269,8 +271,8 @@ def line_position(states: Batch, noise: Batch, latent: Batch) -> PerImage:
     Arguments and errors as `line_products`.
 
     Returns:
-        [B] float64, NaN where noise and latent are equal. The null: a state of root mean square s that knows nothing of its
-        noise and latent, both N(0, I) of d values, lies at 1/2 with variance (1 + 2 s^2) / (4 d), to first order in 1/d.
+        [B] float64, NaN where noise and latent are equal. The null: a state of root mean square s that is independent of
+        its noise and latent, both N(0, I) of d values, lies at 1/2 with variance (1 + 2 s^2) / (4 d), to first order in 1/d.
 
     >>> noise, latent = torch.zeros(1, 1, 1, 2), torch.tensor([[[[4.0, 0.0]]]])
     >>> line_position(torch.tensor([[[[1.0, 7.0]]]]), noise, latent).tolist()
@@ -294,7 +296,7 @@ def _by_item(function: Callable[..., Tensor], columns: int, points: dict[str, Ba
         check_batch(other, name)
         check_same_shape(x, other, (first, name))
     # Filled in place: small results kept one by one between the blocks would keep the allocator from reusing their memory.
-    found = wide(x[:0]).new_empty(len(x), columns)
+    rows = wide(x[:0]).new_empty(len(x), columns)
     for part in blocks(len(x), x[0].numel(), IN_CACHE):
-        found[part] = function(*(wide(point[part]).flatten(1) for point in points.values()))
-    return found
+        rows[part] = function(*(wide(point[part]).flatten(1) for point in points.values()))
+    return rows

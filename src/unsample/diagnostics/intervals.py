@@ -1,27 +1,26 @@
-"""How far a number measured on these images may be from that on others: bootstrap over images.
+"""Confidence intervals over images: bootstrap, delete-a-group jackknife and fractions.
 
 The image is the unit that is resampled, never the pixel: pixels of one image are not independent. Statistics of pooled
-pixels are functions of sums over images, so only those sums are resampled (`bootstrap_sums`). All intervals are plain
+pixels are functions of sums over images, so only those sums are resampled (`bootstrap_sums`). Bootstrap intervals are plain
 percentile intervals (Efron and Tibshirani 1993, ch. 13): about 2 points too optimistic at 20 images, worse below 10.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, UnknownNameError
-from ._checks import BLOCK, blocks, check_at_least
+from ._checks import BLOCK, Array, blocks, check_at_least, check_fraction
 
-__all__ = ["Interval", "Pooled", "bootstrap", "bootstrap_sums"]
-
-Array = npt.NDArray[np.float64]
+__all__ = ["Interval", "Pooled", "bootstrap", "bootstrap_sums", "jackknife_error", "proportion"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,43 @@ def bootstrap_sums(
     return _interval(Pooled(table, statistic).value, resampled, level)
 
 
+def jackknife_error(replicates: Sequence[float]) -> float:
+    """Standard error from a statistic's values without each of G groups of images in turn; it has G - 1 degrees of freedom.
+
+    Source: Kott 2001, "The delete-a-group jackknife", J. Official Statistics 17.
+
+    >>> round(jackknife_error([1.0, 2.0, 3.0]), 4)
+    1.1547
+    """
+    spread = torch.tensor(replicates, dtype=torch.float64).var(correction=0).item()
+    return math.sqrt((len(replicates) - 1) * spread)
+
+
+def proportion(hits: int, count: int, method: Literal["exact", "wilson"] = "exact") -> Interval:
+    """A fraction of independent images with its 95 % interval by `scipy.stats`.
+
+    Args:
+        hits: Images that count.
+        count: All images.
+        method: `exact` is Clopper and Pearson's, which covers 95 % or more, `wilson` the score interval, which covers 95 %
+            on average. Both stay inside [0, 1] and have a width at 0 and 1.
+
+    >>> print(proportion(1, 20))
+    0.05 [0.001265, 0.2487]
+    >>> print(proportion(1, 20, "wilson"))
+    0.05 [0.008881, 0.2361]
+    """
+    from scipy.stats import binomtest  # a second, which `import unsample` should not cost
+
+    ends = binomtest(hits, count).proportion_ci(0.95, method)
+    return Interval(hits / count, float(ends.low), float(ends.high))
+
+
+def ratio(total: Array) -> Array:
+    """The first of two totals over the second: the statistic of a mean from a sum and a number."""
+    return np.asarray(total[..., 0] / total[..., 1])
+
+
 def _table(values: Tensor | npt.ArrayLike, ndim: int) -> Array:
     raw = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     array = np.asarray(raw, dtype=np.float64)
@@ -171,8 +207,7 @@ def _median_of_rows(rows: Array) -> Array:
 
 
 def _interval(estimate: float, resampled: Array, level: float) -> Interval:
-    if not 0 < level < 1:
-        raise ArgumentError(f"level: expected a fraction in (0, 1), given {level}; 0.95 is usual")
+    check_fraction(level, "level", 0.95)
     resampled = resampled[~np.isnan(resampled)]
     if len(resampled) == 0:
         return Interval(estimate, math.nan, math.nan)

@@ -1,7 +1,7 @@
 """Medians over photos, beside the statistics that pool the pixels of all of them.
 
 A few photos with large plain areas dominate a pooled standard deviation, and one that is reconstructed to rounding error
-makes a mean PSNR infinite; a median says what a photo can expect.
+makes a mean PSNR infinite; a median is what to expect of a photo.
 """
 
 from __future__ import annotations
@@ -9,20 +9,16 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from .._typing import Images
-from ._checks import Mask, PerImage
+from ._checks import Latent, Mask, PerImage
 from .fidelity import psnr
-from .intervals import bootstrap
-from .null import Null, nulls
+from .null import nulls
 from .regions import area_sums, plain_area
 from .row import Row
 
 __all__ = ["MIN_PLAIN", "PLAIN_MEDIAN", "PSNR_MEDIAN", "medians", "plain_stds"]
-
-Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
 
 MIN_PLAIN = 32
 """Fewest values in the plain area of a latent whose standard deviation is taken by itself."""
@@ -81,28 +77,19 @@ def medians(latent: Latent, images: Images, reconstruction: Images, *, seed: int
         draws = nulls(lambda x: {"": _median(_stds(x, plain))}, latent.shape, null_draws, seed, device=latent.device)
         null = draws[""]
     return (
-        _row(PLAIN_MEDIAN, known, seed, null, f"{len(known)} of {len(stds)} photos"),
-        _row(PSNR_MEDIAN, psnr(images, reconstruction), seed, None, "dB"),
+        Row.over_images(PLAIN_MEDIAN, known, "median", seed=seed, null=null, note=f"{len(known)} of {len(stds)} photos"),
+        Row.over_images(PSNR_MEDIAN, psnr(images, reconstruction), "median", seed=seed, note="dB"),
     )
 
 
 def _stds(latent: Latent, plain: Mask) -> PerImage:
-    found = area_sums(latent, plain).pooled("std")
-    enough = found.sums[:, 0] >= MIN_PLAIN
+    pooled = area_sums(latent, plain).pooled("std")
+    enough = pooled.sums[:, 0] >= MIN_PLAIN
     stds = torch.full((len(latent),), math.nan, dtype=torch.float64)
-    stds[torch.from_numpy(enough)] = torch.from_numpy(found.statistic(found.sums[enough]))
+    stds[torch.from_numpy(enough)] = torch.from_numpy(pooled.statistic(pooled.sums[enough]))
     return stds
 
 
 def _median(values: Tensor) -> float:
     """Of the values that are numbers; the mean of the middle two of an even number."""
     return float(values[~values.isnan()].quantile(0.5))
-
-
-def _row(name: str, values: PerImage, seed: int, null: Null | None, note: str) -> Row:
-    if len(values) == 0:
-        return Row(name, math.nan, note=note)
-    if len(values) == 1:
-        return Row(name, float(values[0]), null=null, note=note)
-    found = bootstrap(values, "median", seed=seed)
-    return Row(name, found.estimate, found.low, found.high, null, note)

@@ -1,7 +1,7 @@
-"""Do a latent's values follow the normal curve? The Shapiro-Wilk test of every image, and quantiles of all values.
+"""Whether a latent's values follow the normal curve: the Shapiro-Wilk test of every image, and quantiles of all values.
 
-The test asks for the shape of the curve, whatever its mean and spread, and takes an image's values as independent: those of a
-latent that copies its image are not, and a rejection may say no more than that. Quantiles show what is wrong, and where.
+The test is of the shape of the curve, whatever its mean and spread, and takes an image's values as independent: those of a
+latent that copies its image are not, and a rejection may mean no more than that. Quantiles show what is wrong, and where.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import PerImage, blocks, check_at_least, check_finite
-from .intervals import Interval
+from ._checks import PerImage, blocks, check_at_least, check_finite, check_fraction, flat_items
+from .intervals import Interval, proportion
 from .null import Null
 
 __all__ = [
@@ -74,12 +74,12 @@ def shapiro_wilk(x: Items) -> ShapiroWilk:
     Source: Royston 1995, "Remark AS R94", Applied Statistics 44.
 
     >>> from unsample.diagnostics import true_noise
-    >>> found = shapiro_wilk(torch.stack([true_noise((64,)), true_noise((64,)).exp()]))
-    >>> (found.p > 0.05).tolist()
+    >>> test = shapiro_wilk(torch.stack([true_noise((64,)), true_noise((64,)).exp()]))
+    >>> (test.p > 0.05).tolist()
     [True, False]
     """
     check_finite(x, "x")
-    flat = x.detach().reshape(x.shape[0] if x.ndim else 1, -1)
+    flat = flat_items(x)
     if flat.shape[1] < FEWEST:
         raise ArgumentError(f"x: expected at least {FEWEST} values an image, given {flat.shape[1]}; test larger images")
     places, weights = _places(flat.shape[1]), _weights(min(flat.shape[1], MOST))
@@ -91,7 +91,7 @@ def normality_rejection(x: Items, level: float = 0.05) -> Interval:
     """Fraction of images whose values `shapiro_wilk` rejects at `level`, with its exact 95 % interval (Clopper-Pearson).
 
     On true noise the expected fraction is `level` (measured at 0.05: 0.047 to 0.052 for up to 3,072 values an image, 0.043 for
-    5,000, where the approximation is less good); `rejection_null` says how far from it a number of images may be.
+    5,000, where the approximation is less good); `rejection_null` gives how far from it a number of images may be.
 
     Args:
         x: [B, ...], at least 12 values an image.
@@ -104,14 +104,9 @@ def normality_rejection(x: Items, level: float = 0.05) -> Interval:
     >>> print(normality_rejection(true_noise((20, 3, 8, 8)).exp()))
     1 [0.8316, 1]
     """
-    _check_level(level)
+    check_fraction(level, "level", 0.05)
     rejected = shapiro_wilk(x).p < level
-    count, images = int(rejected.sum()), len(rejected)
-    from scipy.special import betaincinv  # half a second, which `import unsample` should not cost
-
-    low = float(betaincinv(count, images - count + 1, 0.025)) if count else 0.0
-    high = float(betaincinv(count + 1, images - count, 0.975)) if count < images else 1.0
-    return Interval(count / images, low, high)
+    return proportion(int(rejected.sum()), len(rejected))
 
 
 def rejection_null(images: int, level: float = 0.05) -> Null:
@@ -124,7 +119,7 @@ def rejection_null(images: int, level: float = 0.05) -> Null:
     Null(mean=0.05, std=0.021794494717703367, low=0.01, high=0.1)
     """
     check_at_least(images, 1, "images")
-    _check_level(level)
+    check_fraction(level, "level", 0.05)
     from scipy.stats import binom  # a second, which `import unsample` should not cost
 
     low, high = (float(end) / images for end in binom.ppf([0.025, 0.975], images, level))
@@ -140,8 +135,8 @@ class QuantileQuantile:
         values: Those of the values: equal to `normal` up to chance for noise; a slope is a spread, a bend a shape.
         null_std: Standard deviation of `values` on as much true noise, for large numbers: sqrt(p (1 - p) / n) / density.
 
-    >>> found = quantile_quantile(torch.tensor([-3.0, 0.0, 3.0]), points=3)
-    >>> found.values.tolist(), found.normal.round(decimals=3).tolist(), found.null_std.round(decimals=2).tolist()
+    >>> quantiles = quantile_quantile(torch.tensor([-3.0, 0.0, 3.0]), points=3)
+    >>> quantiles.values.tolist(), quantiles.normal.round(decimals=3).tolist(), quantiles.null_std.round(decimals=2).tolist()
     ([-3.0, 0.0, 3.0], [-0.967, 0.0, 0.967], [0.86, 0.72, 0.86])
     """
 
@@ -167,8 +162,8 @@ def quantile_quantile(x: Values, points: int = 101) -> QuantileQuantile:
         ArgumentError: Fewer than two points, or values that are not finite.
 
     >>> from unsample.diagnostics import true_noise
-    >>> found = quantile_quantile(true_noise((64, 3, 16, 16)))
-    >>> bool(((found.values - found.normal).abs() < 4 * found.null_std).all())
+    >>> quantiles = quantile_quantile(true_noise((64, 3, 16, 16)))
+    >>> bool(((quantiles.values - quantiles.normal).abs() < 4 * quantiles.null_std).all())
     True
     """
     check_finite(x, "x")
@@ -177,11 +172,6 @@ def quantile_quantile(x: Values, points: int = 101) -> QuantileQuantile:
     normal = torch.special.ndtri(p)
     density = torch.exp(-normal.square() / 2) / math.sqrt(2 * math.pi)
     return QuantileQuantile(normal, _quantiles(x, p), (p * (1 - p) / x.numel()).sqrt() / density)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ArgumentError(f"level: expected a fraction in (0, 1), given {level}; 0.05 is usual")
 
 
 def _places(values: int) -> slice | Tensor:

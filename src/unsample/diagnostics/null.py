@@ -1,4 +1,4 @@
-"""What a statistic says of true noise of the same shape: the zero of every diagnostic.
+"""The value of a statistic on true noise of the same shape: the zero of every diagnostic.
 
 Few diagnostics are 0 on Gaussian noise: the mean of the largest correlations falls with the number of images, a divergence
 is positive, a standard deviation in a small area scatters. So each is printed beside its null.
@@ -114,6 +114,12 @@ def nulls(
     check_at_least(draws, 2, "draws")
     rows = [statistics(true_noise(shape, seed=seed, draw=draw, device=device)) for draw in range(draws)]
     return {name: Null.from_values([row[name] for row in rows]) for name in rows[0]}
+
+
+def permutations(items: int, draws: int, seed: int, device: torch.device) -> list[Tensor]:
+    """`draws` random orders of `items`; the same seed gives the same."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(items, generator=generator).to(device) for _ in range(draws)]
 
 
 def student_reach(freedom: int) -> float:

@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._typing import Images
 from ..errors import ArgumentError, UnknownNameError
-from ._checks import Batch, Mask, blocks, check_batch, check_images, check_mask, wide
+from ._checks import Array, Batch, Latent, Mask, blocks, check_batch, check_images, check_mask, wide
 from .intervals import Pooled
 
 __all__ = ["AreaSums", "area_sums", "plain_area", "plain_mask", "resize_mask"]
-
-Array = npt.NDArray[np.float64]
 
 
 def plain_mask(images: Images, tau: float = 0.025) -> Mask:
@@ -97,9 +94,7 @@ def _overlap(old: int, new: int) -> Float[Tensor, "{new} {old}"]:
     return (covered.clamp_min(0) / width).float()
 
 
-def plain_area(
-    images: Images, latent: Float[Tensor, "batch latent_channels latent_height latent_width"]
-) -> Bool[Tensor, "batch latent_height latent_width"]:
+def plain_area(images: Images, latent: Latent) -> Bool[Tensor, "batch latent_height latent_width"]:
     """`plain_mask` of `images` at the resolution and on the device of their latents; Bool[B, h, w].
 
     >>> plain_area(torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 2, 2)).shape
@@ -156,8 +151,12 @@ class AreaSums:
         known = {"mean": _mean, "std": _std, "lag1": _lag1}
         if statistic not in known:
             raise UnknownNameError("statistic", statistic, known)
-        columns = (self.count, self.total, self.squares, self.pairs, self.pair_total, self.products)
-        return Pooled(np.stack(columns, axis=-1), known[statistic])
+        return Pooled(self.table, known[statistic])
+
+    @property
+    def table(self) -> Array:
+        """[B, 6], the attributes as columns in the order above."""
+        return np.stack((self.count, self.total, self.squares, self.pairs, self.pair_total, self.products), axis=-1)
 
 
 def area_sums(x: Batch, mask: Mask | None = None) -> AreaSums:
@@ -174,9 +173,7 @@ def area_sums(x: Batch, mask: Mask | None = None) -> AreaSums:
     [12.0, 12.0]
     """
     check_batch(x)
-    if mask is None:
-        mask = torch.ones(x.shape[0], *x.shape[2:], dtype=torch.bool, device=x.device)
-    check_mask(mask, x)
+    mask = check_mask(mask, x)
     parts = [_sums(wide(x[block]), mask[block]) for block in blocks(len(x), x[0].numel())]
     return AreaSums(*torch.cat(parts).cpu().numpy().T)
 

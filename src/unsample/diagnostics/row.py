@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UnknownNameError
+from ._checks import PerImage
+from .intervals import Interval, bootstrap
 from .null import Null
 
 __all__ = ["PATCH_ROW", "Diagnosis", "Row", "format_number"]
@@ -41,15 +43,34 @@ class Row:
     null: Null | None = None
     note: str = ""
 
+    @classmethod
+    def from_interval(cls, name: str, interval: Interval, null: Null | None = None, note: str = "") -> Row:
+        """The row of an estimate with its interval."""
+        return cls(name, interval.estimate, interval.low, interval.high, null, note)
+
+    @classmethod
+    def over_images(
+        cls,
+        name: str,
+        values: PerImage,
+        statistic: Literal["mean", "median"] = "mean",
+        *,
+        seed: int,
+        null: Null | None = None,
+        note: str = "",
+    ) -> Row:
+        """The mean or median of one value per image, with its bootstrap interval from two images; NaN without an image."""
+        if len(values) < 2:
+            return cls(name, float(values.mean()), null=null, note=note)
+        return cls.from_interval(name, bootstrap(values, statistic, seed=seed), null, note)
+
     def __str__(self) -> str:
-        return (
-            f"{format_number(self.value)}{'' if self.low is None or self.high is None else ' ' + _span(self.low, self.high)}"
-        )
+        span = "" if self.low is None or self.high is None else " " + _span(self.low, self.high)
+        return format_number(self.value) + span
 
     def to_dict(self) -> dict[str, Any]:
         """As `json.dumps` takes it: NaN becomes None, an infinite value the string "inf" or "-inf"."""
-        found: dict[str, Any] = _json(asdict(self))
-        return found
+        return {name: _json(value) for name, value in asdict(self).items()}
 
     @property
     def noise(self) -> str:

@@ -17,8 +17,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import Batch, blocks, check_at_least, check_batch, wide
-from .intervals import Pooled, bootstrap
+from ._checks import Batch, blocks, check_at_least, check_batch, check_fraction, wide
+from .intervals import Pooled, bootstrap, ratio
 from .null import Null
 
 __all__ = [
@@ -170,8 +170,8 @@ class RadialSpectrum:
 
     def interval(self, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[Bins, Bins]:
         """Ends of the bootstrap interval over images of each bin's `power`; needs two images or more."""
-        found = [bootstrap(column, level=level, draws=draws, seed=seed) for column in self.per_image.T]
-        low, high = torch.tensor([(each.low, each.high) for each in found], dtype=torch.float64).T
+        bins = [bootstrap(column, level=level, draws=draws, seed=seed) for column in self.per_image.T]
+        low, high = torch.tensor([(each.low, each.high) for each in bins], dtype=torch.float64).T
         return low, high
 
 
@@ -229,7 +229,7 @@ def low_frequency_power(x: Batch, fraction: float = 0.25) -> Pooled:
     """
     check_batch(x)
     power = _group_power(x, _above(x.shape[2], x.shape[3], fraction), 1)[:, 0].numpy()
-    return Pooled(np.stack([power, np.ones_like(power)], axis=-1), lambda t: np.asarray(t[..., 0] / t[..., 1]))
+    return Pooled(np.stack([power, np.ones_like(power)], axis=-1), ratio)
 
 
 def low_frequency_null(shape: Sequence[int], fraction: float = 0.25) -> Null:
@@ -292,8 +292,7 @@ def _chi_square_interval(freedom: Tensor, level: float) -> tuple[Tensor, Tensor]
     """Ends of the central interval of a chi-square variable over its degrees of freedom."""
     from scipy.special import gammaincinv  # half a second, which `import unsample` should not cost
 
-    if not 0 < level < 1:
-        raise ArgumentError(f"level: expected a fraction in (0, 1), given {level}; 0.95 is usual")
+    check_fraction(level, "level", 0.95)
     half = freedom.numpy() / 2
     low, high = (torch.as_tensor(gammaincinv(half, p) / half) for p in ((1 - level) / 2, (1 + level) / 2))
     return low, high

@@ -1,8 +1,8 @@
 """What a single move of an inversion gets wrong when it starts from the sampler's own state.
 
-The sampler moved from x_t to x_{t-1} along eps(x_t, t); the inversion asks eps(x_{t-1}, t) in its place. So errors of earlier
-moves do not count, and each step is judged alone. All is kept as sums per image over one area, so that images can be resampled
-and no path is held in memory. Step 1 is the inversion's first, next to the image.
+The sampler moved from x_t to x_{t-1} along eps(x_t, t); the inversion evaluates eps(x_{t-1}, t) in its place. So errors of
+earlier moves do not count, and each step is judged alone. All is kept as sums per image over one area, so that images can be
+resampled and no path is held in memory. Step 1 is the inversion's first, next to the image.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._checks import Batch, Mask, blocks, check_batch, check_mask, check_same_shape, wide
+from ._checks import Array, Batch, Mask, blocks, check_batch, check_mask, check_same_shape, wide
 from .intervals import Pooled
 
 __all__ = ["StepErrors", "step_sums"]
-
-Array = npt.NDArray[np.float64]
 
 OfTwo = Callable[[Array, Array], Array]
 
@@ -36,7 +33,7 @@ def step_sums(eps: Batch, guess: Batch, true: Batch, arrived: Batch, mask: Mask 
 
     Args:
         eps: What the sampler used, eps(x_t, t); [B, C, H, W].
-        guess: What the inversion asks instead, eps(x_{t-1}, t); the same shape.
+        guess: What the inversion evaluates instead, eps(x_{t-1}, t); the same shape.
         true: x_t, or the noise in it, x_t - alpha_t x_0; the same shape.
         arrived: The same of the state that the inversion's move arrives at.
         mask: Bool[B, H, W]; all pixels if None.
@@ -54,9 +51,7 @@ def step_sums(eps: Batch, guess: Batch, true: Batch, arrived: Batch, mask: Mask 
     for name, x in given.items():
         check_batch(x, name)
         check_same_shape(eps, x, ("eps", name))
-    if mask is None:
-        mask = torch.ones(len(eps), *eps.shape[2:], dtype=torch.bool, device=eps.device)
-    check_mask(mask, eps)
+    mask = check_mask(mask, eps)
     pieces = []
     for part in blocks(len(eps), eps[0].numel()):
         a, b, x, y = (wide(one[part]) for one in given.values())
@@ -74,8 +69,8 @@ class StepErrors:
         sums: [B, N, 6], the columns of `step_sums` for steps 1 to N.
 
     >>> one = torch.ones(2, 1, 2, 2)
-    >>> found = StepErrors(torch.stack([step_sums(one, 4 * one, one, one), step_sums(one, 2 * one, one, one)], dim=1).numpy())
-    >>> [step.value for step in found.error], found.share(1).value
+    >>> errors = StepErrors(torch.stack([step_sums(one, 4 * one, one, one), step_sums(one, 2 * one, one, one)], dim=1).numpy())
+    >>> [step.value for step in errors.error], errors.share(1).value
     ([3.0, 1.0], 0.75)
     """
 
@@ -87,7 +82,7 @@ class StepErrors:
 
     @property
     def steps(self) -> int:
-        """N."""
+        """Their number N."""
         return int(self.sums.shape[1])
 
     @property

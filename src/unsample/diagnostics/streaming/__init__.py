@@ -4,26 +4,28 @@ One torchmetrics `Metric` per statistic. Its value is that of the pure function 
 whatever the batches, their order and the processes they came from; its memory does not grow with the images.
 
 >>> import torch
->>> found = TopKCorrelation()
+>>> metric = TopKCorrelation()
 >>> for latents in torch.randn(96, 3, 8, 8).split(40):  # also on several processes: `compute` adds theirs up
-...     found.update(latents)
->>> 0 < float(found.compute()) < 1
+...     metric.update(latents)
+>>> 0 < float(metric.compute()) < 1
 True
 
 Call `update`, not the metric itself: that also computes a value of each batch. Two metrics with the same options become one
 with `merge_state`. Sums live on the CPU or where `metric.to(device)` puts them. This module is not imported by
 `unsample.diagnostics`, because torchmetrics takes seconds to import.
+
+Every metric takes torchmetrics' own options, and those of products and powers take a `pivot`: a number near the mean of the
+values, the same on all processes, about which they are summed (0 by default, right for latents and images in [-1, 1]).
+
+`update` raises an ArgumentError for what the pure function would refuse but for its number of images, and for a batch of
+another shape than those before; then it adds nothing. `compute` raises one when too few images were given.
 """
 
 from __future__ import annotations
 
-from .alignment import LinearCKA
-from .correlation import TopKCorrelation
-from .frechet import FrechetDistance
-from .gaussianity import CoordinateKL, PooledMoments
-from .geometry import LineDistances, Triangles
-from .regions import AreaMoments
-from .spectrum import LagCorrelation, SpectralPower
+from .alignment import FrechetDistance, LinearCKA, LineDistances, Triangles
+from .gaussianity import AreaMoments, CoordinateKL, PooledMoments
+from .spectrum import LagCorrelation, SpectralPower, TopKCorrelation
 
 __all__ = [
     "AreaMoments",
