@@ -130,7 +130,7 @@ def test_settings_know_the_negative_and_older_manifests_do_not(toy):
 
 def test_a_level_without_a_denoiser_of_its_own_asks_the_other():
     levels = [us.Level(i, i, 0.8, 0.6) for i in range(3)]
-    per = PerLevel({1: lambda x, level: 2 * x}, otherwise=us.Guided(lambda x, level: x, lambda x, level: 0 * x, 3.0))
+    per = PerLevel(us.Guided(lambda x, level: x, lambda x, level: 0 * x, 3.0), {1: lambda x, level: 2 * x})
     x = torch.ones(1, 2)
     assert [float(per(x, level)[0, 0]) for level in levels] == [3.0, 2.0, 3.0]
     assert cost_of(per) == 2

@@ -39,6 +39,13 @@ def test_counting_adds_the_cost_of_every_call_through_any_wrapping():
     assert torch.equal(counted(X, LEVEL), guided(X, LEVEL))
 
 
+def test_replaying_counts_what_a_guided_network_costs():
+    guided = us.Guided(conditional, unconditional, 2.0)
+    counted = us.Counted(us.Replayed({3: X}, guided))
+    counted(X, OTHER)
+    assert counted.nfe == guided.cost == 2
+
+
 def test_recording_keeps_the_last_answer_of_each_level():
     recorded = us.Recorded(conditional)
     recorded(X, LEVEL)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ def test_a_level_is_on_the_straight_path(t):
     assert (level.index, level.t) == (3, t)
     assert level.alpha == max(1 - t / 1000, MIN_ALPHA)
     assert level.alpha + level.sigma == 1
+    assert level.is_flow
     assert level.tau == pytest.approx(t / 1000, abs=2 * MIN_ALPHA)
 
 
@@ -97,7 +99,7 @@ def test_what_does_not_fit_is_refused(untyped):
 @pytest.mark.parametrize(
     ("dtype", "told"), [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float32)]
 )
-def test_a_flow_network_is_told_a_float_and_a_table_network_a_whole_number(dtype, told):
+def test_a_flow_network_is_told_a_float_and_a_table_network_a_whole_number(dtype, told, untyped):
     seen = []
 
     def network(x, t, condition):
@@ -106,8 +108,11 @@ def test_a_flow_network_is_told_a_float_and_a_table_network_a_whole_number(dtype
 
     x = torch.ones((2, 1, 1, 1), dtype=dtype)
     us.NetworkDenoiser(network, "flow")(x, FLOW.level(333.25))
-    us.NetworkDenoiser(network, "epsilon")(x, us.Schedule.from_betas(us.Schedule.linear_betas()).level(333))
-    assert [(t.dtype, t.tolist()) for t in seen] == [(told, [333.25] * 2), (torch.long, [333] * 2)]
+    us.NetworkDenoiser(network, "flow")(x, us.Level(1, 250, 0.75, 0.25, is_flow=True))
+    for whole in (333, np.int64(333)):
+        us.NetworkDenoiser(network, "epsilon")(x, us.Schedule.from_betas(us.Schedule.linear_betas()).level(whole))
+    floats, longs = [(told, [333.25] * 2), (told, [250.0] * 2)], [(torch.long, [333] * 2)] * 2
+    assert [(t.dtype, t.tolist()) for t in seen] == floats + longs
 
 
 @pytest.mark.parametrize("level", [FLOW.level(250.0), us.Level(1, 9, 0.8, 0.6), us.Level(1, 9, 2.0, 3.0)], ids=str)

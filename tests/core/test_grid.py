@@ -123,5 +123,5 @@ def test_levels_must_be_numbered_and_run_from_clean_to_noisy():
 
 
 def test_grids_of_flow_levels_are_grids():
-    levels = tuple(Level(i, t, 1 - t, t) for i, t in enumerate([0.0, 0.25, 0.5, 0.9]))
+    levels = tuple(Level(i, t, 1 - t, t, is_flow=True) for i, t in enumerate([0.0, 0.25, 0.5, 0.9]))
     assert us.Grid(levels).steps == 3

@@ -12,7 +12,7 @@ ANGLES = st.floats(0.05, 1.5)
 def levels():
     """Variance-preserving, flow and arbitrary scales."""
     vp = ANGLES.map(lambda a: Level(1, 0, float(torch.cos(torch.tensor(a))), float(torch.sin(torch.tensor(a)))))
-    flow = st.floats(0.01, 0.99).map(lambda t: Level(1, t, 1 - t, t))
+    flow = st.floats(0.01, 0.99).map(lambda t: Level(1, t, 1 - t, t, is_flow=True))
     free = st.tuples(st.floats(0.01, 5), st.floats(0.01, 50)).map(lambda s: Level(1, 0, *s))
     return st.one_of(vp, flow, free)
 

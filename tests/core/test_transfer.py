@@ -9,7 +9,7 @@ from unsample.core.schedule import Level
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 VP = st.integers(0, 999).map(lambda t: SCHEDULE.level(t))
-FLOW = st.floats(0.0, 0.99).map(lambda t: Level(0, t, 1 - t, t))
+FLOW = st.floats(0.0, 0.99).map(lambda t: Level(0, t, 1 - t, t, is_flow=True))
 LEVELS = st.one_of(VP, FLOW)
 
 

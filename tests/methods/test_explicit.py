@@ -171,7 +171,7 @@ def test_nothing_assumes_that_alpha_and_sigma_make_one(method):
 
     def error(moves):
         times = np.linspace(100, 900, moves + 1)
-        levels = (us.Level(i, float(t), 1 - t / 1000, t / 1000) for i, t in enumerate([0, *times]))
+        levels = (us.Level(i, float(t), 1 - t / 1000, t / 1000, is_flow=True) for i, t in enumerate([0, *times]))
         x = torch.ones((1, 1), dtype=torch.float64)
         *_, last = us.walk(denoiser, x, (grid := us.Grid(tuple(levels))).up(1), method)
         scales = [level.alpha**2 * variance + level.sigma**2 for level in (grid[1], grid[-1])]

@@ -256,7 +256,7 @@ def test_converged_methods_invert_a_sampling_move(method, k, toy_model):
 
 def test_levels_need_not_preserve_variance():
     """Reference: alpha = 1 - t, sigma = t, Gaussian eps in closed form; sampling leads back."""
-    levels = [us.Level(i, 100 * t, 1 - t, t) for i, t in enumerate((0.2, 0.3, 0.45, 0.7))]
+    levels = [us.Level(i, 100 * t, 1 - t, t, is_flow=True) for i, t in enumerate((0.2, 0.3, 0.45, 0.7))]
     variances = torch.tensor(VARIANCES, dtype=torch.float64).reshape(1, 2, 2)
 
     def denoiser(x, level):

@@ -1,4 +1,4 @@
-"""What a walk asks for eps: a function (x, level) -> eps.
+"""The noise prediction of a walk: a function (x, level) -> eps.
 
 A lambda qualifies. Condition, guidance and dtype are bound beforehand, so a method never knows of them. Guidance, counting,
 recording and replaying are denoisers wrapped around denoisers. A denoiser may state its `cost`, the network evaluations
@@ -11,18 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
-__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "PerLevel", "Recorded", "Replayed", "cost_of"]
+__all__ = [
+    "Counted",
+    "Denoiser",
+    "Guided",
+    "Network",
+    "NetworkDenoiser",
+    "PerLevel",
+    "Recorded",
+    "Replayed",
+    "Wrapper",
+    "cost_of",
+]
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """eps of state `x` asked at `level`; shape and device of `x`, and its dtype or, where alpha is tiny, float64."""
+    """eps of state `x` at `level`: shape and device of `x`, and its dtype or, where alpha is tiny, float64."""
 
     def __call__(self, x: Tensor, level: Level, /) -> Tensor:
         """The noise prediction."""
@@ -45,7 +57,7 @@ def cost_of(denoiser: Denoiser) -> int:
 class NetworkDenoiser:
     """A network with its condition bound and its prediction turned into eps.
 
-    The network is told the timesteps of a table, whole numbers, as torch.long, and those of a flow schedule in x's dtype, at
+    The network is given the timesteps of a table, whole numbers, as torch.long, and those of a flow schedule in x's dtype, at
     least float32. A condition of one row is that of every item.
     """
 
@@ -55,7 +67,8 @@ class NetworkDenoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """One network evaluation."""
-        dtype = torch.long if isinstance(level.t, int) else torch.promote_types(x.dtype, torch.float32)
+        is_whole = isinstance(level.t, (int, np.integer)) and not level.is_flow
+        dtype = torch.long if is_whole else torch.promote_types(x.dtype, torch.float32)
         t = torch.full((x.shape[0],), level.t, device=x.device, dtype=dtype)
         return to_eps(self.network(x, t, _rows(self.condition, len(x))), x, level, self.prediction)
 
@@ -88,79 +101,80 @@ class Guided:
         return cost_of(self.conditional) + cost_of(self.unconditional)
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Two evaluations."""
+        """The guided eps."""
         eps = self.unconditional(x, level)
         return eps + self.guidance * (self.conditional(x, level) - eps)
 
 
-@dataclass(frozen=True)
-class PerLevel:
-    """A denoiser of its own for some levels, by their index, and `otherwise` for the rest; all of the same cost.
+class Wrapper:
+    """Base class of a denoiser around another, whose cost it has."""
 
-    >>> level = Level(index=1, t=9, alpha=0.8, sigma=0.6)
-    >>> float(PerLevel({1: lambda x, level: 2 * x}, otherwise=lambda x, level: x)(torch.tensor(1.0), level))
-    2.0
-    """
-
-    at: Mapping[int, Denoiser]
-    otherwise: Denoiser
+    denoiser: Denoiser
 
     @property
     def cost(self) -> int:
-        """That of one of them."""
-        return cost_of(self.otherwise)
+        """Network evaluations of one call of what it wraps."""
+        return cost_of(self.denoiser)
+
+
+@dataclass(frozen=True)
+class PerLevel(Wrapper):
+    """A denoiser of its own for some levels, by their index, and `denoiser` for the rest; all of the same cost.
+
+    >>> level = Level(index=1, t=9, alpha=0.8, sigma=0.6)
+    >>> float(PerLevel(lambda x, level: x, at={1: lambda x, level: 2 * x})(torch.tensor(1.0), level))
+    2.0
+    """
+
+    denoiser: Denoiser
+    at: Mapping[int, Denoiser]
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Ask the level's own."""
-        return self.at.get(level.index, self.otherwise)(x, level)
+        """The eps of the level's own denoiser."""
+        return self.at.get(level.index, self.denoiser)(x, level)
 
 
 @dataclass
-class Counted:
+class Counted(Wrapper):
     """Counts network evaluations per item in `nfe`."""
 
     denoiser: Denoiser
     nfe: int = 0
 
-    @property
-    def cost(self) -> int:
-        """That of what it wraps."""
-        return cost_of(self.denoiser)
-
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Ask, and count."""
+        """The eps of `denoiser`, counted."""
         self.nfe += self.cost
         return self.denoiser(x, level)
 
 
 @dataclass
-class Recorded:
-    """Keeps every answer in `eps`, by the index of the level it was asked at (the last one, if asked again)."""
+class Recorded(Wrapper):
+    """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
 
     denoiser: Denoiser
     eps: dict[int, Tensor] = field(default_factory=dict)
 
-    @property
-    def cost(self) -> int:
-        """That of what it wraps."""
-        return cost_of(self.denoiser)
-
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Ask, and keep."""
+        """The eps of `denoiser`, kept."""
         self.eps[level.index] = self.denoiser(x, level)
         return self.eps[level.index]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """Gives back recorded eps where it has one for the level asked at, and asks `otherwise` where it has none.
+    """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
 
-    Recording a sampling and replaying its last k answers while inverting is the paper's swap experiment (E9). It presumes
-    a method that asks at the target level, as `DDIM()` does.
+    Recording a sampling and replaying its last k predictions while inverting is the paper's swap experiment (E9). It presumes
+    a method that evaluates at the target level, as `DDIM()` does.
     """
 
     eps: Mapping[int, Tensor]
     otherwise: Denoiser
+
+    @property
+    def cost(self) -> int:
+        """That of a level without recorded eps."""
+        return cost_of(self.otherwise)
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Recorded eps, or a fresh one."""

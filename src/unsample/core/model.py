@@ -272,7 +272,7 @@ class Model:
         if negative is None:
             return Guided(conditional, null, guidance)
         own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in negative.items()}
-        return Guided(conditional, PerLevel(own, null), guidance)
+        return Guided(conditional, PerLevel(null, own), guidance)
 
     def embed(self, conditions: Sequence[Condition]) -> Tensor:
         """The conditions as floating tensors that the network takes in their place; (batch, ...), None the unconditional.

@@ -40,7 +40,13 @@ Least = Literal["shifted", "trained", "even"]
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level: x = alpha * x0 + sigma * noise, and the time `t` the network is told.
+    """One noise level: x = alpha * x0 + sigma * noise, at the timestep `t` that the network is given.
+
+    Attributes:
+        index: Its place in a grid.
+        t: Timestep: a whole number of a table, any number of a flow model.
+        alpha, sigma: Scales of image and noise.
+        is_flow: It is a level of a flow model, on the straight path alpha + sigma = 1.
 
     >>> Level(index=1, t=0, alpha=0.8, sigma=0.4).ratio
     0.5
@@ -50,16 +56,12 @@ class Level:
     t: float
     alpha: float
     sigma: float
+    is_flow: bool = False
 
     @property
     def ratio(self) -> float:
         """Noise over signal, S = sigma / alpha."""
         return self.sigma / self.alpha
-
-    @property
-    def is_straight(self) -> bool:
-        """Whether it lies on the straight path of a flow model, alpha + sigma = 1, and is not its clean end."""
-        return bool(self.sigma > 0 and abs(self.alpha + self.sigma - 1) < 1e-12)
 
     @property
     def tau(self) -> float:
@@ -176,7 +178,7 @@ class FlowSchedule:
         if not 0 <= t <= self.trained:
             raise ArgumentError(f"timestep {t} is outside the trained range 0..{self.trained}")
         alpha = max(1.0 - t / self.trained, MIN_ALPHA)
-        return Level(index, float(t), alpha, 1.0 - alpha)
+        return Level(index, float(t), alpha, 1.0 - alpha, is_flow=True)
 
     def shifted(self, t: float) -> float:
         """The time s t / (1 + (s - 1) t), of a time in 0..1."""

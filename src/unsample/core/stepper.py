@@ -81,14 +81,14 @@ def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = No
 
     >>> import torch
     >>> from unsample import Level, to_eps
-    >>> step = Step(Level(1, 250, 0.75, 0.25), Level(2, 1000, 2**-26, 1 - 2**-26))
+    >>> step = Step(Level(1, 250, 0.75, 0.25, is_flow=True), Level(2, 1000, 2**-26, 1 - 2**-26, is_flow=True))
     >>> x = torch.zeros(1)
     >>> transfer(x, ask_ahead(lambda x, level: to_eps(torch.full_like(x, 2), x, level, "flow"), x, step), step)
     tensor([1.5000])
     """
     state = x if eps is None else transfer(x, eps, step)
     answer = denoiser(state, step.dst)
-    if not step.dst.is_straight:
+    if not step.dst.is_flow:
         return answer
     velocity = to_velocity(answer, state, step.dst)
     return (x + step.src.alpha * velocity) / (step.src.alpha + step.src.sigma)

@@ -32,9 +32,10 @@ def contraction(step: Step) -> float:
     >>> contraction(Step(Level(1, 0, 0.8, 0.2), Level(2, 9, 0.8, 0.4)))
     0.5
     """
-    if step.dst.is_straight:
-        return 1.0 - step.src.sigma / step.dst.sigma
-    return 1.0 - step.src.ratio / step.dst.ratio if step.dst.ratio > 0 else 0.0
+    src, dst = step.src, step.dst
+    if dst.sigma == 0:
+        return 0.0
+    return 1.0 - (src.sigma / dst.sigma if dst.is_flow else src.ratio / dst.ratio)
 
 
 @dataclass(frozen=True)

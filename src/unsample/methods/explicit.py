@@ -102,7 +102,7 @@ def between(step: Step) -> Level | None:
     ratio = math.sqrt(math.expm1(ends[0] + share * (ends[1] - ends[0])))
     norms = math.hypot(src.alpha, src.sigma), math.hypot(dst.alpha, dst.sigma)
     alpha = (norms[0] + share * (norms[1] - norms[0])) / math.hypot(1.0, ratio)
-    return Level(-1, t, alpha, alpha * ratio)
+    return Level(-1, t, alpha, alpha * ratio, src.is_flow)
 
 
 @dataclass(frozen=True)

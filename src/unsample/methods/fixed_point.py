@@ -186,7 +186,7 @@ class DampedFixedPoint:
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
         """1 + iterations evaluations up, one down."""
-        scale = 1.0 if step.dst.is_straight else step.src.alpha / step.dst.alpha
+        scale = 1.0 if step.dst.is_flow else step.src.alpha / step.dst.alpha
         rho = torch.full((len(x),), self.rho * scale, dtype=x.dtype, device=x.device)
         lowest, waited = torch.full_like(rho, torch.inf), torch.zeros_like(rho)
 

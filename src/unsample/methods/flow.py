@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.ddim import DDIM
-from ..core.denoiser import Denoiser, cost_of
+from ..core.denoiser import Denoiser, Wrapper
 from ..core.grid import Step
 from ..core.prediction import to_eps, to_velocity
 from ..core.schedule import Level
@@ -88,7 +88,7 @@ class FireFlow:
 
 
 @dataclass(frozen=True)
-class Controlled:
+class Controlled(Wrapper):
     """A denoiser pulled towards the noise an inversion shall end at (RF-Inversion, Rout et al. 2025, the controlled ODE).
 
     Up, the velocity v becomes v + gamma (v_1 - v), v_1 = (noise - x) / (1 - t) the one that ends at `noise`. At any level of
@@ -108,11 +108,6 @@ class Controlled:
     denoiser: Denoiser
     noise: Tensor
     gamma: float = 0.5
-
-    @property
-    def cost(self) -> int:
-        """That of what it wraps."""
-        return cost_of(self.denoiser)
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Ask, and pull."""
@@ -180,12 +175,12 @@ def _ahead(denoiser: Denoiser, x: Tensor, step: Step, direction: Tensor) -> Dire
 
 
 def _middle(step: Step) -> Level:
-    """The level in the middle, index -1. Float timesteps are those of a flow model: alpha and sigma are linear in t."""
+    """The level in the middle, index -1; alpha and sigma of a flow model are linear in t."""
     src, dst = step.src, step.dst
     means = (src.alpha + dst.alpha) / 2, (src.sigma + dst.sigma) / 2
-    if isinstance(src.t, int) and isinstance(dst.t, int):
-        return between(step) or Level(-1, max(src.t, dst.t), *means)
-    return Level(-1, (src.t + dst.t) / 2, *means)
+    if src.is_flow:
+        return Level(-1, (src.t + dst.t) / 2, *means, is_flow=True)
+    return between(step) or Level(-1, max(src.t, dst.t), *means)
 
 
 def _halfway(step: Step, first: Direction, second: Direction) -> Tensor:

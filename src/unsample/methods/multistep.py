@@ -87,7 +87,7 @@ class AdamsBashforth:
     def _variable(self, step: Step) -> Variable:
         if self.variable != "auto":
             return self.variable
-        return "flow" if step.src.is_straight or step.dst.is_straight else "ratio"
+        return "flow" if step.src.is_flow else "ratio"
 
     def _mean_eps(self, x: Tensor, step: Step, memory: Memory) -> Tensor:
         """The eps of the move, from two or three answers."""

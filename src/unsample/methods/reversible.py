@@ -177,7 +177,7 @@ class OBELM:
             return Moved(step, transfer(x, eps, step), eps, state)
         if state:
             before, level = state[0], _level(state)
-            if step.dst.is_straight or src.is_straight:
+            if src.is_flow:
                 h, g = step.dst.sigma - src.sigma, src.sigma - level.sigma
                 velocity = h / g**2 * (before - x) + (1 + h / g) * to_velocity(eps, x, src)
                 eps = to_eps(velocity, x, src, "flow")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...core.denoiser import Denoiser, Guided, cost_of
+from ...core.denoiser import Denoiser, Guided, Wrapper
 from ...core.model import Model
 from ...core.schedule import Level
 from ...errors import ModelError
@@ -148,17 +148,12 @@ def unet_of(model: Model) -> Any:
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _Watched(Wrapper):
     """A denoiser that writes down where it is asked."""
 
     denoiser: Denoiser
     moment: Moment
     is_conditional: bool
-
-    @property
-    def cost(self) -> int:
-        """That of what it wraps."""
-        return cost_of(self.denoiser)
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """Write down, and ask."""
