@@ -76,7 +76,7 @@ def test_methods_without_a_start_are_listed_once_and_methods_are_kept_together(m
 
 def test_a_method_too_expensive_is_listed_and_stops_nothing(toy, pictures):
     found = us.compare(toy(), pictures, methods=["gradient", "ddim"], forwards="1", nfe=4)
-    assert [way.steps for way in found.ways] == [0, 5]
+    assert [way.steps for way in found.candidates] == [0, 5]
     assert "too expensive" in found.table().splitlines()[1]
     assert found.to_dict()["ways"][0]["failure"].startswith("too expensive")
     assert [way.method for way in found.pareto] == ["ddim"]
@@ -104,7 +104,7 @@ def test_tensors_files_and_photos_give_the_same(model, tmp_path):
     images = torch.stack([photo.pixels for photo in photos])
     ways = {"methods": "ddim", "forwards": ("0", "1"), "nfe": 2}
     given = (images, photos, places, [str(places[0]), photos[1]])
-    found = [list(us.compare(model, one, **ways).ways.values()) for one in given]
+    found = [list(us.compare(model, one, **ways).candidates.values()) for one in given]
     for usual, started in found:
         assert torch.equal(usual.psnr.sort()[0], found[0][0].psnr.sort()[0])
         assert len(started.psnr) == 2
@@ -148,20 +148,20 @@ def test_nothing_is_kept_without_a_folder(toy, pictures, tmp_path, monkeypatch):
 def test_what_is_stored_is_counted_in_latents(toy, pictures):
     """DDIM keeps nothing, `exact` one map, `direct` one per move down that the path has a state for."""
     found = us.compare(toy(), pictures, methods="ddim,exact,direct", forwards=["0"], nfe=12)
-    assert {way.method: measured.stored for way, measured in found.ways.items()} == {
+    assert {way.method: measured.stored for way, measured in found.candidates.items()} == {
         "ddim": 0,
         "exact": 1,
-        "direct": next(way.steps for way in found.ways if way.method == "direct"),
+        "direct": next(way.steps for way in found.candidates if way.method == "direct"),
     }
-    made = comparison.table(found.ways)
+    made = comparison.table(found.candidates)
     assert [row[made.head.index("stored")] for row in made.rows] == ["0", "1", "6", ""]
 
 
 def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
     found = us.compare(model, demo_photos()[:3], methods="ddim", forwards=("0", "1"), nfe=3)
-    made = comparison.table(found.ways)
+    made = comparison.table(found.candidates)
     column = {name: [row[i] for row in made.rows] for i, name in enumerate(made.head)}
-    usual = next(iter(found.ways.values())).diagnosis
+    usual = next(iter(found.candidates.values())).diagnosis
     assert column["inversion"] == ["ddim, usual inversion", "ddim, forward start 1", "true noise"]
     assert column["PSNR, dB (median)"][0].startswith(f"{usual['median PSNR'].value:.3f} [")
     (head,) = (name for name in made.head if name.startswith("std plain (median"))
@@ -216,10 +216,10 @@ def test_compare_writes_table_picture_and_json(unsample, tmp_path):
 
 def test_a_way_measured_before_is_read_back(model, tmp_path, monkeypatch):
     photos = read_photos(demo_photos()[:2], model.image_size)
-    way = comparison.Way("ddim", "1", 3, "once")
-    first = comparison.measure(model, photos, way, tmp_path)
+    way = comparison.Candidate("ddim", "1", 3, "once")
+    first = comparison.measure_candidate(model, photos, way, tmp_path)
     monkeypatch.setattr(jobs, "invert", None)
-    again = comparison.measure(model, photos, way, tmp_path)
+    again = comparison.measure_candidate(model, photos, way, tmp_path)
     assert torch.equal(first.psnr, again.psnr)
 
 
@@ -233,8 +233,8 @@ def test_divergence_is_shown_not_hidden(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(jobs, "invert", spoiled)
     found = comparison.compare(model, demo_photos()[:2], methods="ddim,ab", forwards="1", nfe=2, out=tmp_path)
-    assert all(measured.failure.startswith("diverged: ") for measured in found.ways.values())
-    assert "diverged" in comparison.table(found.ways).markdown()
+    assert all(measured.failure.startswith("diverged: ") for measured in found.candidates.values())
+    assert "diverged" in comparison.table(found.candidates).markdown()
     assert "left the finite numbers" in (tmp_path / "comparison.md").read_text()
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     assert found.pareto == ()

@@ -155,7 +155,7 @@ def test_a_mask_keeps_what_is_outside_of_it(unsample, small, tiny, tmp_path, no_
 
 
 def bench_of(model, folder, **fields):
-    ways = pie_bench.ways_at_equal_cost(model, ["ddim"], ["0"], 4, 3.0)
+    ways = pie_bench.edits_at_equal_cost(model, ["ddim"], ["0"], 4, 3.0)
     return pie_bench.Benchmark(model, pie_bench.editable(model, folder), ways, **{"batch_size": 3, "networks": False} | fields)
 
 
@@ -213,7 +213,7 @@ def test_ways_cost_what_they_are_told_to_and_use_the_budget(toy, method):
     model, steps = toy(), 100 if method == "gradient-first" else 20
     budget = budget_of(model, steps, 3.0)
     assert budget == 3 * steps
-    (way,) = pie_bench.ways_at_equal_cost(model, [method], ["2"], steps, 3.0)
+    (way,) = pie_bench.edits_at_equal_cost(model, [method], ["2"], steps, 3.0)
     cost = evaluations_of(model, method, way.forward, model.grid(way.steps), 3.0)
     assert cost <= budget < evaluations_of(model, method, way.forward, model.grid(way.steps + 1), 3.0)
     images = torch.rand((1, 1, 4, 4), generator=torch.Generator().manual_seed(0)) - 0.5

@@ -17,7 +17,7 @@ from unsample.pictures.read import Photo, read_photo
 from unsample.runs import edit as _edits
 from unsample.runs.directory import Run
 from unsample.studies import pie_bench
-from unsample.studies.pie_bench import EditWay, benchmark
+from unsample.studies.pie_bench import EditCandidate, benchmark
 from unsample.studies.pie_bench import report as telling
 from unsample.studies.pie_bench.candidates import evaluations_of
 from unsample.studies.pie_bench.metrics import eight_bit
@@ -96,9 +96,9 @@ def test_switched_off_an_editor_has_the_scores_of_the_plain_edit(model, small, t
 
     That of `direct` is the plain edit by `ddim`, which is up as it is: what `direct` stored besides the latent is not used.
     """
-    plain = EditWay("ddim" if method == "direct" else method, forward, STEPS, "plain")
+    plain = EditCandidate("ddim" if method == "direct" else method, forward, STEPS, "plain")
     editors = {name: text for name, text in OFF.items() if name != "p2p"} | {"on": ON}
-    ways = [EditWay(method, forward, STEPS, name, editor=text) for name, text in editors.items()]
+    ways = [EditCandidate(method, forward, STEPS, name, editor=text) for name, text in editors.items()]
     scores, costs = found_by(bench_of(model, small, plain, *ways, use_mask=use_mask), tmp_path / "run")
     assert not scores.failed
     for name in ("masactrl", "stylealigned"):
@@ -138,7 +138,7 @@ def test_edits_are_those_of_the_command_edit(unsample, arguments, small, saved, 
 def test_an_editor_costs_what_it_is_told_to_and_uses_the_budget(model, small, tmp_path, method, guidance):
     """Reference: the evaluations that were counted; and one step more would be too many."""
     settings = (20, guidance, None, ["prompt", ON])
-    ways = pie_bench.ways_at_equal_cost(model, [method], ["0"], *settings)
+    ways = pie_bench.edits_at_equal_cost(model, [method], ["0"], *settings)
     assert [way.editor for way in ways] == ["prompt", ON]
     bench = replace(bench_of(model, small, *ways, guidance=guidance), found=pie_bench.editable(model, small, 1))
     _, costs = found_by(bench, tmp_path / "run")
@@ -153,7 +153,7 @@ def test_an_editor_costs_what_it_is_told_to_and_uses_the_budget(model, small, tm
 @pytest.mark.parametrize("editor", [ON, "stylealigned"])
 def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
     """Reference: the autoencoder's own picture, which a region of nothing gives everywhere; without --use-mask it does not."""
-    way, found = EditWay("ddim", "2", STEPS, "mine", editor=editor), pie_bench.editable(model, small, 1)
+    way, found = EditCandidate("ddim", "2", STEPS, "mine", editor=editor), pie_bench.editable(model, small, 1)
     found = replace(found, entries=(replace(found.entries[0], runs=()),))
     images, _ = found.load(slice(0, 1), (16, 16))
     back = model.codec.decode(model.codec.encode(images.to(model.device)))[0].detach().float().clamp(-1, 1)
@@ -210,7 +210,7 @@ def test_prompts_that_an_editor_cannot_compare_lose_their_entry_alone(unsample, 
 
 def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkeypatch):
     """Reference: the run in which nothing diverges."""
-    bench, real = bench_of(model, small, EditWay("ddim", "2", STEPS, "mine", editor=ON)), benchmark.Picture.edit
+    bench, real = bench_of(model, small, EditCandidate("ddim", "2", STEPS, "mine", editor=ON)), benchmark.Picture.edit
     whole, _ = found_by(bench, tmp_path / "whole")
 
     def edit(picture, *given):
@@ -256,10 +256,10 @@ def test_a_model_without_text_attention_is_refused_before_any_work(unsample, sma
 
 def test_ways_have_settings_and_folders_of_their_own(model, small):
     """An editor written twice is one; `prompt` adds nothing to what a manifest said before; long names have own folders."""
-    ways = pie_bench.ways_at_equal_cost(model, ["ddim"], ["0"], 10, 3.0, None, ["prompt", ON, ON.replace("_", "-")])
+    ways = pie_bench.edits_at_equal_cost(model, ["ddim"], ["0"], 10, 3.0, None, ["prompt", ON, ON.replace("_", "-")])
     assert [way.settings for way in ways] == [["ddim", "0", 10, None], ["ddim", "0", 6, None, ON]]
     long = "p2p:self_cells=1024:cross_until=0.85:self_until=0.45:kind=refine:words=a,dog:weights="
-    twins = [EditWay("ddim", "0", 2, f"ddim, {long}{weights}", editor=long + weights) for weights in ("2,1", "1,2")]
+    twins = [EditCandidate("ddim", "0", 2, f"ddim, {long}{weights}", editor=long + weights) for weights in ("2,1", "1,2")]
     bench = bench_of(model, small, *ways, *twins)
     assert len({bench.folder(way) for way in bench.ways}) == 4
     assert bench.folder(ways[0]) == "edits/ddim-usual-inversion"

@@ -16,7 +16,7 @@ from PIL import Image
 from unsample import pictures as plotting
 from unsample.diagnostics import Diagnosis, Null, Row
 from unsample.pictures import plane
-from unsample.studies.compare import Comparison, Measured, Way, pareto, table
+from unsample.studies.compare import Candidate, Comparison, Measured, pareto, table
 
 NOISE = Null(1.0, 0.01, 0.98, 1.02)
 
@@ -24,7 +24,7 @@ NOISE = Null(1.0, 0.01, 0.98, 1.02)
 def ways(points):
     """Ways that were measured as std plain and median PSNR."""
     return {
-        Way("ddim", "0", i + 1, f"way {i}"): Measured(
+        Candidate("ddim", "0", i + 1, f"way {i}"): Measured(
             Diagnosis(
                 4,
                 (
@@ -74,7 +74,7 @@ def test_no_way_of_the_front_is_worse_in_both():
 
 def test_a_way_without_plain_areas_or_that_diverged_is_not_compared():
     found = ways([(math.nan, 50.0), (0.9, 30.0)])
-    found[Way("ab", "0", 9, "diverged")] = Measured(None, None, 0, 0.0, "diverged: where")
+    found[Candidate("ab", "0", 9, "diverged")] = Measured(None, None, 0, 0.0, "diverged: where")
     assert [way.title for way in pareto(found)] == ["way 1"]
     rows = Comparison(found, 50, 4).to_dict()["ways"]
     assert [row["pareto"] for row in rows] == [False, True, False]

@@ -49,7 +49,7 @@ def compare(
     if as_json:
         print_json(found.to_dict())
         return
-    print_table(comparison.table(found.ways, comparison.BRIEF))
+    print_table(comparison.table(found.candidates, comparison.BRIEF))
     for failure in found.failures:
         print(failure)
     print(out / "comparison.png")

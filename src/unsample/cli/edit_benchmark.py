@@ -72,13 +72,13 @@ def run(
     """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
     from ..runs.directory import Run
     from ..studies.compare import listed
-    from ..studies.pie_bench import Benchmark, benchmarked, editable, listed_editors, ways_at_equal_cost
+    from ..studies.pie_bench import Benchmark, benchmarked, editable, edits_at_equal_cost, listed_editors
     from ..studies.pie_bench.report import as_dict
 
     if not math.isfinite(guidance):
         raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
     model = chosen.load()
-    ways = ways_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
+    ways = edits_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
     bench = Benchmark(model, found, ways, guidance, seed, batch_size, use_mask, networks)
     bench.check()

@@ -1,4 +1,4 @@
-"""What a comparison shows: a table, a picture, and the ways that no other beats."""
+"""The result of a comparison: a table, a picture, and the Pareto front of whiteness against reconstruction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ...diagnostics.medians import PLAIN_MEDIAN, PSNR_MEDIAN
 from ...diagnostics.row import format_number as number
 from ...pictures import Drawing
 from ...runs.html import Table
-from .candidates import Measured, Way
+from .budget import Candidate
+from .candidates import Measured
 
 __all__ = ["BRIEF", "COLUMNS", "EXACT", "Comparison", "pareto", "table"]
 
@@ -35,7 +36,7 @@ COLUMNS = {
     "MAE (mean)": "MAE",
     "MAE plain": "MAE plain",
 }
-"""Heading of a column -> the diagnostic it shows: over photos where it says so, otherwise of all their pixels together."""
+"""Heading of a column -> its diagnostic: over photos where the heading says so, otherwise of all their pixels together."""
 
 BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "std plain (median)", "lag-1 plain", "PSNR, dB (median)")}
 """The columns that fit a terminal."""
@@ -46,15 +47,15 @@ EXACT = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Ways of inverting the same photos at the same cost.
+    """Inversions of the same photos at the same cost.
 
     Attributes:
-        ways: What each way gave, grouped by method.
+        candidates: Each candidate's result, grouped by method.
         nfe: The budget: network evaluations on the way up.
         photos: How many were inverted.
     """
 
-    ways: Mapping[Way, Measured]
+    candidates: Mapping[Candidate, Measured]
     nfe: int
     photos: int
 
@@ -62,23 +63,23 @@ class Comparison:
         return self.table()
 
     @property
-    def pareto(self) -> tuple[Way, ...]:
-        """The ways that no other beats, the whitest first (`unsample.comparison.pareto`)."""
-        return pareto(self.ways)
+    def pareto(self) -> tuple[Candidate, ...]:
+        """The candidates that no other beats, the whitest first (`unsample.studies.compare.pareto`)."""
+        return pareto(self.candidates)
 
     @property
-    def pareto_unaided(self) -> tuple[Way, ...]:
-        """The same of the ways that store nothing besides the latent: maps on the side buy any reconstruction."""
-        return pareto(_unaided(self.ways))
+    def pareto_unaided(self) -> tuple[Candidate, ...]:
+        """The same among candidates that store nothing besides the latent: stored maps buy any reconstruction."""
+        return pareto(_unaided(self.candidates))
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """A line for each way that could not be measured: its title and why."""
-        return tuple(f"{way.title}: {measured.failure}" for way, measured in self.ways.items() if measured.failure)
+        """A line for each candidate that could not be measured: its title and why."""
+        return tuple(f"{one.title}: {measured.failure}" for one, measured in self.candidates.items() if measured.failure)
 
     def table(self, columns: Mapping[str, str] = BRIEF) -> str:
-        """Plain text with aligned columns, a line a way, true noise last, then what failed; `COLUMNS` is all it can show."""
-        made = table(self.ways, columns)
+        """Plain text with aligned columns (any of `COLUMNS`): a line per candidate, true noise last, then the failures."""
+        made = table(self.candidates, columns)
         lines = (made.head, *made.rows)
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
         return "\n".join([*("   ".join(map(str.ljust, line, widths)).rstrip() for line in lines), *self.failures])
@@ -87,14 +88,14 @@ class Comparison:
         """Everything, as `json.dumps` takes it."""
         fronts = {"pareto": self.pareto, "pareto_unaided": self.pareto_unaided}
         ways = [
-            _way_dict(way, measured) | {name: way in front for name, front in fronts.items()}
-            for way, measured in self.ways.items()
+            _as_dict(candidate, measured) | {name: candidate in front for name, front in fronts.items()}
+            for candidate, measured in self.candidates.items()
         ]
         return {"nfe": self.nfe, "photos": self.photos, "ways": ways}
 
     def picture(self) -> Drawing:
         """Whiteness across, reconstruction up, and both fronts; from 60 dB on, points are at the upper edge."""
-        places = {way.title: measured.place for way, measured in self.ways.items() if measured.place}
+        places = {one.title: measured.place for one, measured in self.candidates.items() if measured.place}
         points = {title: (std.value, reached.value) for title, (std, reached) in places.items()}
         fronts = {"front of all ways": self.pareto, "front of those that store nothing": self.pareto_unaided}
         null = next((std.null for std, _ in places.values() if std.null), None)
@@ -105,55 +106,56 @@ class Comparison:
             "reconstruction: median PSNR, dB",
             best=1.0,
             bars={title: (_ends(std), _ends(reached)) for title, (std, reached) in places.items()},
-            fronts={title: [way.title for way in front] for title, front in fronts.items()},
+            fronts={title: [candidate.title for candidate in front] for title, front in fronts.items()},
             band=(null.low, null.high) if null else None,
             limits=(_reach([std for std, _ in points.values()]), (-math.inf, EXACT)),
         )
 
 
-def pareto(ways: Mapping[Way, Measured]) -> tuple[Way, ...]:
-    """The ways that no other beats, the whitest first.
+def pareto(found: Mapping[Candidate, Measured]) -> tuple[Candidate, ...]:
+    """The candidates that no other beats, the whitest first.
 
-    One way beats another if it is better in whiteness, |std plain - 1|, or in reconstruction, the median PSNR, and at least as
+    One beats another if it is better in whiteness, |std plain - 1|, or in reconstruction, the median PSNR, and at least as
     good in the other. All PSNR from 60 dB on are equal: rounding to 8 bits costs more than what distinguishes them.
     """
-    places = {way: (abs(m.place[0].value - 1), -min(m.place[1].value, EXACT)) for way, m in ways.items() if m.place}
-    front: list[Way] = []
-    for way in sorted(places, key=places.__getitem__):
-        if not front or places[way][1] < places[front[-1]][1] or places[way] == places[front[-1]]:
-            front.append(way)
+    places = {one: (abs(m.place[0].value - 1), -min(m.place[1].value, EXACT)) for one, m in found.items() if m.place}
+    front: list[Candidate] = []
+    for candidate in sorted(places, key=places.__getitem__):
+        place, last = places[candidate], places[front[-1]] if front else None
+        if last is None or place[1] < last[1] or place == last:
+            front.append(candidate)
     return tuple(front)
 
 
-def _unaided(ways: Mapping[Way, Measured]) -> dict[Way, Measured]:
-    return {way: measured for way, measured in ways.items() if not measured.stored}
+def _unaided(found: Mapping[Candidate, Measured]) -> dict[Candidate, Measured]:
+    return {candidate: measured for candidate, measured in found.items() if not measured.stored}
 
 
-def table(found: Mapping[Way, Measured], columns: Mapping[str, str] = COLUMNS) -> Table:
-    """Ways as rows, diagnostics as columns, true noise last.
+def table(found: Mapping[Candidate, Measured], columns: Mapping[str, str] = COLUMNS) -> Table:
+    """Candidates as rows, diagnostics as columns, true noise last.
 
-    Behind a median is its 95 % interval; ± is half the width of one. `stored` is in latents. A star is for the
-    front, a plus for that of the ways that store nothing.
+    A median is followed by its 95 % interval; ± is half the width of one. `stored` is in latents. A star marks the front, a
+    plus the front of those that store nothing.
     """
     rows: list[tuple[str, ...]] = []
     front, unaided = pareto(found), pareto(_unaided(found))
     heads, null = list(columns), [""] * len(columns)
-    for way, measured in found.items():
-        begins = (way.title, str(way.steps or ""))
+    for candidate, measured in found.items():
+        begins = (candidate.title, str(candidate.steps or ""))
         if measured.diagnosis is None:
             rows.append((*begins, "", measured.failure.partition(":")[0], *[""] * (len(columns) + 1)))
             continue
         cells = [measured.diagnosis[name] for name in columns.values()]
         heads = [_heading(head, cell) for head, cell in zip(columns, cells, strict=True)]
         null = [_shown(replace(c, value=c.null.mean, low=c.null.low, high=c.null.high)) if c.null else "" for c in cells]
-        ends = (f"{measured.stored:.3g}", "*" * (way in front) + "+" * (way in unaided))
+        ends = (f"{measured.stored:.3g}", "*" * (candidate in front) + "+" * (candidate in unaided))
         rows.append((*begins, str(measured.nfe_up), *map(_shown, cells), *ends))
     rows.append(("true noise", "", "", *null, "", ""))
     return Table(("inversion", "N", "NFE up", *heads, "stored", "front"), tuple(rows))
 
 
 def _heading(name: str, row: Row) -> str:
-    """With the number of photos, where not all count."""
+    """The heading, with the number of photos where not all count."""
     return f"{name[:-1]} of {row.note})" if row.name == PLAIN_MEDIAN else name
 
 
@@ -165,17 +167,17 @@ def _shown(row: Row) -> str:
     return f"{number(row.value)} ± {number((row.high - row.low) / 2)}"
 
 
-def _way_dict(way: Way, measured: Measured) -> dict[str, Any]:
-    """One way for JSON, with two measures of how far from white it is; None where there is none."""
+def _as_dict(candidate: Candidate, measured: Measured) -> dict[str, Any]:
+    """One candidate for JSON, with two distances from whiteness; None where they are unknown."""
     known = {name: getattr(measured, name) for name in ("nfe_up", "seconds", "failure", "stored")}
     if measured.diagnosis is None:
-        return asdict(way) | known
+        return asdict(candidate) | known
     r, std = measured.diagnosis[PATCH], measured.diagnosis["std plain"].value
     off = {
         "top_20_r_excess": r.value - r.null.mean if r.null else None,
         "std_plain_distance": None if math.isnan(std) else abs(std - 1),
     }
-    return asdict(way) | known | off | measured.diagnosis.to_dict()
+    return asdict(candidate) | known | off | measured.diagnosis.to_dict()
 
 
 def _ends(row: Row) -> tuple[float, float] | None:
@@ -183,7 +185,7 @@ def _ends(row: Row) -> tuple[float, float] | None:
 
 
 def _reach(stds: Sequence[float]) -> tuple[float, float]:
-    """Around 1, wide enough for nine of ten points."""
+    """Limits of the axis: around 1, wide enough for nine of ten points."""
     reach = float(np.quantile(np.abs(np.array(stds) - 1), 0.9, method="higher")) if stds else 1.0
     reach = max(1.2 * reach, 0.05)
     return 1 - reach, 1 + reach

@@ -13,7 +13,7 @@ from ...diagnostics.row import PATCH_ROW, Row
 from ...methods.registry import METHODS, inversion_of, parse_method
 from ...pictures import Column
 from ...pictures.read import Photo
-from ..compare import COLUMNS, Comparison, Measured, Way, equal_cost, measure, table
+from ..compare import COLUMNS, Candidate, Comparison, Measured, equal_cost, measure_candidate, table
 from .findings import Claim, Figure, Findings, above, bar
 from .lab import Lab, Pictures
 from .paired import PSNR_CAP, exceeds, signed
@@ -36,7 +36,7 @@ CHART: Mapping[str, tuple[str, tuple[float, float]]] = {
 """Diagnostic -> its title in the figure, and what is drawn of it."""
 
 Verdict = tuple[bool | None, str]
-Found = Mapping[Way, Measured]
+Found = Mapping[Candidate, Measured]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class PriorMethods:
         """A table and two pictures of all ways."""
         pictures = lab.photographs(self.count) if lab.data else _clamped(lab.generated(self.count, self.nfe))
         methods = METHODS if "all" in self.methods else self.methods
-        ways = equal_cost((BASELINE, *methods), (USUAL, *self.starts), self.nfe, lab.model)
+        candidates = equal_cost((BASELINE, *methods), (USUAL, *self.starts), self.nfe, lab.model)
         settings = {"batch_size": lab.batch_size, "seed": lab.seed}
-        found = {way: measure(lab.model, pictures.photos, way, lab.cache, **settings) for way in ways}
+        found = {one: measure_candidate(lab.model, pictures.photos, one, lab.cache, **settings) for one in candidates}
         compared = Comparison(found, self.nfe, len(pictures))
         failed = f" Not measured: {'; '.join(compared.failures)}." if compared.failures else ""
         return Findings(
@@ -94,26 +94,26 @@ def _chart(found: Found) -> plotting.Drawing:
     def column(name: str, title: str, limits: tuple[float, float]) -> Column:
         rows: dict[str, dict[str, plotting.Bar]] = {}
         spans: dict[str, tuple[float, float]] = {}
-        for way, diagnosis in ((way, measured.diagnosis) for way, measured in found.items()):
+        for candidate, diagnosis in ((one, measured.diagnosis) for one, measured in found.items()):
             if diagnosis is not None:
-                rows.setdefault(way.method, {})[_start(way)] = bar(diagnosis[name])
+                rows.setdefault(candidate.method, {})[_start(candidate)] = bar(diagnosis[name])
                 null = diagnosis[name].null
-                spans |= {way.method: (null.low, null.high)} if null and not math.isnan(null.low) else {}
+                spans |= {candidate.method: (null.low, null.high)} if null and not math.isnan(null.low) else {}
         return Column(title, rows, spans or None, limits)
 
     return plotting.forest([column(name, *how) for name, how in CHART.items()])
 
 
-def _start(way: Way) -> str:
-    return "usual inversion" if way.forward == USUAL else f"forward start, k = {way.forward}"
+def _start(candidate: Candidate) -> str:
+    return "usual inversion" if candidate.forward == USUAL else f"forward start, k = {candidate.forward}"
 
 
 def _claims(found: Found, starts: Iterable[str]) -> list[Claim]:
     """Of all prior methods, counted; those that are forward diffusion alone have no start to compare, and are left out."""
     by_start: dict[str, dict[str, Measured]] = {}
-    for way, measured in found.items():
-        if measured.diagnosis is not None and inversion_of(parse_method(way.method)) is not None:
-            by_start.setdefault(way.forward, {})[way.method] = measured
+    for candidate, measured in found.items():
+        if measured.diagnosis is not None and inversion_of(parse_method(candidate.method)) is not None:
+            by_start.setdefault(candidate.forward, {})[candidate.method] = measured
     usual = by_start.get(USUAL, {})
     prior = {method: measured for method, measured in usual.items() if _is_prior(method)}
     better = {m: _change(measured, usual.get(BASELINE)) for m, measured in prior.items()}

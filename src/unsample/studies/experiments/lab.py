@@ -26,7 +26,7 @@ from ...runs import invert as jobs
 from ...runs.directory import Item, Part, Run, slug
 from ...runs.progress import progress_bar
 from ...runs.settings import SampleSettings
-from ..compare import Way, run_way
+from ..compare import Candidate, run_candidate
 
 __all__ = ["Inverted", "Lab", "Pictures"]
 
@@ -118,8 +118,8 @@ class Lab:
 
     def inverted(self, pictures: Pictures, method: str = "ddim", forward: str = "0", *, steps: int) -> Inverted:
         """Latents of the pictures by a method from a start, both as on the command line, and the way back."""
-        way = Way(method, forward, steps, f"{pictures.name}: {method}, forward {forward}, N = {steps}")
-        run = run_way(self.model, pictures.photos, way, self.cache, batch_size=self.batch_size, seed=self.seed)
+        candidate = Candidate(method, forward, steps, f"{pictures.name}: {method}, forward {forward}, N = {steps}")
+        run = run_candidate(self.model, pictures.photos, candidate, self.cache, batch_size=self.batch_size, seed=self.seed)
         tensors, cost = run.tensors(), run.manifest.results["cost"]
         assert isinstance(cost, dict)
         spent: Any = cost[forward]

@@ -2,13 +2,13 @@
 
 `read_layout` reads a folder, `measure` edits and measures it beside three rows that say what the numbers are worth, and
 `make_small_set` writes such a folder from labelled photographs. `unsample edit-benchmark run` is `editable` entries and
-`ways_at_equal_cost` in a `Benchmark`, which `benchmarked` runs or resumes. docs/editing-benchmark.md has each number's quirks.
+`edits_at_equal_cost` in a `Benchmark`, which `benchmarked` runs or resumes. docs/editing-benchmark.md explains each number.
 """
 
 from __future__ import annotations
 
 from .benchmark import Benchmark
-from .candidates import EditWay, listed_editors, ways_at_equal_cost
+from .candidates import EditCandidate, edits_at_equal_cost, listed_editors
 from .controls import EditImage, measure
 from .entries import Editable, editable
 from .layout import Entry, Failure, Layout, decode_mask, encode_mask, read_layout
@@ -24,8 +24,8 @@ __all__ = [
     "TARGET_CLASS",
     "Benchmark",
     "Compared",
+    "EditCandidate",
     "EditImage",
-    "EditWay",
     "Editable",
     "Entry",
     "Failure",
@@ -41,6 +41,7 @@ __all__ = [
     "decode_mask",
     "dino_keys",
     "editable",
+    "edits_at_equal_cost",
     "encode_mask",
     "listed_editors",
     "make_small_set",
@@ -49,5 +50,4 @@ __all__ = [
     "read_layout",
     "self_similarity",
     "structure_distance",
-    "ways_at_equal_cost",
 ]

@@ -26,7 +26,7 @@ from ...pictures.read import quantised
 from ...runs.directory import Part, slug
 from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
-from .candidates import EditWay
+from .candidates import EditCandidate
 from .controls import CODEC, PASTED, SOURCE
 from .entries import Editable
 from .metrics import METRICS, TARGET_CLASS, Metric, Perception, judge
@@ -54,7 +54,7 @@ class Benchmark:
 
     model: Model
     found: Editable
-    ways: tuple[EditWay, ...]
+    ways: tuple[EditCandidate, ...]
     guidance: float = 3.0
     seed: int = 0
     batch_size: int = 16
@@ -125,13 +125,13 @@ class Benchmark:
                 refused[entry.key] = str(error)
         return refused
 
-    def folder(self, way: EditWay) -> str:
+    def folder(self, way: EditCandidate) -> str:
         """Where a way's pictures are, by a name that no other has."""
         name, index = slug(way.title), self.ways.index(way)
         taken = name in (slug(other.title) for other in self.ways[:index])
         return f"edits/{name}-{index}" if taken else f"edits/{name}"
 
-    def edited(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+    def edited(self, way: EditCandidate, rows: slice, on_step: OnStep | None = None) -> Part:
         """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
         began = time.perf_counter()
         try:
@@ -142,14 +142,14 @@ class Benchmark:
         nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
         return Part(tensors, nfe, time.perf_counter() - began, up)
 
-    def _alone(self, way: EditWay, index: int) -> Part:
+    def _alone(self, way: EditCandidate, index: int) -> Part:
         try:
             return self._edit(way, slice(index, index + 1))
         except DivergenceError:
             nothing = torch.zeros((1, 3, *self.model.image_size), dtype=torch.uint8)
             return Part({"edited": nothing, "fine": torch.tensor([False])}, 0, 0.0)
 
-    def _edit(self, way: EditWay, rows: slice, on_step: OnStep | None = None) -> Part:
+    def _edit(self, way: EditCandidate, rows: slice, on_step: OnStep | None = None) -> Part:
         refused = self.refused.get(way.editor, {})
         fine = torch.tensor([entry.key not in refused for entry in self.found.entries[rows]])
         pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8)
@@ -159,7 +159,7 @@ class Benchmark:
         pixels[fine] = quantised(made.images).cpu()
         return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
 
-    def _made(self, way: EditWay, rows: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
+    def _made(self, way: EditCandidate, rows: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
         """The edits of the chosen ones of these rows."""
         images, regions = self.found.load(rows, self.model.image_size, border=False)
         places = chosen.nonzero().flatten().tolist()

@@ -22,7 +22,7 @@ from ...pictures.overview import ROWS
 from ...pictures.read import png_bytes
 from ...runs.directory import Part, Run, slug
 from .benchmark import Benchmark
-from .candidates import EditWay
+from .candidates import EditCandidate
 from .controls import CODEC, PASTED, SOURCE, measured_rows, pasted
 from .layout import Failure
 from .metrics import eight_bit
@@ -104,7 +104,7 @@ class _Working:
         self.first += shown[: ROWS - len(self.first)]
         self.values.append(self._measured(rows, images, regions, shown))
 
-    def _part(self, way: EditWay, rows: slice) -> Part:
+    def _part(self, way: EditCandidate, rows: slice) -> Part:
         key = f"{slug(way.title)}-{self.bench.ways.index(way)}.{rows.start:06d}"
         before, count = self.done, rows.stop - rows.start
         part = self.run.stored(key)
@@ -116,7 +116,7 @@ class _Working:
         return part
 
     def _shown(
-        self, image: Images, region: Bool[Tensor, "1 height width"], made: Mapping[EditWay, Part], index: int
+        self, image: Images, region: Bool[Tensor, "1 height width"], made: Mapping[EditCandidate, Part], index: int
     ) -> dict[str, Images]:
         """Row -> 8-bit picture of an entry, without the edits that failed."""
         codec, found = self.bench.model.codec, {SOURCE: eight_bit(image)}
@@ -129,7 +129,7 @@ class _Working:
                 found |= {way.title: edited, PASTED.format(way.title): eight_bit(pasted(image, edited, region))}
         return found
 
-    def _tell(self, way: EditWay, part: Part, rows: slice) -> None:
+    def _tell(self, way: EditCandidate, part: Part, rows: slice) -> None:
         """Costs and failures of a batch, and its pictures as files."""
         spent = self.costs.setdefault(way.title, {"steps": way.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
         spent |= {"nfe": max(spent["nfe"], part.nfe), "nfe_up": max(spent["nfe_up"], part.nfe_up)}
