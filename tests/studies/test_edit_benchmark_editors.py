@@ -261,8 +261,8 @@ def test_ways_have_settings_and_folders_of_their_own(model, small):
     long = "p2p:self_cells=1024:cross_until=0.85:self_until=0.45:kind=refine:words=a,dog:weights="
     twins = [EditCandidate("ddim", "0", 2, f"ddim, {long}{weights}", editor=long + weights) for weights in ("2,1", "1,2")]
     bench = bench_of(model, small, *ways, *twins)
-    assert len({bench.folder(way) for way in bench.ways}) == 4
-    assert bench.folder(ways[0]) == "edits/ddim-usual-inversion"
+    assert len(set(bench.folders.values())) == 4
+    assert bench.folders[ways[0].title] == "edits/ddim-usual-inversion"
 
 
 def test_titles_of_the_sheet_are_as_wide_as_a_picture():

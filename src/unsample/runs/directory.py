@@ -6,11 +6,13 @@ by part; a place with other settings, or with somebody's files, is refused. Ever
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,10 +28,11 @@ from torch import Tensor
 from ..core.files import write_atomically
 from ..errors import RunError
 
-__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "slug"]
+__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "slug", "slugs"]
 
 MANIFEST = "manifest.json"
 TENSORS = "latents.safetensors"
+SLUG_LENGTH = 80
 
 
 class Item(BaseModel):
@@ -207,13 +210,30 @@ class Run:
 
 
 def slug(text: str) -> str:
-    """`text` as a safe part of a file name.
+    """`text` as a safe part of a file name; a long one is cut and ends in a hash of the whole.
 
     >>> slug("../my photo.jpg"), slug("4%"), slug("sigma=0.1")
     ('my-photo.jpg', '4pc', 'sigma-0.1')
+    >>> slug("a" * 80) == "a" * 80, slug("a" * 81)[69:]
+    (True, 'aa-8c48280d')
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("%", "pc")).strip("-.")
-    return safe[:80] or "unnamed"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("%", "pc")).strip("-.") or "unnamed"
+    return safe if len(safe) <= SLUG_LENGTH else _hashed(safe, text)
+
+
+def slugs(texts: Iterable[str]) -> dict[str, str]:
+    """Text -> its `slug`, with a hash of the text where several texts would have the same, also without regard to case.
+
+    >>> slugs(["a b", "a-b", "c"])
+    {'a b': 'a-b-c8687a08', 'a-b': 'a-b-d44362d6', 'c': 'c'}
+    """
+    safe = {text: slug(text) for text in texts}
+    count = Counter(name.casefold() for name in safe.values())
+    return {text: name if count[name.casefold()] == 1 else _hashed(name, text) for text, name in safe.items()}
+
+
+def _hashed(name: str, text: str) -> str:
+    return f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

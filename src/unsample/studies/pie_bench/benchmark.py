@@ -23,7 +23,7 @@ from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...pictures.read import quantised
-from ...runs.directory import Part, slug
+from ...runs.directory import Part, slugs
 from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
 from .candidates import EditCandidate
@@ -125,11 +125,15 @@ class Benchmark:
                 refused[entry.key] = str(error)
         return refused
 
-    def folder(self, way: EditCandidate) -> str:
-        """Where a way's pictures are, by a name that no other has."""
-        name, index = slug(way.title), self.ways.index(way)
-        taken = name in (slug(other.title) for other in self.ways[:index])
-        return f"edits/{name}-{index}" if taken else f"edits/{name}"
+    @cached_property
+    def folders(self) -> dict[str, str]:
+        """Title of a candidate -> the folder of its pictures."""
+        return {title: f"edits/{name}" for title, name in slugs(way.title for way in self.ways).items()}
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Key of an entry -> the file of its picture in each folder."""
+        return {key: f"{name}.png" for key, name in slugs(entry.key for entry in self.found.entries).items()}
 
     def edited(self, way: EditCandidate, rows: slice, on_step: OnStep | None = None) -> Part:
         """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""

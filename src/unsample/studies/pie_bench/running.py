@@ -134,11 +134,11 @@ class _Working:
         spent = self.costs.setdefault(way.title, {"steps": way.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
         spent |= {"nfe": max(spent["nfe"], part.nfe), "nfe_up": max(spent["nfe_up"], part.nfe_up)}
         spent["seconds"] = round(spent["seconds"] + part.seconds, 3)
-        folder, refused = self.bench.folder(way), self.bench.refused.get(way.editor, {})
+        folder, refused = self.bench.folders[way.title], self.bench.refused.get(way.editor, {})
         for entry, pixels, fine in zip(
             self.bench.found.entries[rows], part.tensors["edited"], part.tensors["fine"].tolist(), strict=True
         ):
-            name = f"{folder}/{slug(entry.key)}.png"
+            name = f"{folder}/{self.bench.files[entry.key]}"
             if not fine:
                 reason = f"the edit left the finite numbers; try a guidance below {self.bench.guidance:g}, or more steps"
                 self.failed.append(Failure(entry.key, refused.get(entry.key, reason), way.title))
