@@ -1,20 +1,18 @@
-"""Models too large for the package: put in place from `weights/` of the repository, a folder or a server that holds a copy.
+"""Models too large for the package: downloaded from `weights/` of the repository, a folder or a server that holds a copy.
 
 Each is a directory with a list of its files, `files.json`, {"path": {"sha256": ..., "bytes": ...}}. The package knows the
-SHA-256 of that list, and so of every file, wherever they come from.
+SHA-256 of that list, and so of every file, wherever they come from; `pooch` downloads and checks them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-import urllib.request
-from collections.abc import Iterator
-from http.client import HTTPException
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,22 @@ LIST = "files.json"
 """What the list of a model's files is called."""
 
 CHUNK = 1 << 20
-LARGEST_LIST = 1 << 20
+"""Bytes between two calls of `on_step`."""
+
 TIMEOUT = 30.0
+"""Seconds without an answer after which a server counts as gone."""
+
 _PATH = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?:[.-][A-Za-z0-9_-]+)*\.(?:json|safetensors|md|png)")
 
+OnBytes = Callable[[int, int], object]
+Files = dict[str, dict[str, Any]]
 
-def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None = None) -> Path:
-    """Put a model in place, so that `load` finds it by its name; files that are already there and whole are kept.
 
-    It goes to the folder that the environment variable UNSAMPLE_MODELS names, or to `~/.cache/unsample/models`. A fetch that
-    is stopped keeps the files it has, and the next one goes on from there.
+def fetch(name: str, origin: str | Path | None = None, *, on_step: OnBytes | None = None) -> Path:
+    """Download a model, so that `load` finds it by its name; files that are already there and whole are kept.
+
+    It goes to the folder that the environment variable UNSAMPLE_MODELS names, or to `~/.cache/unsample/models`. A download
+    that is stopped keeps the files it has, and the next one continues from there.
 
     Args:
         name: One of `unsample models`.
@@ -53,21 +57,15 @@ def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None
         ArgumentError: A model that comes from elsewhere, or no origin.
         ModelError: The origin does not hold it, or holds another one; the disk is full.
     """
-    known = cards()
-    if name not in known:
-        raise UnknownNameError("model", name, known)
-    card = known[name]
-    if not card.files:
-        how = f"it is on the hub as {card.source}, and loaded from there" if card.on_hub else "its file is fetched by hand"
-        raise ArgumentError(f"{name!r} is not fetched: {how if card.source else 'it comes with unsample'}")
+    card = _downloadable(name)
     target = store() / name
     part = target.with_name(f".{name}.part")
     try:
         if _is_whole(card, target):
             return target
-        if target.is_dir() and not part.exists():
-            target.rename(part)  # to mend what is there
         place = _origin(name, origin)
+        if target.is_dir() and not part.exists():
+            target.rename(part)  # to repair what is there
         _complete(part, _list_of(card, part, place), place, on_step)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
@@ -82,102 +80,122 @@ def list_files(folder: Path) -> bytes:
     return (json.dumps({path.relative_to(folder).as_posix(): _entry(path) for path in files}, indent=0) + "\n").encode()
 
 
+def _downloadable(name: str) -> Card:
+    """The card of a model whose files the package knows."""
+    known = cards()
+    if name not in known:
+        raise UnknownNameError("model", name, known)
+    card = known[name]
+    if not card.files:
+        how = f"it is on the hub as {card.source}, and loaded from there" if card.on_hub else "its file is fetched by hand"
+        raise ArgumentError(f"{name!r} is not fetched: {how if card.source else 'it comes with unsample'}")
+    return card
+
+
+def _origin(name: str, origin: str | Path | None) -> str:
+    """The folder or the address of the model's directory.
+
+    Raises:
+        ArgumentError: None was given, and unsample does not run from its repository.
+    """
+    origin = checkout() if origin is None else origin
+    if origin is None:
+        raise ArgumentError(
+            "unsample does not run from its repository: give --from the folder `weights` of a copy, or its address"
+        )
+    text = str(origin)
+    if text.startswith(("http://", "https://")):
+        return f"{text.rstrip('/')}/{name}"
+    if "://" in text:
+        raise ArgumentError(f"expected a folder or an http(s) address, given {text}")
+    return str(Path(text).expanduser().resolve() / name)
+
+
 def _entry(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+
+
+def _sha256(path: Path) -> str:
+    import pooch
+
+    return str(pooch.file_hash(str(path), alg="sha256"))
 
 
 def _is_whole(card: Card, folder: Path) -> bool:
     """Whether every file of a model is in its directory, as it should be."""
-    if not _is_listed(card, folder):
+    own = folder / LIST
+    if not own.is_file() or _sha256(own) != card.files:
         return False
-    listed = json.loads((folder / LIST).read_bytes())
+    listed: Files = json.loads(own.read_bytes())
     return all((folder / path).is_file() and _entry(folder / path) == entry for path, entry in listed.items())
 
 
-def _is_listed(card: Card, folder: Path) -> bool:
-    own = folder / LIST
-    return own.is_file() and hashlib.sha256(own.read_bytes()).hexdigest() == card.files
-
-
-def _list_of(card: Card, part: Path, origin: str | None) -> dict[str, dict[str, Any]]:
+def _list_of(card: Card, part: Path, origin: str) -> Files:
     """The list of a model's files, the very one that the package knows."""
-    own = part / LIST
-    if not _is_listed(card, part):
-        text = b"".join(islice(_chunks(origin, LIST), LARGEST_LIST // CHUNK))
-        if hashlib.sha256(text).hexdigest() != card.files:
-            raise ModelError(
-                f"{origin}/{LIST} is not the list of {card.name!r} that this version of unsample knows: "
-                "expected the weights of the same version"
-            )
-        part.mkdir(parents=True, exist_ok=True)
-        own.write_bytes(text)
-    listed: dict[str, dict[str, Any]] = json.loads(own.read_bytes())
+    known = f"the list of {card.name!r} that this version of unsample knows: expected the weights of the same version"
+    _retrieve(origin, LIST, part, card.files, known)
+    listed: Files = json.loads((part / LIST).read_bytes())
     astray = [path for path in listed if not _PATH.fullmatch(path)]
     if astray:
         raise ModelError(f"{LIST} of {card.name!r} names {astray[0]!r}: expected plain names inside the model's directory")
     return listed
 
 
-def _complete(part: Path, listed: dict[str, dict[str, Any]], origin: str | None, on_step: OnStep | None) -> None:
-    """Fetch what is missing or damaged, and remove what is not listed."""
-    done, total = 0, sum(entry["bytes"] for entry in listed.values())
-    tell = on_step or (lambda done, total: None)
+def _complete(part: Path, listed: Files, origin: str, on_step: OnBytes | None) -> None:
+    """Download what is missing or damaged, and remove what is not listed."""
     for file in part.rglob("*"):
         if file.is_file() and file != part / LIST and file.relative_to(part).as_posix() not in listed:
             file.unlink()
+    done, total = 0, sum(entry["bytes"] for entry in listed.values())
     for path, entry in listed.items():
-        file = part / path
-        if not (file.is_file() and _entry(file) == entry):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            for count in _copied(origin, path, file, entry):
-                tell(done + count, total)
-        done += entry["bytes"]
-        tell(done, total)
+        size = entry["bytes"]
+        progress = _Progress(lambda count, done=done: on_step and on_step(done + count, total), size)  # type: ignore[misc]
+        _retrieve(origin, path, part, entry["sha256"], f"what {LIST} says: expected {size} bytes; try again", progress)
+        progress.update(size)
+        done += size
 
 
-def _copied(origin: str | None, path: str, file: Path, entry: dict[str, Any]) -> Iterator[int]:
-    """Write a file of the origin, a piece at a time; how many bytes are written so far."""
-    count, found = 0, hashlib.sha256()
-    with open(file, "wb") as target:
-        for chunk in _chunks(origin, path):
-            target.write(chunk)
-            found.update(chunk)
-            count += len(chunk)
-            yield count
-            if count > entry["bytes"]:
-                break
-    if (found.hexdigest(), count) != (entry["sha256"], entry["bytes"]):
-        os.unlink(file)
-        raise ModelError(
-            f"{origin}/{path} is not what {LIST} says: expected {entry['bytes']} bytes, given {count} or others; try again"
-        )
+@dataclass
+class _Progress:
+    """What pooch reports the bytes of a file to; never more than its size, and never fewer than before."""
+
+    report: Callable[[int], object]
+    size: int
+    count: int = 0
+    total: int = 0
+
+    def update(self, count: int) -> None:
+        self.count = min(self.count + count, self.size)
+        self.report(self.count)
+
+    def reset(self) -> None:
+        """The file is read; pooch reports its whole size again."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
-def _origin(name: str, origin: str | Path | None) -> str | None:
-    """The address of the model's directory; None if nobody said, and unsample does not run from its repository."""
-    if origin is None:
-        origin = checkout()
-        if origin is None:
-            return None
-    text = str(origin)
-    if text.startswith(("http://", "https://")):
-        return f"{text.rstrip('/')}/{name}"
-    if "://" in text:
-        raise ArgumentError(f"expected a folder or an http(s) address, given {text}")
-    return (Path(text).expanduser().resolve() / name).as_uri()
+def _retrieve(origin: str, path: str, part: Path, sha256: str, expected: str, progress: _Progress | None = None) -> None:
+    """Have a file of the origin in `part`, unless it is there already; `expected` says what it should be."""
+    import pooch
+    from requests.exceptions import RequestException
 
-
-def _chunks(origin: str | None, path: str) -> Iterator[bytes]:
-    """What a file of the origin holds, a piece at a time."""
-    if origin is None:
-        raise ArgumentError(
-            "unsample does not run from its repository: give --from the folder `weights` of a copy, or its address"
-        )
+    pooch.get_logger().setLevel(logging.WARNING)
+    (part / path).parent.mkdir(parents=True, exist_ok=True)
+    from_server = origin.startswith(("http://", "https://"))
+    download = pooch.HTTPDownloader(progress or False, CHUNK, timeout=TIMEOUT) if from_server else _copied
     try:
-        with urllib.request.urlopen(f"{origin}/{path}", timeout=TIMEOUT) as source:
-            while chunk := source.read(CHUNK):
-                yield chunk
-    except (OSError, HTTPException) as error:
+        pooch.retrieve(f"{origin}/{path}", f"sha256:{sha256}", path, part, downloader=download)
+        (part / path).chmod(0o644)  # pooch leaves it to the owner alone
+    except ValueError:
+        raise ModelError(f"{origin}/{path} is not {expected}") from None
+    except RequestException as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(f"cannot read {origin}/{path} ({reason}): expected the folder `weights` of unsample") from None
+
+
+def _copied(source: str, target: str, _pooch: Any) -> None:
+    """What pooch calls to get a file from a folder."""
+    if not os.access(source, os.R_OK):
+        raise ModelError(f"cannot read {source}: expected the folder `weights` of unsample")
+    shutil.copyfile(source, target)
