@@ -34,7 +34,7 @@ from trainer import device_of
 from unsample.diagnostics import frechet_jackknife, psnr, ssim
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import ResidualNetwork, load_classifier
-from unsample.models.families import digest_of
+from unsample.models.digest import digest_of
 from unsample.models.families.autoencoder import AutoencoderCodec
 from unsample.pictures import Curve, Panel, Row, curves, pictures
 

@@ -25,7 +25,7 @@ from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import Tensor
 
-from unsample.models.families import digest_of
+from unsample.models.digest import digest_of
 from unsample.models.families.autoencoder import AutoencoderCodec
 
 SPLITS = ("train", "validation")

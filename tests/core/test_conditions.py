@@ -9,7 +9,7 @@ import torch
 import unsample as us
 from unsample.core.denoiser import NetworkDenoiser, PerLevel, cost_of
 from unsample.methods.multistep import AdamsBashforth
-from unsample.models.families import digest_of
+from unsample.models.digest import digest_of
 from unsample.runs.settings import SampleSettings
 from unsample.uses.null_text import null_text
 

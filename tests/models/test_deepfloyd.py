@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, IFImg2ImgPipeline, IFPipeline, UNet2DConditionModel
 
 import unsample as us
-from unsample.models.families import deepfloyd
+from unsample.models.families.prompts import UNCLEANED
 
 from . import tiny
 from .agreement import STEPS, TOLERANCE, leads_back, load
@@ -105,7 +105,7 @@ def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch):
     pipeline = stage_one()
     tiny.cleaned(monkeypatch, pipeline)
     model = load(pipeline, tmp_path)
-    assert deepfloyd.UNCLEANED not in model.notes
+    assert UNCLEANED not in model.notes
     noise, images = theirs(pipeline, model, [UNTIDY], 3.0)
     ours = us.sample(model, noise, steps=STEPS, condition=UNTIDY, guidance=3.0).images
     torch.testing.assert_close(ours, images, rtol=0, atol=TOLERANCE)
@@ -117,7 +117,7 @@ def test_prompts_that_cannot_be_cleaned_are_noted(tmp_path, monkeypatch):
     pipeline = stage_one()
     tiny.cleaned(monkeypatch, pipeline, installed=False)
     model = load(pipeline, tmp_path)
-    assert deepfloyd.UNCLEANED in model.notes
+    assert UNCLEANED in model.notes
     assert torch.equal(model.embed([UNTIDY]), model.embed([UNTIDY.lower().strip()]))
     assert not torch.equal(model.embed([UNTIDY]), model.embed(["a cat from"]))
 

@@ -25,7 +25,7 @@ from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
 import unsample as us
 from unsample.models.inversion_schedulers import DDIMInversionScheduler, FlowMatchInversionScheduler
-from unsample.models.scheduler_config import sampler_of, schedule_of
+from unsample.models.scheduler_config import schedule_of
 
 from . import tiny
 from .test_flux import flux
@@ -102,7 +102,7 @@ def pair(n, **settings):
     """Their sampler, its inversion and the grid, of n steps."""
     own = {name: settings.pop(name) for name in ("moves", "eval_at", "forward_steps") if name in settings}
     theirs = DDIMScheduler(**config(**settings))
-    model = sampler_of(theirs)
+    model = read_scheduler(theirs)
     grid = us.Grid.of(model["schedule"], n, spacing=model["spacing"], steps_offset=model["steps_offset"], clean=model["clean"])
     ours = DDIMInversionScheduler.from_config(theirs.config, **own)
     for scheduler in (tables(theirs, model["schedule"]), ours):
@@ -187,9 +187,9 @@ def test_a_learned_variance_is_dropped():
 @pytest.mark.parametrize("kind", [PNDMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, DDPMScheduler])
 @pytest.mark.parametrize("settings", [{}, {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}])
 def test_from_the_config_of_any_scheduler_of_betas(kind, settings):
-    """Reference: `sampler_of`, which reads it as `DDIMScheduler.from_config` does."""
+    """Reference: `read_scheduler`, which reads it as `DDIMScheduler.from_config` does."""
     theirs = kind(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **settings)
-    model = sampler_of(theirs)
+    model = read_scheduler(theirs)
     ours = DDIMInversionScheduler.from_config(theirs.config, forward_steps=1)
     ours.set_timesteps(8)
     grid = us.Grid.of(model["schedule"], 8, spacing=model["spacing"], steps_offset=model["steps_offset"], clean=model["clean"])

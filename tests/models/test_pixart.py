@@ -7,7 +7,7 @@ import torch
 from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
 import unsample as us
-from unsample.models.families import deepfloyd
+from unsample.models.families.prompts import UNCLEANED
 
 from . import tiny
 from .agreement import STEPS, TOLERANCE, leads_back, load, same
@@ -163,7 +163,7 @@ def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch):
     pipeline = pixart()
     tiny.cleaned(monkeypatch, pipeline)
     model = load(pipeline, tmp_path)
-    assert deepfloyd.UNCLEANED not in model.notes
+    assert UNCLEANED not in model.notes
     noise = us.draw_noise(model, 1)
     ours = us.sample(model, noise, steps=STEPS, condition=UNTIDY, guidance=3.0).images
     same(ours, theirs(pipeline, model, noise, [UNTIDY], 3.0))
@@ -177,7 +177,7 @@ def test_what_its_scheduler_clips_is_noted(tmp_path, monkeypatch):
     tiny.cleaned(monkeypatch, pipeline, installed=False)
     thresholding, uncleaned = load(pipeline, tmp_path).notes
     assert "thresholding is ignored" in thresholding
-    assert uncleaned == deepfloyd.UNCLEANED
+    assert uncleaned == UNCLEANED
 
 
 def test_what_it_cannot_take_is_refused_in_one_line(tmp_path):

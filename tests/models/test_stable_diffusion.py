@@ -18,8 +18,8 @@ from diffusers import (
 )
 
 import unsample as us
-from unsample.models.families import digest_of
-from unsample.models.scheduler_config import sampler_of
+from unsample.models.digest import digest_of
+from unsample.models.scheduler_config import read_scheduler
 
 from . import tiny
 from .agreement import STEPS, leads_back, load, same
@@ -205,7 +205,7 @@ def test_the_grid_is_that_of_ddim_with_the_schedulers_config(name, steps):
     """Reference: DDIMScheduler.from_config, its timesteps and tables (float32; where they have alpha 0, ours is 2^-12)."""
     kind, config = SAVED[name]
     scheduler = kind(**BETAS, **config)
-    read = sampler_of(scheduler)
+    read = read_scheduler(scheduler)
     ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(steps)
     grid = us.Grid.of(read["schedule"], steps, spacing=read["spacing"], steps_offset=read["steps_offset"], clean=read["clean"])

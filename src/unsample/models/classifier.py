@@ -22,7 +22,7 @@ from .._typing import Images
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError
-from .families import digest_of
+from .digest import digest_of
 from .load import device_of
 
 __all__ = ["Classifier", "ResidualNetwork", "load_classifier"]

@@ -12,7 +12,8 @@ import torch
 from ..core.model import ClassConditioner, Model
 from ..errors import ArgumentError, ModelError, UnknownNameError
 from .cards import FOLDER, Card, cards
-from .families import digest_of, family_of, from_pipeline, whole
+from .digest import digest_of
+from .families import family_of, from_pipeline, whole
 from .offload import one_at_a_time
 from .openai import SUFFIXES, load_openai
 from .pipeline_files import quiet, read_index, read_pipeline

@@ -1,6 +1,6 @@
-"""A diffusers scheduler, read: the schedule a network was trained on and the levels its own sampler visits.
+"""Reads a diffusers scheduler: the noise schedule a network was trained on and the levels its own sampler visits.
 
-Some networks come with either kind of scheduler, one of betas or one of flow matching: `either_of` tells them apart.
+Schedulers are built on betas or on flow matching; `read_scheduler` reads both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..core.prediction import Prediction
 from ..core.schedule import FlowSchedule, Least, Schedule
 from ..errors import ArgumentError, ModelError, UnknownNameError
 
-__all__ = ["either_of", "flow_of", "flow_schedule_of", "sampler_of", "schedule_of"]
+__all__ = ["flow_schedule_of", "read_scheduler", "schedule_of"]
 
 _FLOW_OPTIONS = (
     "shift_terminal",
@@ -27,43 +27,42 @@ _FLOW_OPTIONS = (
 """Options of `FlowMatchEulerDiscreteScheduler` that change its levels or its moves."""
 
 
-def either_of(scheduler: Any, tokens: int | None = None) -> dict[str, Any]:
-    """Fields of a `Model`: those of `sampler_of`, or, with a flow-matching scheduler, schedule and prediction of a flow model.
-
-    Its network then predicts the velocity and is told 1000 t. Diffusers' own pipelines of these networks cannot sample with
-    such a scheduler; what counts is the scheduler's own Euler step.
-
-    Args:
-        scheduler: One of betas, or a `FlowMatchEulerDiscreteScheduler`.
-        tokens: How many the network makes of a state, on which a dynamic shift depends; None for a network without tokens.
-
-    Raises:
-        ModelError: Another scheduler, settings that make no grid, or a dynamic shift without tokens.
-    """
-    if "FlowMatch" not in type(scheduler).__name__:
-        return sampler_of(scheduler)
-    if tokens is None and scheduler.config.get("use_dynamic_shifting"):
-        raise ModelError("a U-Net has no tokens for its scheduler's use_dynamic_shifting to count: give a fixed shift")
-    return {"schedule": flow_of(scheduler, tokens), "prediction": "flow"}
-
-
-def sampler_of(scheduler: Any) -> dict[str, Any]:
+def read_scheduler(
+    scheduler: Any, *, flow: bool | None = False, tokens: int | None = None, even: bool = False
+) -> dict[str, Any]:
     """Fields of a `Model`: schedule, prediction, spacing, steps_offset, clean, and notes of what is ignored.
 
-    Any scheduler built on betas will do: what counts is what diffusers' `DDIMScheduler.from_config` makes of its config.
+    A flow model's network predicts the velocity and is given 1000 t; its schedule is its grid. Diffusers' own pipelines of
+    U-Nets and DiT cannot sample with a flow-matching scheduler; what counts is the scheduler's own Euler step.
+
+    Args:
+        scheduler: Of diffusers.
+        flow: Whether the network is that of a flow model; None takes either kind, whichever the scheduler is for.
+        tokens: How many the network makes of a state, on which a dynamic shift depends; None for a network without tokens.
+        even: As for `flow_schedule_of`.
 
     Raises:
-        ModelError: A scheduler without betas, or with settings that make no grid.
+        ModelError: A scheduler of the other kind, settings that make no grid, or a dynamic shift without tokens.
     """
+    kind = type(scheduler).__name__
+    if not ("FlowMatch" in kind if flow is None else flow):
+        return _read_betas(scheduler.config, kind)
+    if tokens is None and scheduler.config.get("use_dynamic_shifting"):
+        raise ModelError("a U-Net has no tokens for its scheduler's use_dynamic_shifting to count: give a fixed shift")
+    config = {**scheduler.config, "_class_name": kind}
+    return {"schedule": flow_schedule_of(config, tokens=tokens, even=even), "prediction": "flow", "notes": ()}
+
+
+def _read_betas(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The fields for a scheduler built on betas: what counts is what diffusers' `DDIMScheduler.from_config` makes of it."""
     from diffusers import DDIMScheduler
 
-    kind = type(scheduler).__name__
-    if "beta_schedule" not in scheduler.config:
+    if "beta_schedule" not in given:
         raise ModelError(f"cannot use the scheduler {kind}: expected one with betas, as DDIMScheduler has")
-    if "base_image_seq_len" in scheduler.config:  # DDIMPipeline does so without a word
+    if "base_image_seq_len" in given:  # DDIMPipeline does so without a word
         raise ModelError(f"the pipeline has made a {kind} of a flow-matching scheduler: save the network as a DDPMPipeline")
     try:
-        config = DDIMScheduler.from_config(scheduler.config).config
+        config = DDIMScheduler.from_config(given).config
         schedule, prediction = schedule_of(config), config["prediction_type"]
         if prediction not in get_args(Prediction):
             raise UnknownNameError("prediction type", prediction, get_args(Prediction))
@@ -79,19 +78,9 @@ def sampler_of(scheduler: Any) -> dict[str, Any]:
     notes = tuple(
         f"the scheduler's {name} is ignored: what it clips cannot be undone"
         for name in ("clip_sample", "thresholding")
-        if scheduler.config.get(name)  # not of `config`, where DDIMScheduler's defaults stand for what others lack
+        if given.get(name)  # not of `config`, where DDIMScheduler's defaults stand for what others lack
     )
     return {"schedule": schedule, "prediction": prediction, **grid, "notes": notes}
-
-
-def flow_of(scheduler: Any, tokens: int | None, *, even: bool = False) -> FlowSchedule:
-    """The schedule of a flow-matching scheduler; `tokens` and `even` are those of `flow_schedule_of`.
-
-    Raises:
-        ModelError: Another scheduler, or one with options that change its levels.
-    """
-    config = {**scheduler.config, "_class_name": type(scheduler).__name__}
-    return flow_schedule_of(config, tokens=tokens, even=even)
 
 
 def schedule_of(config: Mapping[str, Any]) -> Schedule:

@@ -1,12 +1,11 @@
 """The families of models that are known, and `from_pipeline`: from a diffusers pipeline to a `Model`.
 
-A family is a thin adapter, one file each: it says what the network is called with, how a condition is encoded, and which codec
-and schedule go with it. Everything else is the same for all of them.
+`FAMILIES` is the table of what is supported. A family is a thin adapter, one file each: what its network is called with, how a
+condition is encoded, and which codec and schedule go with it. Everything else is the same for all of them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,11 +14,10 @@ from typing import Any
 import torch
 
 from ...core.model import Model
-from ...errors import ArgumentError, ModelError
+from ...errors import ModelError
+from .shapes import Size
 
-__all__ = ["FAMILIES", "OPTIONAL", "Family", "digest_of", "family_of", "from_pipeline", "sides", "sizes", "whole"]
-
-Size = tuple[int, int]
+__all__ = ["FAMILIES", "OPTIONAL", "Family", "family_of", "from_pipeline", "whole"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def from_pipeline(pipeline: Any, *, size: Size | None = None, name: str = "", di
         pipeline: An instance of a class of `FAMILIES`.
         size: Height and width of the images; default is the size the pipeline makes by itself.
         name: For manifests; default is the class.
-        digest: For manifests, as of `digest_of`.
+        digest: For manifests, a hash of its weights.
 
     Raises:
         ModelError: A pipeline of another class, or one with parts that do not belong to its family.
@@ -145,47 +143,3 @@ def from_pipeline(pipeline: Any, *, size: Size | None = None, name: str = "", di
         digest=digest,
         family=family.name,
     )
-
-
-def sizes(size: Size | None, default: Size, multiple: int) -> Size:
-    """Height and width of images: those asked for, if the model can take them.
-
-    >>> sizes((512, 768), default=(512, 512), multiple=8)
-    (512, 768)
-    """
-    if size is None:
-        return default
-    height, width = size
-    if height < multiple or width < multiple or height % multiple or width % multiple:
-        raise ArgumentError(f"size {height}x{width}: this model takes heights and widths that are multiples of {multiple}")
-    return height, width
-
-
-def sides(size: Any) -> Size:
-    """Height and width of a config's `sample_size`, which is a number for square states.
-
-    >>> sides(64), sides([32, 48])
-    ((64, 64), (32, 48))
-    """
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return height, width
-
-
-HASHED = 2**16
-"""Of tensors larger than 2^22 values so many are hashed, evenly spaced: hashing billions takes minutes."""
-
-
-def digest_of(*modules: torch.nn.Module) -> str:
-    """A name for the exact weights of networks, 12 hexadecimal digits; "" for networks without any (on the meta device)."""
-    digest = hashlib.sha256()
-    for key, tensor in (entry for module in modules for entry in sorted(module.state_dict().items())):
-        if tensor.is_meta:
-            return ""
-        flat = tensor.detach().flatten()
-        if len(flat) > 2**22:
-            flat = flat[:: len(flat) // HASHED]
-        digest.update(key.encode())
-        digest.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ...core.model import ClassConditioner, Condition, Model
 from ...errors import ArgumentError, ModelError, UnknownNameError
-from ..scheduler_config import either_of
-from . import sizes
+from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
-from .pixel import noise_channels
+from .shapes import Size, noise_channels, state_shape
 
 __all__ = ["ClassTransformer", "LabelConditioner", "adapt"]
 
@@ -85,7 +84,7 @@ class LabelConditioner:
         return self.labels[condition]
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `DiTPipeline`; another size than its own stretches the position embedding.
 
     Raises:
@@ -94,17 +93,16 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
     config = transformer.config
     channels = noise_channels(config.in_channels, transformer.out_channels)
-    own = config.sample_size * codec.scale
-    height, width = sizes(size, (own, own), codec.scale * config.patch_size)
+    shape = state_shape(size, channels, config.sample_size, multiple=config.patch_size, scale=codec.scale)
+    height, width = (side * codec.scale for side in shape[1:])
     if height != width:
         raise ArgumentError(f"size {height}x{width}: a DiT makes square images only; give the same height and width")
-    patches = height // (codec.scale * config.patch_size)
     return Model(
         network=ClassTransformer(transformer, channels),
-        shape=(channels, height // codec.scale, width // codec.scale),
+        shape=shape,
         codec=codec,
         conditioner=_conditioner(config.num_embeds_ada_norm, pipeline.labels),
-        **either_of(pipeline.scheduler, patches**2),
+        **read_scheduler(pipeline.scheduler, flow=None, tokens=(shape[1] // config.patch_size) ** 2),
     )
 
 

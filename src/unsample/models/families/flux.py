@@ -16,10 +16,10 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ...core.model import Model
 from ...errors import ModelError
-from ..scheduler_config import flow_of
-from . import sizes
+from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
 from .prompts import Embedding, PromptConditioner
+from .shapes import Size, state_shape
 
 __all__ = ["PackedTransformer", "adapt"]
 
@@ -58,7 +58,7 @@ class PackedTransformer:
         return pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), 2).to(x.dtype)
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `FluxPipeline`."""
     transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
     inputs, outputs = transformer.config.in_channels, transformer.out_channels
@@ -67,18 +67,15 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
             f"the network maps {inputs} to {outputs} channels; expected as many, four to a latent's: "
             "networks for inpainting or control images are not inverted"
         )
-    default, patch = pipeline.default_sample_size * codec.scale, 2 * codec.scale
-    height, width = sizes(size, (default, default), patch)
-    tokens = (height // patch) * (width // patch)
+    shape = state_shape(size, inputs // 4, pipeline.default_sample_size, multiple=2, scale=codec.scale)
     distilled = bool(transformer.config.guidance_embeds)
     return Model(
         network=PackedTransformer(transformer, 1.0 if distilled else None),
-        schedule=flow_of(pipeline.scheduler, tokens, even=True),
-        shape=(inputs // 4, height // codec.scale, width // codec.scale),
-        prediction="flow",
+        shape=shape,
         codec=codec,
         conditioner=PromptConditioner(_encoder(pipeline)),
         distilled=distilled,
+        **read_scheduler(pipeline.scheduler, flow=True, tokens=(shape[1] // 2) * (shape[2] // 2), even=True),
     )
 
 

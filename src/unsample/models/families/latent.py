@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.model import Model
-from . import pixel, sizes
+from . import pixel
 from .autoencoder import AutoencoderCodec
+from .shapes import Size, halvings, state_shape
 
 __all__ = ["adapt"]
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of an `LDMPipeline`; its codec's factor is the one the pipeline divides by.
 
     The paper's VQ models work on latents as they are. Where the codec's config states no factor, diffusers takes 0.18215, and
@@ -24,11 +25,10 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     """
     codec = AutoencoderCodec.of(pipeline.vqvae)
     model = replace(pixel.adapt(pipeline, None), codec=codec)
-    halvings = len(pipeline.unet.config.block_out_channels) - 1
-    height, width = sizes(size, model.image_size, codec.scale * 2**halvings)
+    config = pipeline.unet.config
     return replace(
         model,
-        shape=(model.shape[0], height // codec.scale, width // codec.scale),
+        shape=state_shape(size, model.shape[0], config.sample_size, multiple=halvings(config), scale=codec.scale),
         notes=(*model.notes, *_notes(pipeline.vqvae.config)),
     )
 

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from ...core.model import Model
-from ..scheduler_config import sampler_of
-from . import sizes
+from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
-from .deepfloyd import cleaning
-from .pixel import noise_channels
-from .prompts import Embedding, PromptConditioner
+from .prompts import Embedding, PromptConditioner, cleaning
+from .shapes import Size, noise_channels, state_shape
 
 __all__ = ["MaskedTransformer", "adapt"]
 
@@ -41,7 +39,7 @@ class MaskedTransformer:
         return output[:, : self.channels].to(x.dtype)
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `PixArtAlphaPipeline` or `PixArtSigmaPipeline`; its unconditional is the empty prompt.
 
     The network sees the size that is asked for, never that of a resolution bin, which the pipeline resizes from.
@@ -49,16 +47,15 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
     config = transformer.config
     channels = noise_channels(config.in_channels, transformer.out_channels)
-    own = config.sample_size * codec.scale
-    height, width = sizes(size, (own, own), config.patch_size * codec.scale)
+    shape = state_shape(size, channels, config.sample_size, multiple=config.patch_size, scale=codec.scale)
     clean, notes = cleaning()
-    sampler = sampler_of(pipeline.scheduler)
+    scheduler = read_scheduler(pipeline.scheduler)
     return Model(
         network=MaskedTransformer(transformer, channels),
-        shape=(channels, height // codec.scale, width // codec.scale),
+        shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(_encoder(pipeline, height, width, clean)),
-        **{**sampler, "notes": sampler["notes"] + notes},
+        conditioner=PromptConditioner(_encoder(pipeline, shape[1] * codec.scale, shape[2] * codec.scale, clean)),
+        **{**scheduler, "notes": scheduler["notes"] + notes},
     )
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ...core.model import ClassConditioner, Model
-from ...errors import ArgumentError, ModelError
-from ..scheduler_config import either_of
-from . import sides, sizes
+from ...errors import ArgumentError
+from ..scheduler_config import read_scheduler
+from .shapes import Size, halvings, noise_channels, state_shape
 
-__all__ = ["UNet2D", "adapt", "noise_channels"]
+__all__ = ["UNet2D", "adapt"]
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,15 @@ class UNet2D:
         return table.weight.detach()[labels]
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `DDPMPipeline` or `DDIMPipeline`; its classes are numbered, and none is taken to be unconditional."""
     unet = pipeline.unet.to(memory_format=torch.channels_last)
     config = unet.config
     channels = noise_channels(config.in_channels, config.out_channels)
-    height, width = sizes(size, sides(config.sample_size), 2 ** (len(config.block_out_channels) - 1))
     names = None if config.num_class_embeds is None else tuple(str(i) for i in range(config.num_class_embeds))
     return Model(
         network=UNet2D(unet, channels),
-        shape=(channels, height, width),
+        shape=state_shape(size, channels, config.sample_size, multiple=halvings(config)),
         conditioner=None if names is None else ClassConditioner(names, null=None),
-        **either_of(pipeline.scheduler),
+        **read_scheduler(pipeline.scheduler, flow=None),
     )
-
-
-def noise_channels(inputs: int, outputs: int) -> int:
-    """How many of a network's outputs are the prediction; the others, as many again, are a learned variance.
-
-    Raises:
-        ModelError: A network whose input is more than the state, such as one for inpainting.
-    """
-    if outputs not in (inputs, 2 * inputs):
-        raise ModelError(
-            f"the network maps {inputs} to {outputs} channels; expected {inputs}, or {2 * inputs} with a learned variance: "
-            "networks for inpainting or upscaling are not inverted"
-        )
-    return inputs

@@ -12,7 +12,12 @@ from torch import Tensor
 from ...core.model import Condition
 from ...errors import ArgumentError
 
-__all__ = ["Embedding", "PromptConditioner"]
+__all__ = ["UNCLEANED", "Embedding", "PromptConditioner", "cleaning"]
+
+UNCLEANED = (
+    "the pipeline's cleaning of prompts is left out, as the pipeline itself does without beautifulsoup4 and ftfy: "
+    "install both (unsample[text]) for the prompts it was trained on"
+)
 
 Embedding = Tensor | dict[str, Tensor]
 """What a network is told of a prompt, the batch first: one tensor, or several by name."""
@@ -56,3 +61,11 @@ class PromptConditioner:
             if len(self._kept) > KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return self._kept[prompt]
+
+
+def cleaning() -> tuple[bool, tuple[str, ...]]:
+    """Whether prompts can be cleaned as T5 pipelines do by default (of links, file names and the like), and a note if not."""
+    from diffusers import utils
+
+    clean = bool(utils.is_bs4_available() and utils.is_ftfy_available())
+    return clean, () if clean else (UNCLEANED,)

@@ -17,7 +17,7 @@ from ..._typing import Images
 from ...core.model import Model
 from ...core.schedule import Schedule
 from ...errors import ModelError
-from . import sides, sizes
+from .shapes import Size, halvings, state_shape
 
 __all__ = ["Score", "UnitInterval", "adapt"]
 
@@ -57,7 +57,7 @@ class UnitInterval:
         return 2 * latents - 1
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `ScoreSdeVePipeline`."""
     unet, config = pipeline.unet, pipeline.scheduler.config
     if "sigma_max" not in config or "sigma_min" not in config or config.sigma_min <= 0:
@@ -67,11 +67,10 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     if unet.config.time_embedding_type != "fourier":
         raise ModelError("expected a network told the noise itself (time_embedding_type 'fourier'), given one told timesteps")
     ratios = np.geomspace(config.sigma_min, config.sigma_max, config.num_train_timesteps)
-    height, width = sizes(size, sides(unet.config.sample_size), 2 ** (len(unet.config.block_out_channels) - 1))
     return Model(
         network=Score(unet, torch.from_numpy(ratios)),
         schedule=Schedule(tuple((1 / (1 + ratios**2)).tolist())),
-        shape=(unet.config.in_channels, height, width),
+        shape=state_shape(size, unet.config.in_channels, unet.config.sample_size, multiple=halvings(unet.config)),
         codec=UnitInterval(),
         spacing="linspace",
     )

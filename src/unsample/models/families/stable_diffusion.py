@@ -14,11 +14,10 @@ from torch import Tensor
 
 from ...core.model import Model
 from ...errors import ModelError
-from ..scheduler_config import sampler_of
-from . import sides, sizes
+from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
-from .pixel import noise_channels
 from .prompts import Embedding, PromptConditioner
+from .shapes import Size, noise_channels, state_shape
 
 __all__ = ["TextUNet", "adapt"]
 
@@ -39,7 +38,7 @@ class TextUNet:
         return output[:, : self.channels].to(x.dtype)
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
 
     Raises:
@@ -49,15 +48,15 @@ def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
     _check(pipeline)
     unet, codec = pipeline.unet, AutoencoderCodec.of(pipeline.vae)
     channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
-    default = sides(unet.config.sample_size)
-    height, width = sizes(size, (default[0] * codec.scale, default[1] * codec.scale), codec.scale)
+    shape = state_shape(size, channels, unet.config.sample_size, scale=codec.scale)
     is_xl = "text_encoder_2" in pipeline.components
+    encoder = _xl(pipeline, shape[1] * codec.scale, shape[2] * codec.scale) if is_xl else _encoder(pipeline)
     return Model(
         network=TextUNet(unet, channels),
-        shape=(channels, height // codec.scale, width // codec.scale),
+        shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(_xl(pipeline, height, width) if is_xl else _encoder(pipeline), pipeline.tokenizer),
-        **sampler_of(pipeline.scheduler),
+        conditioner=PromptConditioner(encoder, pipeline.tokenizer),
+        **read_scheduler(pipeline.scheduler),
     )
 
 

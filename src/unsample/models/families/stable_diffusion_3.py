@@ -14,11 +14,10 @@ from torch import Tensor
 
 from ...core.model import Model
 from ...errors import ArgumentError
-from ..scheduler_config import flow_of
-from . import sizes
+from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
-from .pixel import noise_channels
 from .prompts import Embedding, PromptConditioner
+from .shapes import Size, noise_channels, state_shape
 
 __all__ = ["JointTransformer", "adapt"]
 
@@ -42,23 +41,22 @@ class JointTransformer:
         return output.to(x.dtype)
 
 
-def adapt(pipeline: Any, size: tuple[int, int] | None) -> Model:
+def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `StableDiffusion3Pipeline`."""
     transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
-    config = transformer.config
-    default, patch = config.sample_size * codec.scale, config.patch_size * codec.scale
-    height, width = sizes(size, (default, default), patch)
-    largest = config.pos_embed_max_size * patch
+    config, patch = transformer.config, transformer.config.patch_size
+    channels = noise_channels(config.in_channels, transformer.out_channels)
+    shape = state_shape(size, channels, config.sample_size, multiple=patch, scale=codec.scale)
+    height, width = (side * codec.scale for side in shape[1:])
+    largest = config.pos_embed_max_size * patch * codec.scale
     if max(height, width) > largest:
         raise ArgumentError(f"size {height}x{width}: this model takes heights and widths up to {largest}")
-    tokens = (height // patch) * (width // patch)
     return Model(
         network=JointTransformer(transformer),
-        schedule=flow_of(pipeline.scheduler, tokens),
-        shape=(noise_channels(config.in_channels, transformer.out_channels), height // codec.scale, width // codec.scale),
-        prediction="flow",
+        shape=shape,
         codec=codec,
         conditioner=PromptConditioner(_encoder(pipeline)),
+        **read_scheduler(pipeline.scheduler, flow=True, tokens=(shape[1] // patch) * (shape[2] // patch)),
     )
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ...core.model import ClassConditioner, Model
 from ...errors import ArgumentError, ModelError
-from ..families import digest_of, sizes
+from ..digest import digest_of
+from ..families.shapes import state_shape
 from ..offload import one_at_a_time
 from .flags import CLASSES, Flags, flags_of
 from .unet import OpenAIUNet
@@ -97,11 +98,10 @@ def load_openai(
     else:
         unet.to(device)
     classes = tuple(str(i) for i in range(unet.label_emb.num_embeddings)) if flags.class_cond else ()
-    own, levels = (flags.image_size, flags.image_size), len(unet.architecture.widths)
     return Model(
         network=ADMNetwork(unet, 1000 / flags.diffusion_steps if flags.rescale_timesteps else 1.0),
         schedule=flags.schedule(),
-        shape=(3, *sizes(size, own, 2 ** (levels - 1))),
+        shape=state_shape(size, 3, flags.image_size, multiple=2 ** (len(unet.architecture.widths) - 1)),
         prediction="sample" if flags.predict_xstart else "epsilon",
         conditioner=ClassConditioner(classes, null=None) if flags.class_cond else None,
         device=device,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...core.model import Model
 from ...errors import ModelError
-from ...models.families import digest_of
+from ...models.digest import digest_of
 
 __all__ = ["find_checkpoints", "load_checkpoint"]
 
