@@ -25,7 +25,7 @@ from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
 import unsample as us
 from unsample.models.inversion_schedulers import DDIMInversionScheduler, FlowMatchInversionScheduler
-from unsample.models.scheduler_config import schedule_of
+from unsample.models.scheduler_config import read_scheduler, schedule_of
 
 from . import tiny
 from .test_flux import flux

@@ -36,11 +36,9 @@ def read_index(path: Path) -> dict[str, Any]:
                     f"{path} is not a diffusers pipeline: expected model_index.json, or {part}, in it; "
                     "save one with save_pretrained"
                 )
-        return {
-            "_class_name": "DDPMPipeline",
-            "unet": ["diffusers", "UNet2DModel"],
-            "scheduler": ["diffusers", "DDIMScheduler"],
-        }
+        kind = _json(path / "scheduler/scheduler_config.json").get("_class_name", "DDIMScheduler")
+        parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", kind]}
+        return {"_class_name": "DDPMPipeline", **parts}
     index = _json(file)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{file} is damaged: expected the class of a pipeline under _class_name; save the pipeline again")
