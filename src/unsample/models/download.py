@@ -33,11 +33,10 @@ TIMEOUT = 30.0
 
 _PATH = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?:[.-][A-Za-z0-9_-]+)*\.(?:json|safetensors|md|png)")
 
-OnBytes = Callable[[int, int], object]
 Files = dict[str, dict[str, Any]]
 
 
-def fetch(name: str, origin: str | Path | None = None, *, on_step: OnBytes | None = None) -> Path:
+def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None = None) -> Path:
     """Download a model, so that `load` finds it by its name; files that are already there and whole are kept.
 
     It goes to the folder that the environment variable UNSAMPLE_MODELS names, or to `~/.cache/unsample/models`. A download
@@ -141,7 +140,7 @@ def _list_of(card: Card, part: Path, origin: str) -> Files:
     return listed
 
 
-def _complete(part: Path, listed: Files, origin: str, on_step: OnBytes | None) -> None:
+def _complete(part: Path, listed: Files, origin: str, on_step: OnStep | None) -> None:
     """Download what is missing or damaged, and remove what is not listed."""
     for file in part.rglob("*"):
         if file.is_file() and file != part / LIST and file.relative_to(part).as_posix() not in listed:
