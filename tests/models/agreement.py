@@ -26,6 +26,25 @@ def same(ours, theirs):
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=TOLERANCE)
 
 
+def of_prompts(pipeline, model, noise, prompts, guidance=1.0, *, steps=STEPS, **settings):
+    """The images of a text pipeline's own call, of the model's size."""
+    height, width = model.image_size
+    settings = {"height": height, "width": width, "latents": noise, "num_inference_steps": steps, **settings}
+    return pipeline(list(prompts), guidance_scale=guidance, output_type="pt", **settings).images
+
+
+def agrees(theirs, pipeline, model, conditions, guidance=1.0, *, compare=same, told=..., steps=STEPS, **settings):
+    """Our samples, once they are what `theirs(pipeline, model, noise, conditions, guidance, ...)` gives of the same noise.
+
+    `told` is the condition that ours is called with, where it is not that of theirs; so are the `settings` of theirs alone.
+    """
+    noise = us.draw_noise(model, len(conditions), seed=1)
+    condition = conditions if told is ... else told
+    ours = us.sample(model, noise, steps=steps, condition=condition, guidance=guidance)
+    compare(ours.images, theirs(pipeline, model, noise, conditions, guidance, steps=steps, **settings))
+    return ours
+
+
 @dataclass(frozen=True)
 class Softly:
     """A network whose answers are a tenth of another's."""
@@ -39,6 +58,11 @@ class Softly:
         return Softly(self.network.guided(guidance))
 
 
+def pictures(model, count=2):
+    """Noise in [-1, 1] of the size of a model's images."""
+    return torch.rand((count, 3, *model.image_size), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
 def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3, iterations=12):
     """Invert and sample: the images that the codec alone gives.
 
@@ -46,8 +70,7 @@ def leads_back(model, condition=None, *, guidance=1.0, tolerance=1e-3, iteration
     network bends the path so much that no iteration would converge; its answers are made smaller.
     """
     model = replace(model, network=Softly(model.network))
-    height, width = model.image_size
-    images = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = pictures(model)
     settings = {"steps": STEPS, "condition": condition, "guidance": guidance}
     there = us.invert(
         model, images, method=us.parse_method(f"fixed-point:iterations={iterations}"), start=us.FromImage(), **settings

@@ -11,8 +11,8 @@ from unsample.methods.registry import METHODS, sampler_of
 from unsample.methods.starts import parse_start
 
 from . import tiny
-from .agreement import Softly, same
-from .test_stable_diffusion import QUICK, stable_diffusion, theirs
+from .agreement import Softly, agrees, of_prompts, pictures
+from .test_stable_diffusion import QUICK, stable_diffusion
 
 
 def quick(**scheduler):
@@ -24,15 +24,10 @@ def model():
     return us.load(quick())
 
 
-def pictures(model, count=1):
-    height, width = model.image_size
-    return torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
 @torch.no_grad()
 def round_trip(model, method, *, tolerance=1e-3, **settings):
     """Up by `method`, down by the model's own sampler: the images that the codec alone gives."""
-    images = pictures(model)
+    images = pictures(model, 1)
     settings = {"steps": 7, "condition": "a cat", **settings}
     found = us.invert(model, images, method=us.parse_method(method), start=us.FromImage(), **settings)
     assert bool(found.finite.all())
@@ -67,7 +62,7 @@ def test_zero_terminal_snr_leads_back(method):
     """
     config = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
     model = softly(us.load(quick(**config)))
-    images = pictures(model)
+    images = pictures(model, 1)
     found = us.reconstruct(model, images, steps=7, method=us.parse_method(method), start=us.FromImage(), condition="a cat")
     with torch.no_grad():
         expected = model.codec.decode(model.codec.encode(images))
@@ -135,7 +130,7 @@ def test_a_live_autoencoder_that_overflows_half_precision():
     wide = us.load(pipeline)
     wide = replace(wide, codec=replace(wide.codec, vae=copy.deepcopy(pipeline.vae).float()))
     model = us.load(pipeline)
-    images, latent = pictures(model), us.draw_noise(model, 1)
+    images, latent = pictures(model, 1), us.draw_noise(model, 1)
     assert torch.equal(model.codec.encode(images), wide.codec.encode(images))
     assert torch.equal(model.codec.decode(latent), wide.codec.decode(latent))
     assert bool(model.codec.decode(latent).isfinite().all())
@@ -159,7 +154,7 @@ def test_guided_inversion_leads_back(model):
 
 def test_guided_ddim_stays_finite(model):
     """It may be far from the image, but not NaN."""
-    found = us.reconstruct(model, pictures(model), steps=30, method=us.DDIM(), condition="a cat", guidance=7.5)
+    found = us.reconstruct(model, pictures(model, 1), steps=30, method=us.DDIM(), condition="a cat", guidance=7.5)
     assert bool(found.trajectory.finite.all())
     assert bool(found.images.isfinite().all())
 
@@ -207,8 +202,7 @@ def test_a_prompt_longer_than_the_tokenizer_takes():
     pipeline = quick()
     model = us.load(pipeline)
     long = ["a very long description of a cat that sits on a mat " * 5] * 2
-    noise = us.draw_noise(model, 2)
-    same(us.sample(model, noise, steps=7, condition=long).images, theirs(pipeline, noise, long))
+    agrees(of_prompts, pipeline, model, long)
 
 
 def test_an_empty_prompt_is_no_prompt(model):
@@ -239,7 +233,7 @@ def test_each_prompt_is_encoded_once():
 
 def test_null_text_embeddings_are_those_of_tokens(model):
     """People ask for null-text inversion of any model. Guided sampling from the same pivots strays without it."""
-    images = pictures(model)
+    images = pictures(model, 1)
     assert model.embed(["a cat", None]).shape == (2, tiny.LENGTH, 16)
     model = softly(model)
     settings = {"steps": 3, "condition": "a cat"}
@@ -257,7 +251,7 @@ def test_null_text_embeddings_are_those_of_tokens(model):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs(model, name):
     """On latents and prompts, from a forward start, and back by its own sampler with what it stored."""
-    method, images = METHODS[name](), pictures(model)
+    method, images = METHODS[name](), pictures(model, 1)
     settings = {"steps": 4, "condition": "a cat"}
     found = us.invert(model, images, method=method, start=us.ForwardNoise(steps=1), **settings)
     assert found.latent.shape == (1, *model.shape)

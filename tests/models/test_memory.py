@@ -12,7 +12,7 @@ import unsample as us
 from unsample.models.offload import one_at_a_time
 
 from . import tiny
-from .agreement import load
+from .agreement import load, pictures
 from .test_stable_diffusion import stable_diffusion
 from .test_stable_diffusion_xl import stable_diffusion_xl
 
@@ -26,13 +26,8 @@ DEVICE = torch.device("cpu:0")
 SETTINGS = {"steps": 3, "condition": "a cat", "guidance": 3.0}
 
 
-def images(model, count=1):
-    height, width = model.image_size
-    return torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
 def there_and_back(model):
-    latent = us.invert(model, images(model), method=us.DDIM(), **SETTINGS).latent
+    latent = us.invert(model, pictures(model, 1), method=us.DDIM(), **SETTINGS).latent
     return latent, us.sample(model, latent, **SETTINGS).images
 
 
@@ -175,7 +170,7 @@ def test_offloading_saves_memory_on_a_gpu(tmp_path):
     assert in_turn < all_at_once - min(sizes["unet"], sizes["vae"]) / 2
     assert model.codec.vae.device.type == "cuda"
     assert model.network.unet.device.type == "cpu"
-    us.invert(model, images(model), **SETTINGS)
+    us.invert(model, pictures(model, 1), **SETTINGS)
     assert model.codec.vae.device.type == "cpu"
     assert model.network.unet.device.type == "cuda"
 
@@ -197,7 +192,7 @@ def test_tiles_are_those_of_the_autoencoder(large):
     sizes = []
     for part in (tiled.codec.vae.encoder, tiled.codec.vae.decoder):
         part.register_forward_pre_hook(lambda module, args: sizes.append((type(module).__name__, *args[0].shape[2:])))
-    x, latent = images(tiled), us.draw_noise(tiled, 1)
+    x, latent = pictures(tiled, 1), us.draw_noise(tiled, 1)
     encoded, decoded = tiled.codec.encode(x), tiled.codec.decode(latent)
     assert encoded.shape == latent.shape
     assert decoded.shape == x.shape
@@ -217,7 +212,7 @@ def test_tiles_are_those_of_the_autoencoder(large):
 def test_tiles_are_roughly_the_whole_picture(large):
     """Attention and group norms see a tile alone, so they differ. Measured: by 0.14 of the deviation encoded, 0.12 decoded."""
     tiled, whole = large
-    x, latent = images(tiled), us.draw_noise(tiled, 1)
+    x, latent = pictures(tiled, 1), us.draw_noise(tiled, 1)
     for ours, theirs in (
         (tiled.codec.encode(x), whole.codec.encode(x)),
         (tiled.codec.decode(latent), whole.codec.decode(latent)),

@@ -1,6 +1,7 @@
 """PixArt-alpha and -Sigma: reference, diffusers' own pipelines with their DDIMScheduler, from random weights."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import unsample as us
 from unsample.models.families.prompts import UNCLEANED
 
 from . import tiny
-from .agreement import STEPS, TOLERANCE, leads_back, load, same
+from .agreement import STEPS, agrees, load, of_prompts
 
 BOTH = (PixArtAlphaPipeline, PixArtSigmaPipeline)
 
@@ -42,38 +43,8 @@ def pixart(kind=PixArtAlphaPipeline, scheduler=None, **transformer):
     return pipeline
 
 
-def theirs(pipeline, model, noise, prompts, guidance):
-    """The images of the pipeline's own call, of the size asked for and no other."""
-    height, width = model.image_size
-    return pipeline(
-        list(prompts),
-        height=height,
-        width=width,
-        latents=noise,
-        num_inference_steps=STEPS,
-        guidance_scale=guidance,
-        use_resolution_binning=False,
-        output_type="pt",
-    ).images
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("size", [None, (16, 24)])
-@pytest.mark.parametrize("kind", BOTH)
-def test_sample_is_the_pipelines_own(tmp_path, kind, size, guidance):
-    """Reference: the pipeline's own call."""
-    pipeline = pixart(kind)
-    model = load(pipeline, tmp_path, size=size)
-    assert model.image_size == (size or (16, 16))
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
-    same(ours, theirs(pipeline, model, noise, tiny.PROMPTS, guidance))
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("kind", BOTH)
-def test_there_and_back(tmp_path, kind, guidance):
-    leads_back(load(pixart(kind), tmp_path), tiny.PROMPTS, guidance=guidance)
+theirs = partial(of_prompts, use_resolution_binning=False)
+"""The images of the pipeline's own call, of the size asked for and no other."""
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 16)])
@@ -84,9 +55,7 @@ def test_a_network_that_is_told_the_size(tmp_path, size):
     told = model.conditioner(["a cat", None], torch.device("cpu"))
     assert told["resolution"].tolist() == [[*size]] * 2
     assert told["aspect_ratio"].tolist() == [[size[0] / size[1]]] * 2
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0).images
-    same(ours, theirs(pipeline, model, noise, tiny.PROMPTS, 3.0))
+    agrees(theirs, pipeline, model, tiny.PROMPTS, 3.0)
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -95,18 +64,13 @@ def test_a_network_of_that_size_that_is_not_told(tmp_path, kind):
     pipeline = pixart(kind, sample_size=128, use_additional_conditions=False)
     model = load(pipeline, tmp_path, size=(16, 24))
     assert set(model.conditioner([None], torch.device("cpu"))) == {"tokens", "mask"}
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0).images
-    same(ours, theirs(pipeline, model, noise, tiny.PROMPTS, 3.0))
+    agrees(theirs, pipeline, model, tiny.PROMPTS, 3.0)
 
 
 def test_a_network_without_a_learned_variance(tmp_path):
     """Reference: `PixArtAlphaPipeline`, its network with as many outputs as inputs."""
     pipeline = pixart(out_channels=4)
-    model = load(pipeline, tmp_path)
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0).images
-    same(ours, theirs(pipeline, model, noise, tiny.PROMPTS, 3.0))
+    agrees(theirs, pipeline, load(pipeline, tmp_path), tiny.PROMPTS, 3.0)
 
 
 def test_the_class_under_which_alpha_was_published(tmp_path):
@@ -147,26 +111,13 @@ def test_no_prompt_is_the_empty_one(tmp_path, kind, length):
     assert torch.equal(told["mask"], mask)
 
 
-def test_prompts_of_a_batch_are_those_one_by_one(tmp_path):
-    model = load(pixart(), tmp_path)
-    noise, prompts = us.draw_noise(model, 2), ("a cat", "a very long tale of two dogs")
-    settings = {"steps": STEPS, "guidance": 3.0}
-    both = us.sample(model, noise, condition=prompts, **settings).images
-    alone = [us.sample(model, noise[i : i + 1], condition=prompts[i], **settings).images for i in range(2)]
-    torch.testing.assert_close(both, torch.cat(alone), rtol=0, atol=TOLERANCE)
-    swapped = us.sample(model, noise, condition=prompts[::-1], **settings).images
-    assert float((both - swapped).abs().max()) > 1e-3
-
-
 def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch):
     """Reference: `PixArtAlphaPipeline`, whose default is to drop links and signs, given stand-ins for what it needs."""
     pipeline = pixart()
     tiny.cleaned(monkeypatch, pipeline)
     model = load(pipeline, tmp_path)
     assert UNCLEANED not in model.notes
-    noise = us.draw_noise(model, 1)
-    ours = us.sample(model, noise, steps=STEPS, condition=UNTIDY, guidance=3.0).images
-    same(ours, theirs(pipeline, model, noise, [UNTIDY], 3.0))
+    agrees(theirs, pipeline, model, [UNTIDY], 3.0)
     told = model.conditioner([UNTIDY, "a cat from"], torch.device("cpu"))
     assert torch.equal(told["tokens"][0], told["tokens"][1])
 
@@ -178,15 +129,3 @@ def test_what_its_scheduler_clips_is_noted(tmp_path, monkeypatch):
     thresholding, uncleaned = load(pipeline, tmp_path).notes
     assert "thresholding is ignored" in thresholding
     assert uncleaned == UNCLEANED
-
-
-def test_what_it_cannot_take_is_refused_in_one_line(tmp_path):
-    model = load(pixart(), tmp_path)
-    noise = us.draw_noise(model, 1)
-    for refused, match in (
-        (lambda: us.sample(model, noise, condition=3), "takes prompts, given 3"),
-        (lambda: us.load(str(tmp_path), size=(16, 18)), "multiples of 4"),
-    ):
-        with pytest.raises(us.ArgumentError, match=match) as error:
-            refused()
-        assert "\n" not in str(error.value)

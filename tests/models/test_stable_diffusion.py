@@ -22,7 +22,7 @@ from unsample.models.digest import digest_of
 from unsample.models.scheduler_config import read_scheduler
 
 from . import tiny
-from .agreement import STEPS, leads_back, load, same
+from .agreement import STEPS, agrees, load, of_prompts, same
 
 QUICK = {
     "block_out_channels": (8,),
@@ -62,41 +62,11 @@ def stable_diffusion(scheduler=None, **unet):
     return pipeline
 
 
-def theirs(pipeline, noise, prompts, guidance=1.0, *, steps=STEPS, **settings):
-    return pipeline(
-        list(prompts),
-        latents=noise,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        output_type="pt",
-        **settings,
-    ).images
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("size", [None, (16, 24)])
-def test_sample_is_the_pipelines_own(tmp_path, guidance, size):
-    """Reference: the pipeline's call."""
-    pipeline = stable_diffusion()
-    model = load(pipeline, tmp_path, size=size)
-    height, width = model.image_size
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, guidance, height=height, width=width))
-
-
-def test_there_and_back(tmp_path):
-    """With guidance: test_complaints.py."""
-    leads_back(load(stable_diffusion(**QUICK), tmp_path), tiny.PROMPTS, iterations=30)
-
-
 def test_without_a_prompt_it_is_the_empty_one():
     """Reference: the pipeline's call with ""; a batch without any condition, and an odd size, which its call would refuse."""
     pipeline = stable_diffusion()
     model = us.load(pipeline)
-    noise = us.draw_noise(model, 2)
-    images = us.sample(model, noise, steps=STEPS).images
-    same(images, theirs(pipeline, noise, ["", ""]))
+    agrees(of_prompts, pipeline, model, ["", ""], told=None)
     odd = us.load(pipeline, size=(18, 22))
     assert us.sample(odd, us.draw_noise(odd, 2), steps=2).images.shape == (2, 3, 18, 22)
 
@@ -107,7 +77,7 @@ def test_a_negative_prompt_is_the_pipelines():
     model = us.load(pipeline)
     noise = us.draw_noise(model, 2)
     ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0, negative="ugly").images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
+    same(ours, of_prompts(pipeline, model, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
 
 
 def test_a_live_pipeline_shares_its_networks_and_stays_as_it_is(tmp_path):
@@ -144,8 +114,7 @@ def test_a_tiny_autoencoder():
     pipeline.vae = AutoencoderTiny(**channels, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).eval()
     model = us.load(pipeline)
     assert model.codec.scale == 2
-    noise = us.draw_noise(model, 2)
-    same(us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS).images, theirs(pipeline, noise, tiny.PROMPTS))
+    agrees(of_prompts, pipeline, model, tiny.PROMPTS)
     assert model.codec.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 8, 8)
 
 
@@ -163,9 +132,7 @@ def test_velocity_trailing_and_no_signal_at_the_end(tmp_path, zero_snr, guidance
     pipeline = stable_diffusion(tiny.ddim(**config))
     model = load(pipeline, tmp_path)
     assert (model.prediction, model.spacing, model.grid(8)[8].t) == ("v_prediction", "trailing", 999)
-    noise = us.draw_noise(model, 2)
-    ours = us.sample(model, noise, steps=8, condition=tiny.PROMPTS, guidance=guidance).images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, guidance, steps=8))
+    agrees(of_prompts, pipeline, model, tiny.PROMPTS, guidance, steps=8)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -174,9 +141,7 @@ def test_prediction_of_the_image(tmp_path, guidance):
     pipeline = stable_diffusion(tiny.ddim(prediction_type="sample"))
     model = load(pipeline, tmp_path)
     assert model.prediction == "sample"
-    noise = us.draw_noise(model, 2)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, guidance))
+    agrees(of_prompts, pipeline, model, tiny.PROMPTS, guidance)
 
 
 # Whatever scheduler was saved with it
@@ -221,10 +186,8 @@ def test_sample_is_that_of_ddim_whatever_scheduler_was_saved(tmp_path, name):
     kind, config = SAVED[name]
     pipeline = stable_diffusion(kind(**BETAS, **config))
     model = load(pipeline, tmp_path)
-    noise = us.draw_noise(model, 2)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0).images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, 3.0))
+    agrees(of_prompts, pipeline, model, tiny.PROMPTS, 3.0)
 
 
 # Refused

@@ -7,8 +7,7 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 import unsample as us
 
 from . import tiny
-from .agreement import STEPS, leads_back, load, same
-from .test_stable_diffusion import QUICK
+from .agreement import STEPS, agrees, load, of_prompts, same
 
 WIDTH, TIME = 16, 8
 """Of a text encoder, and of each of the six numbers that say size and crop."""
@@ -49,36 +48,11 @@ def stable_diffusion_xl(scheduler=None, *, zeros=True, **unet):
     return pipeline
 
 
-def theirs(pipeline, noise, prompts, guidance=1.0, **settings):
-    return pipeline(
-        list(prompts),
-        latents=noise,
-        num_inference_steps=STEPS,
-        guidance_scale=guidance,
-        output_type="pt",
-        **settings,
-    ).images
-
-
-@pytest.mark.parametrize("zeros", [True, False])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("size", [None, (16, 24)])
-def test_sample_is_the_pipelines_own(tmp_path, zeros, guidance, size):
-    """Reference: the pipeline's call. Without a prompt it guides away from zeros, or from ""."""
-    pipeline = stable_diffusion_xl(zeros=zeros)
-    model = load(pipeline, tmp_path, size=size)
-    height, width = model.image_size
-    noise = us.draw_noise(model, 2, seed=1)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=guidance).images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, guidance, height=height, width=width))
-
-
 def test_an_empty_prompt_is_encoded_like_any_other():
     """Reference: the pipeline's call with "", which its zeros stand for only where no prompt is given."""
     pipeline = stable_diffusion_xl(zeros=True)
     model = us.load(pipeline)
-    noise = us.draw_noise(model, 2)
-    same(us.sample(model, noise, steps=STEPS, condition="").images, theirs(pipeline, noise, ["", ""]))
+    agrees(of_prompts, pipeline, model, ["", ""])
 
 
 @pytest.mark.parametrize("zeros", [True, False])
@@ -106,7 +80,7 @@ def test_a_negative_prompt_is_the_pipelines():
     model = us.load(pipeline)
     noise = us.draw_noise(model, 2)
     ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0, negative="ugly").images
-    same(ours, theirs(pipeline, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
+    same(ours, of_prompts(pipeline, model, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
 
 
 @pytest.mark.parametrize("zeros", [True, False])
@@ -142,9 +116,9 @@ def test_clipping_is_noted_and_not_applied(tmp_path):
     model = load(pipeline, tmp_path)
     assert model.notes == ("the scheduler's clip_sample is ignored: what it clips cannot be undone",)
     noise = us.draw_noise(model, 2)
-    clipped = theirs(pipeline, noise, tiny.PROMPTS)
+    clipped = of_prompts(pipeline, model, noise, tiny.PROMPTS)
     pipeline.scheduler = tiny.ddim(clip_sample=False)
-    whole = theirs(pipeline, noise, tiny.PROMPTS)
+    whole = of_prompts(pipeline, model, noise, tiny.PROMPTS)
     assert float((clipped - whole).abs().max()) > 0.01
     same(us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS).images, whole)
 
@@ -170,9 +144,3 @@ def test_null_text_is_refused():
     pivots = us.invert(model, images, steps=4, condition="a cat", keep=us.Keep("states"))
     with pytest.raises(us.errors.ArgumentError, match="no embedding of a condition"):
         us.null_text(model, images, pivots, condition="a cat", guidance=3.0)
-
-
-def test_there_and_back(tmp_path):
-    """With v-prediction, whose fixed point needs fewer iterations."""
-    quick = {**QUICK, "transformer_layers_per_block": 1, "attention_head_dim": 2}
-    leads_back(load(stable_diffusion_xl(tiny.ddim(prediction_type="v_prediction"), **quick), tmp_path), tiny.PROMPTS)

@@ -6,6 +6,7 @@ They prove plumbing and parity, nothing about pictures.
 import functools
 import sys
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -98,9 +99,9 @@ def cleaned(monkeypatch, pipeline, *, installed=True):
     monkeypatch.setattr(module, "ftfy", SimpleNamespace(fix_text=str), raising=False)
 
 
-def starting_from(noise, monkeypatch, pipeline):
-    """Have a pipeline that draws its latents itself start from `noise`."""
-    monkeypatch.setattr(sys.modules[type(pipeline).__module__], "randn_tensor", lambda *args, **kwargs: noise)
+def starting_from(noise, pipeline):
+    """A context in which a pipeline that draws its latents itself starts from `noise`."""
+    return patch.object(sys.modules[type(pipeline).__module__], "randn_tensor", lambda *args, **kwargs: noise)
 
 
 def flow(**config):

@@ -1,0 +1,166 @@
+"""What holds for every family: the pipeline's own images, latents that lead back, items that do not depend on their batch.
+
+References are diffusers' own pipelines with random weights, called by the `theirs` of each family's file, where its special
+cases are tested. That configs alone say what a model is, of every family: tests/cli/test_models.py.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
+
+import unsample as us
+
+from . import test_class_latent, test_deepfloyd, test_dit, test_flux, test_latent, test_pixart, tiny
+from .agreement import TOLERANCE, agrees, leads_back, load, of_prompts, same
+from .test_score import score
+from .test_stable_diffusion import QUICK, stable_diffusion
+from .test_stable_diffusion_3 import stable_diffusion_3
+from .test_stable_diffusion_xl import stable_diffusion_xl
+
+WIDE = (16, 24)
+XL_QUICK = {**QUICK, "transformer_layers_per_block": 1, "attention_head_dim": 2}
+VELOCITY = {"prediction_type": "v_prediction"}
+NAMED = [5, 1]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline, the function that samples it, and what both are called with."""
+
+    make: Any
+    theirs: Any = of_prompts
+    conditions: Any = tiny.PROMPTS
+    guidances: tuple[float, ...] = (1.0, 3.0)
+    sizes: tuple[Any, ...] = (None, WIDE)
+    refused: Any = ((16, 18), "multiples of 4$")
+    distilled: bool = False
+    compare: Any = same
+
+
+CASES = {
+    "Stable Diffusion": Case(stable_diffusion, refused=((17, 16), "multiples of 2$")),
+    "Stable Diffusion XL": Case(stable_diffusion_xl, refused=((17, 16), "multiples of 2$")),
+    "Stable Diffusion XL, guided from an empty prompt": Case(partial(stable_diffusion_xl, zeros=False), refused=None),
+    "Stable Diffusion 3": Case(stable_diffusion_3, sizes=((16, 16), WIDE)),
+    "FLUX dev": Case(
+        partial(test_flux.flux, guided=True, scheduler={"use_dynamic_shifting": True}),
+        test_flux.theirs,
+        guidances=(1.0, 3.5),
+        sizes=((16, 16), WIDE),
+        distilled=True,
+    ),
+    "FLUX schnell": Case(
+        partial(test_flux.flux, guided=False, scheduler={"shift": 1.0}), test_flux.theirs, sizes=((16, 16), WIDE)
+    ),
+    "DiT": Case(test_dit.dit, test_dit.theirs, NAMED, sizes=(None, (12, 12), (24, 24)), refused=((18, 18), "multiples of 4$")),
+    "PixArt-alpha": Case(partial(test_pixart.pixart, PixArtAlphaPipeline), test_pixart.theirs),
+    "PixArt-Sigma": Case(partial(test_pixart.pixart, PixArtSigmaPipeline), test_pixart.theirs),
+    "DeepFloyd IF": Case(
+        test_deepfloyd.stage_one,
+        test_deepfloyd.theirs,
+        sizes=(None, (8, 12)),
+        refused=((8, 9), "multiples of 2$"),
+        compare=test_deepfloyd.same_pixels,
+    ),
+    "latent U-Net": Case(test_latent.latent_diffusion, test_latent.theirs, [None, None], guidances=(1.0,)),
+}
+
+ALL = [(name, guidance, size) for name, case in CASES.items() for guidance in case.guidances for size in case.sizes]
+
+
+@pytest.mark.parametrize(("name", "guidance", "size"), ALL)
+def test_sample_is_the_pipelines_own(tmp_path, name, guidance, size):
+    """Reference: the pipeline's call with the same noise."""
+    case = CASES[name]
+    pipeline = case.make()
+    model = load(pipeline, tmp_path, size=size)
+    assert size in (None, model.image_size)
+    sampled = agrees(case.theirs, pipeline, model, case.conditions, guidance, compare=case.compare)
+    assert sampled.nfe == 7 * (1 if guidance == 1 or case.distilled else 2)
+    assert model.distilled == case.distilled
+
+
+BACK = {
+    "Stable Diffusion": (partial(stable_diffusion, **QUICK), tiny.PROMPTS, [1.0], None, {"iterations": 30}),
+    "Stable Diffusion XL": (  # v-prediction's fixed point needs fewer iterations
+        lambda: stable_diffusion_xl(tiny.ddim(**VELOCITY), **XL_QUICK),
+        tiny.PROMPTS,
+        [1.0],
+        None,
+        {},
+    ),
+    "Stable Diffusion 3": (stable_diffusion_3, tiny.PROMPTS, [1.0, 3.0], WIDE, {}),
+    "FLUX dev": (partial(test_flux.flux, guided=True), tiny.PROMPTS, [3.5], WIDE, {}),
+    "FLUX schnell": (partial(test_flux.flux, guided=False), tiny.PROMPTS, [3.0], WIDE, {}),
+    "DiT": (test_dit.dit, NAMED, [1.0, 3.0], None, {}),
+    "DiT of a flow": (lambda: test_dit.dit(tiny.flow()), NAMED, [3.0], None, {}),
+    "PixArt-alpha": (CASES["PixArt-alpha"].make, tiny.PROMPTS, [1.0, 3.0], None, {}),
+    "PixArt-Sigma": (CASES["PixArt-Sigma"].make, tiny.PROMPTS, [1.0, 3.0], None, {}),
+    "DeepFloyd IF": (test_deepfloyd.stage_one, tiny.PROMPTS, [3.0], None, {}),
+    "latent U-Net": (test_latent.latent_diffusion, None, [1.0], None, {}),
+    "latent U-Net of classes": (test_class_latent.class_latent, [2, 1], [1.0], None, {}),
+    "latent U-Net of classes, v": (lambda: test_class_latent.class_latent(tiny.ddim(**VELOCITY)), [2, 1], [1.0], None, {}),
+    "latent U-Net of classes, flow": (lambda: test_class_latent.class_latent(tiny.flow()), [2, 1], [1.0, 2.5], (24, 16), {}),
+    "score-based U-Net": (  # with little noise: a random network knows nothing of large s, where no iteration would converge
+        partial(score, sigma_max=1.0),
+        None,
+        [1.0],
+        None,
+        {},
+    ),
+}
+"""Pipeline, conditions, guidances, size, settings of `leads_back`. Stable Diffusion with guidance: test_complaints.py."""
+
+
+@pytest.mark.parametrize(("name", "guidance"), [(name, guidance) for name, row in BACK.items() for guidance in row[2]])
+def test_there_and_back(tmp_path, name, guidance):
+    make, condition, _, size, settings = BACK[name]
+    if name.startswith("latent U-Net of classes"):
+        test_class_latent.name_classes(tmp_path)
+    leads_back(load(make(), tmp_path, size=size), condition, guidance=guidance, **settings)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused])
+def test_a_size_that_it_cannot_take_is_refused(name):
+    size, says = CASES[name].refused
+    with pytest.raises(us.ArgumentError, match=says) as caught:
+        us.load(CASES[name].make(), size=size)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["DiT", "PixArt-alpha", "DeepFloyd IF", "latent U-Net"])
+def test_items_do_not_depend_on_their_batch(name):
+    """Conditions of an item reach no other one; prompts differ in length."""
+    case = CASES[name]
+    model = us.load(case.make(), size=case.sizes[0])
+    noise = us.draw_noise(model, 2, seed=2)
+    conditions = ["a cat", "a very long tale of two dogs"] if case.conditions is tiny.PROMPTS else case.conditions
+    settings = {"steps": 7, "guidance": case.guidances[-1]}
+    together, apart = (us.sample(model, noise, batch_size=n, condition=conditions, **settings).images for n in (2, 1))
+    torch.testing.assert_close(together, apart, rtol=0, atol=TOLERANCE)
+    if conditions[0] is not None:
+        swapped = us.sample(model, noise, condition=conditions[::-1], **settings).images
+        assert float((together - swapped).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion 3", "FLUX dev", "FLUX schnell"])
+def test_half_precision_is_the_networks_alone(tmp_path, name):
+    """Reference: the same weights in float32; bfloat16 has three digits."""
+    narrow = load(CASES[name].make().to(torch.bfloat16), tmp_path, dtype="bfloat16", size=(16, 16))
+    wide = us.load(str(tmp_path), device="cpu", size=(16, 16))
+    assert (narrow.network.transformer.dtype, wide.network.transformer.dtype) == (torch.bfloat16, torch.float32)
+    noise = us.draw_noise(wide, 2)
+    images, expected = (us.sample(m, noise, steps=3, condition=tiny.PROMPTS, guidance=3.0).images for m in (narrow, wide))
+    assert images.dtype == torch.float32
+    assert 0 < float((images - expected).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["PixArt-alpha", "DeepFloyd IF", "Stable Diffusion"])
+def test_conditions_other_than_prompts_are_refused(name):
+    model = us.load(CASES[name].make())
+    with pytest.raises(us.ArgumentError, match="takes prompts, given 3"):
+        us.sample(model, us.draw_noise(model, 1), condition=3)
