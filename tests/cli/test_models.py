@@ -223,7 +223,7 @@ def test_what_an_inspection_says(saved, tmp_path):
     assert (found.conditions, found.guidance, found.notes) == ("prompts", "classifier-free", ())
     flow = inspect_model(flux(guided=True, scheduler={"shift": 3.0}))
     assert (flow.schedule["kind"], flow.schedule["shift"], flow.spacing) == ("flow", 3.0, None)
-    assert (flow.codec["shift"], flow.guidance) == (0.12, "told to the network")
+    assert (flow.codec["shift"], flow.guidance) == (0.12, "an input of the network")
     classes = inspect_model(dit())
     assert (classes.conditions, classes.guidance) == ("1000 classes, none", "classifier-free")
     assert "learned variance is dropped" in classes.notes[0]

@@ -56,5 +56,5 @@ def test_the_levels_are_those_of_the_scheduler(tmp_path):
 
 
 def test_a_network_told_timesteps_is_refused(tmp_path):
-    with pytest.raises(us.ModelError, match="expected a network told the noise itself"):
+    with pytest.raises(us.ModelError, match="expected a network that takes the noise itself"):
         load(score(time_embedding_type="positional"), tmp_path)

@@ -1,8 +1,8 @@
 """Models whose best denoiser is known in closed form: ground truth for tests, and a bench that needs no weights.
 
 For Gaussian data the optimal eps is linear, one gain per mode (docs/theory.md, eq. 7); for a mixture it is a weighted sum of
-such terms. Both are presented as a network that is told a timestep, so every method runs on them as on a trained one, in
-float64, including methods that ask at a level other than the state's. Told the timesteps of a table they answer eps, told
+such terms. Both are presented as a network that takes a timestep, so every method runs on them as on a trained one, in
+float64, including methods that evaluate at a level other than the state's. At the timesteps of a table they return eps, at
 those of a flow schedule the velocity, E[noise - x0 | x].
 """
 
@@ -82,8 +82,8 @@ class _MixtureNetwork(_Table):
         variance = (alpha**2 * self.variances + sigma**2).clamp_min(LEAST_VARIANCE)
         offset = flat[:, None, :] - alpha[:, :, None] * self.means
         logits = self.weights.log() - 0.5 * flat.shape[1] * variance.log() - 0.5 * offset.square().sum(-1) / variance
-        asked = condition[:, None] == torch.arange(count, device=x.device)
-        logits = logits.masked_fill(~asked & (condition != count)[:, None], -torch.inf)
+        wanted = condition[:, None] == torch.arange(count, device=x.device)
+        logits = logits.masked_fill(~wanted & (condition != count)[:, None], -torch.inf)
         posterior = logits.softmax(dim=1)
         share = posterior / variance
         if self.is_flow:

@@ -27,7 +27,7 @@ class Card:
         family: One of `unsample.models.families`.
         size: Height and width of its images.
         parameters: Of the network that denoises.
-        conditions: What it can be told.
+        conditions: What it can be conditioned on.
         licence: Of the weights.
         about: Who made it, and what to know.
         source: A hub name "owner/model", or the name of the published file; "" for one of our own.

@@ -36,7 +36,7 @@ class Inspection:
         schedule: `kind`, `timesteps`, `digest`, and the `alpha_bar` of its first and last level, or a flow model's `shift`.
         prediction: What the network predicts.
         spacing, steps_offset, clean: The grid of the model's own sampler; None for a flow model, whose schedule is its grid.
-        conditions: What it can be told, in words.
+        conditions: What it can be conditioned on, in words.
         guidance: How it is guided, in words.
         notes: What was found in its files and is not used.
     """
@@ -64,8 +64,8 @@ class Inspection:
     def rows(self) -> list[tuple[str, str]]:
         """Its attributes for people, one line each."""
         sizes = {"shape": "x".join(map(str, self.shape)), "image_size": "x".join(map(str, self.image_size))}
-        told = {**vars(self), **sizes, "parameters": {name: f"{count:,}" for name, count in self.parameters.items()}}
-        lines = {**told, "notes": "; ".join(self.notes) or "none"}
+        values = {**vars(self), **sizes, "parameters": {name: f"{count:,}" for name, count in self.parameters.items()}}
+        lines = {**values, "notes": "; ".join(self.notes) or "none"}
         return [(name, _line(value)) for name, value in lines.items() if name != "name" and value not in (None, "")]
 
 
@@ -140,15 +140,15 @@ def _codec(model: Model) -> dict[str, str | float]:
     if isinstance(codec, PixelCodec):
         return {"kind": "none", "scale": codec.scale}
     kind = type(getattr(codec, "vae", codec)).__name__
-    told = {name: float(getattr(codec, name)) for name in ("factor", "shift") if hasattr(codec, name)}
-    return {"kind": kind, "scale": codec.scale, **told}
+    numbers = {name: float(getattr(codec, name)) for name in ("factor", "shift") if hasattr(codec, name)}
+    return {"kind": kind, "scale": codec.scale, **numbers}
 
 
 def _schedule(schedule: AnySchedule) -> dict[str, str | float]:
-    told: dict[str, str | float] = {"timesteps": len(schedule), "digest": schedule.digest}
+    common: dict[str, str | float] = {"timesteps": len(schedule), "digest": schedule.digest}
     if isinstance(schedule, FlowSchedule):
-        return {"kind": "flow", **told, "shift": schedule.shift}
-    return {"kind": "table", **told, "first_alpha_bar": schedule.alpha_bar[0], "last_alpha_bar": schedule.alpha_bar[-1]}
+        return {"kind": "flow", **common, "shift": schedule.shift}
+    return {"kind": "table", **common, "first_alpha_bar": schedule.alpha_bar[0], "last_alpha_bar": schedule.alpha_bar[-1]}
 
 
 def _conditions(model: Model) -> str:
@@ -160,7 +160,7 @@ def _conditions(model: Model) -> str:
 
 def _guidance(model: Model) -> str:
     if model.distilled:
-        return "told to the network"
+        return "an input of the network"
     own = _classes(model)
     return "none" if model.conditioner is None or (own is not None and own.null is None) else "classifier-free"
 

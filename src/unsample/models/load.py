@@ -21,7 +21,7 @@ from .pipeline_files import quiet, read_index, read_pipeline
 __all__ = ["adapted", "device_of", "find", "load"]
 
 CONFIGS = ("model_index.json", "*config.json", "classes.json")
-"""Files of a hub's model that say what it is."""
+"""Files of a model on the hub that describe it."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -48,7 +48,7 @@ def load(
         dtype: The networks' precision; states stay float32 or float64 whatever it is, and autoencoders at least float32.
         revision: A commit or tag, for hub names.
         variant: `fp16` reads the weights saved under that name.
-        offload: Keep text encoder, autoencoder and network on the CPU, and only the one at work on the device.
+        offload: Keep text encoder, autoencoder and network on the CPU, and only the one in use on the device.
         tiling: Let the autoencoder work through large images in tiles.
 
     Raises:
@@ -102,7 +102,7 @@ def adapted(path: Path, pipeline: Any, name: str, size: tuple[int, int] | None, 
 
 
 def find(name: str, revision: str | None = None, variant: str | None = None, *, weights: bool = True) -> tuple[str, Path]:
-    """What a model is called, and the directory or file it is in, downloaded if need be; without weights, its configs alone.
+    """The name of a model and its directory or file, downloaded if need be; without weights, its configs alone.
 
     Raises:
         ModelError: Known by name, but neither here nor to be had.
@@ -187,7 +187,7 @@ def device_of(device: str | torch.device) -> torch.device:
     except RuntimeError:
         raise ArgumentError(f"expected a device like cpu, cuda or cuda:1, given {device!r}") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError(f"device {device!r} was asked for, but this PyTorch sees no CUDA device; use cpu")
+        raise ArgumentError(f"device {device!r} is not available: this PyTorch sees no CUDA device; use cpu")
     return chosen
 
 

@@ -77,7 +77,7 @@ PERCEPTUAL = {
     "dino": Extra("transformers", "pip install transformers", "DINOv2 features and cosine (Oquab et al. 2023)"),
     "inception": Extra("torch_fidelity", "pip install torch-fidelity", "Inception features of FID (Heusel et al. 2017)"),
 }
-"""Name -> the package it needs."""
+"""The metrics, and the package each needs."""
 
 
 def lpips(images: Images, others: Images, *, net: str = "alex", batch: int = 32) -> PerImage:
@@ -161,8 +161,8 @@ def clip_score(
         words = package.AutoTokenizer.from_pretrained(weights)(list(texts), padding=True, truncation=True, return_tensors="pt")
 
     def score(a: Images, ids: Tensor, attention: Tensor) -> PerImage:
-        told = network(pixel_values=_normalised(a, CLIP_COLOURS), input_ids=ids, attention_mask=attention)
-        return feature_cosine(told.image_embeds, told.text_embeds)
+        output = network(pixel_values=_normalised(a, CLIP_COLOURS), input_ids=ids, attention_mask=attention)
+        return feature_cosine(output.image_embeds, output.text_embeds)
 
     return _batched(score, batch, images, *(words[key].to(images.device) for key in ("input_ids", "attention_mask")))
 
@@ -276,7 +276,7 @@ def _normalised(images: Images, colours: tuple[Sequence[float], Sequence[float]]
 
 @contextmanager
 def _package(name: str) -> Iterator[Any]:
-    """The package of PERCEPTUAL[name]; what it lacks is told in one line, what it prints goes to the standard error."""
+    """The package of PERCEPTUAL[name]; what is missing is said in one line, what it prints goes to standard error."""
     extra = PERCEPTUAL[name]
     try:
         with redirect_stdout(sys.stderr):

@@ -1,7 +1,8 @@
-"""Pictures for people. The only package that knows matplotlib; figures go in as tensors and numbers, and out as bytes.
+"""Reading photographs, and drawing figures: the only package that imports matplotlib.
 
-`overview` and `sheet` show photographs and latents, `tradeoff` names points in a plane, `charts` are curves, bars and maps,
-`forest` intervals row by row, `strip` and `animation` frames of a way.
+Figures are made of tensors and numbers and come out as bytes. `overview` and `sheet` show photographs and latents, `tradeoff`
+plots cost against closeness to true noise, `charts` are curves, bars and maps, `forest` intervals row by row, `strip` and
+`animation` the frames of an interpolation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from ._canvas import Drawing
 from .charts import Bar, Curve, Panel, Row, bars, curves, heatmaps, pictures, triangles
 from .forest import Column, forest
 from .frames import ANIMATIONS, animation, check_animation, strip
-from .overview import ROWS, Inverted, latent_picture, overview, sheet
+from .overview import ROWS, LatentColumns, latent_picture, overview, sheet
 from .plane import tradeoff
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "Column",
     "Curve",
     "Drawing",
-    "Inverted",
+    "LatentColumns",
     "Panel",
     "Row",
     "animation",

@@ -1,13 +1,20 @@
-"""Empty figures, and figures as bytes."""
+"""Empty figures, figures as bytes, and what several kinds of figure share."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
+from .read import to_bytes
+
 __all__ = ["Drawing"]
+
+Span = tuple[float, float]
+"""Low and high."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,45 @@ def blank(width: float, height: float) -> tuple[Any, Any]:
 
 
 def panels(rows: int, columns: int, scale: float = 1.25, margin: float = 1.1) -> tuple[Any, Any, Any]:
-    """A figure of bare panels for pictures, its axes [rows, columns], and its canvas."""
+    """A figure of bare panels for pictures, its axes [rows, columns], and its canvas; sizes are inches."""
     figure, canvas = blank(scale * columns + 0.4, scale * rows + margin)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     for axis in axes.ravel():
         bare(axis)
     return figure, axes, canvas
+
+
+def grid_of(count: int, most: int, width: float, height: float, extra: float = 0.0) -> tuple[Any, list[Any], Any]:
+    """A figure of `count` axes of so many inches each, at most `most` side by side, and its canvas; `extra` widens it."""
+    rows, columns = columns_of(count, most)
+    figure, canvas = blank(width * columns + extra, height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes[count:]:
+        axis.axis("off")
+    return figure, axes[:count], canvas
+
+
+def show_images(axes: Any, images: Tensor, titles: Mapping[int, str]) -> None:
+    """Images of shape (batch, channels, height, width) in [-1, 1] on axes, row by row, some of them with a title."""
+    for index, axis in enumerate(axes.ravel()):
+        if index >= len(images):
+            axis.axis("off")
+            continue
+        axis.imshow(to_bytes(images[index]), interpolation="nearest")
+        if index in titles:
+            axis.set_title(short(titles[index]), fontsize=8)
+
+
+def null_of(null: Span | Mapping[str, Span] | None, name: str) -> Span | None:
+    """The range of true noise of one group or row: the same for all, or its own."""
+    return null.get(name) if isinstance(null, Mapping) else null
+
+
+def null_patch(color: str) -> Any:
+    """What the legend shows for the range of true noise."""
+    from matplotlib.patches import Patch
+
+    return Patch(color=color, label="true noise, 95 %")
 
 
 def bare(axis: Any) -> None:
@@ -72,6 +112,3 @@ def columns_of(count: int, most: int) -> tuple[int, int]:
     """Rows and columns that hold `count` panels, `most` side by side."""
     columns = min(most, count)
     return -(-count // columns), columns
-
-
-Titles = Sequence[str] | None

@@ -1,4 +1,4 @@
-"""Curves, bars, maps, rows of pictures and triangles. True noise is always drawn in grey."""
+"""Charts: curves, bars, heat maps, rows of pictures and triangles. True noise is always drawn in grey."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ._canvas import Drawing, bare, blank, columns_of, drawing
+from ._canvas import Drawing, Span, bare, blank, drawing, grid_of, null_of, null_patch
 from .overview import latent_picture
 from .read import to_bytes
 
 __all__ = ["Bar", "Curve", "Panel", "Row", "bars", "curves", "heatmaps", "pictures", "triangles"]
 
 Values = Sequence[float]
-Span = tuple[float, float]
 Angles = tuple[float, float, float]
 
 NOISE = "0.6"
+"""The grey of true noise."""
+
 PANEL = 4.4
+"""Width of the axes of curves, in inches."""
+
 FEW = 10
-"""As many values on a logarithmic axis are written at their own places."""
+"""Up to so many values on a logarithmic axis are its ticks."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,9 @@ class Row:
 
 def curves(*panels: Panel) -> Drawing:
     """Panels of curves, at most three side by side, with intervals shaded."""
-    rows, columns = columns_of(len(panels), 3)
-    figure, canvas = blank(PANEL * columns + 0.6, 3.4 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
+    figure, axes, canvas = grid_of(len(panels), 3, PANEL, 3.4, extra=0.6)
+    for axis, panel in zip(axes, panels, strict=True):
         _fill(axis, panel)
-    for axis in axes[len(panels) :]:
-        axis.axis("off")
     return drawing(figure, canvas)
 
 
@@ -146,7 +145,7 @@ def bars(groups: Mapping[str, Mapping[str, Bar]], up: str, null: Span | Mapping[
     figure, canvas = blank(max(5.0, 0.9 + 0.45 * len(names) * len(groups) + 0.5 * len(groups)), 3.6)
     axis, width = figure.subplots(), 0.8 / len(names)
     for i, (group, values) in enumerate(groups.items()):
-        span = null.get(group) if isinstance(null, Mapping) else null
+        span = null_of(null, group)
         if span:
             axis.fill_between([i - 0.46, i + 0.46], *span, color="0.8", zorder=0, linewidth=0)
             axis.plot([i - 0.46, i + 0.46], [sum(span) / 2] * 2, color="0.5", linewidth=1, linestyle="--", zorder=3)
@@ -162,7 +161,7 @@ def bars(groups: Mapping[str, Mapping[str, Bar]], up: str, null: Span | Mapping[
     from matplotlib.patches import Patch
 
     handles = [Patch(color=f"C{j}", alpha=0.85, label=name) for j, name in enumerate(names)]
-    handles += [Patch(color="0.8", label="true noise, 95 %")] if null else []
+    handles += [null_patch("0.8")] if null else []
     figure.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False)
     return drawing(figure, canvas)
 
@@ -199,18 +198,14 @@ def heatmaps(
     if around is not None:
         reach = max(high - around, around - low)
         how = {"cmap": "RdBu_r", "vmin": around - reach, "vmax": around + reach}
-    rows, columns = columns_of(len(tables), 4)
-    figure, canvas = blank(3.2 * columns + 0.9, 3.2 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(tables) :]:
-        axis.axis("off")
-    for axis, (title, table) in zip(axes, tables.items(), strict=False):
+    figure, axes, canvas = grid_of(len(tables), 4, 3.2, 3.2, extra=0.9)
+    for axis, (title, table) in zip(axes, tables.items(), strict=True):
         shown = axis.imshow(table, origin="lower", aspect="auto", extent=extent, interpolation="nearest", **how)
         axis.set_title(textwrap.fill(title, 40), fontsize=9)
         axis.set_xlabel(across, fontsize=8)
         axis.set_ylabel(up, fontsize=8)
         axis.tick_params(labelsize=7)
-    scale = figure.colorbar(shown, ax=axes.tolist(), fraction=0.05, pad=0.02)
+    scale = figure.colorbar(shown, ax=figure.axes, fraction=0.05, pad=0.02)
     scale.ax.tick_params(labelsize=7)
     scale.set_label(colours, fontsize=8)
     return drawing(figure, canvas)
@@ -237,12 +232,8 @@ def pictures(rows: Sequence[Row]) -> Drawing:
 
 def triangles(named: Mapping[str, Angles]) -> Drawing:
     """Triangles of image, noise and latent from their angles in degrees, the side from noise to image being the same."""
-    rows, columns = columns_of(len(named), 4)
-    figure, canvas = blank(2.9 * columns, 2.9 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(named) :]:
-        axis.axis("off")
-    for axis, (title, (image, noise, latent)) in zip(axes, named.items(), strict=False):
+    figure, axes, canvas = grid_of(len(named), 4, 2.9, 2.9)
+    for axis, (title, (image, noise, latent)) in zip(axes, named.items(), strict=True):
         bare(axis)
         side = math.sin(math.radians(image)) / math.sin(math.radians(latent))  # from noise to latent
         tip = (side * math.cos(math.radians(noise)), side * math.sin(math.radians(noise)))

@@ -1,4 +1,4 @@
-"""Intervals row by row, in columns side by side: many ways compared in several statistics at once."""
+"""A forest plot: intervals row by row, in columns side by side: many methods compared in several statistics at once."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._canvas import Drawing, blank, drawing
+from ._canvas import Drawing, Span, blank, drawing, null_of, null_patch
 from .charts import Bar
 
 __all__ = ["Column", "forest"]
 
-Span = tuple[float, float]
-
 SPREAD = 0.5
-"""Height that the names of a row share."""
+"""Share of a row's height that the values of its names are spread over."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def forest(columns: Sequence[Column]) -> Drawing:
 
 def _fill(axis: Any, column: Column, rows: Sequence[str], names: Sequence[str]) -> None:
     for y, row in enumerate(rows):
-        span = column.null.get(row) if isinstance(column.null, Mapping) else column.null
+        span = null_of(column.null, row)
         if span:
             axis.fill_betweenx([y - 0.5, y + 0.5], *span, color="0.82", zorder=0, linewidth=0)
         if y:
@@ -88,8 +86,7 @@ def _dot(axis: Any, bar: Bar, y: float, color: str, limits: Span) -> None:
 
 def _handles(names: Sequence[str], null: bool) -> list[Any]:
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     how: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.4}
     lines: list[Any] = [Line2D([], [], color=f"C{j}", label=name, **how) for j, name in enumerate(names)]
-    return lines + ([Patch(color="0.82", label="true noise, 95 %")] if null else [])
+    return lines + ([null_patch("0.82")] if null else [])

@@ -1,4 +1,4 @@
-"""Frames of a way: side by side on one picture, and one after the other as a moving one."""
+"""The frames of an interpolation: side by side on one picture, or one after the other as an animation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._canvas import columns_of, panels, png, short
+from ._canvas import columns_of, panels, png, show_images
 from .read import to_bytes
 
 __all__ = ["ANIMATIONS", "animation", "check_animation", "strip"]
@@ -26,10 +26,10 @@ Pixels = npt.NDArray[np.uint8]
 ANIMATIONS, FFMPEG = ("gif", "mp4"), "ffmpeg"
 
 WIDE = 16
-"""Frames of a way side by side, at most."""
+"""Frames side by side, at most."""
 
 SIDE, SECONDS = 256, 0.15
-"""Smaller frames are enlarged to about so many pixels, whole pixels to whole pixels; how long each is shown."""
+"""Smaller frames are enlarged to about this many pixels, whole pixels to whole pixels; each is shown this long."""
 
 
 def strip(images: Tensor, labels: Mapping[int, str], *, columns: int | None = None) -> bytes:
@@ -41,13 +41,7 @@ def strip(images: Tensor, labels: Mapping[int, str], *, columns: int | None = No
         columns: Frames in a row; by default all of them, or 16.
     """
     figure, axes, canvas = panels(*columns_of(len(images), columns or WIDE), margin=0.4)
-    for index, axis in enumerate(axes.ravel()):
-        if index >= len(images):
-            axis.axis("off")
-            continue
-        axis.imshow(to_bytes(images[index]), interpolation="nearest")
-        if index in labels:
-            axis.set_title(short(labels[index]), fontsize=8)
+    show_images(axes, images, labels)
     return png(figure, canvas)
 
 
@@ -104,7 +98,7 @@ def _gif(frames: list[Pixels]) -> bytes:
 
 
 def _mp4(frames: list[Pixels]) -> bytes:
-    """By ffmpeg, which is told the sizes of raw frames; odd sides lose a row or column, which its usual format asks for."""
+    """By ffmpeg, from raw frames; odd sides lose a row or column, which its usual format asks for."""
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / SECONDS:g}", "-i", "-"]
     with TemporaryDirectory() as folder:

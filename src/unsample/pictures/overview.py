@@ -1,4 +1,4 @@
-"""Photographs beside their latents, and sheets of pictures."""
+"""Photographs beside their latents, row by row, and contact sheets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..diagnostics import excess_variance, plain_mask, true_noise
-from ._canvas import columns_of, panels, png, short
+from ._canvas import columns_of, panels, png, short, show_images
 from .read import to_bytes
 
-__all__ = ["ROWS", "Inverted", "latent_picture", "overview", "sheet"]
+__all__ = ["ROWS", "LatentColumns", "latent_picture", "overview", "sheet"]
 
 Pixels = npt.NDArray[Any]
 
@@ -22,34 +22,36 @@ EXCESS_RANGE = 1.0
 """Colour range of the excess-variance maps: from -1 (no noise at all) through 0 (true noise) to +1."""
 
 WINDOW = 5
+"""Side of the window of those maps, in cells."""
 
 ROWS = 8
+"""Photographs drawn, at most."""
 
 
 @dataclass(frozen=True)
-class Inverted:
-    """One way of inverting the photos of an overview: latents and, if they were sampled back, reconstructions."""
+class LatentColumns:
+    """The latents of the photos of an overview by one method and, if they were sampled back, reconstructions."""
 
     title: str
     latent: Tensor
     reconstruction: Tensor | None = None
 
 
-def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, rows: int = ROWS) -> bytes:
-    """Photo, plain area, then latent, excess variance and reconstruction of each way, and true noise; as PNG bytes.
+def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentColumns], *, rows: int = ROWS) -> bytes:
+    """Photo, plain area, then latent, excess variance and reconstruction of each inversion, and true noise; as PNG bytes.
 
     Args:
         photos: Shape (batch, channels, height, width) in [-1, 1].
         names: One per photo.
-        ways: The inversions to show side by side.
+        inversions: What to show side by side.
         rows: At most so many photos are drawn.
     """
     count = min(rows, len(photos))
     photos = photos[:count]
-    noise = Inverted("true noise", true_noise(tuple(ways[0].latent[:count].shape)))
+    noise = LatentColumns("true noise", true_noise(tuple(inversions[0].latent[:count].shape)))
     columns = ["photo", "where it is plain"]
-    for way in (*ways, noise):
-        columns += [f"{way.title}\nlatent", "its variance - 1", *(["sampled back"] if way.reconstruction is not None else [])]
+    for one in (*inversions, noise):
+        columns += [f"{one.title}\nlatent", "its variance - 1", *(["sampled back"] if one.reconstruction is not None else [])]
     figure, axes, canvas = panels(count, len(columns))
     masks = plain_mask(photos)
     for row in range(count):
@@ -57,13 +59,13 @@ def overview(photos: Tensor, names: Sequence[str], ways: Sequence[Inverted], *, 
             (to_bytes(photos[row]), {}),
             (_masked(photos[row], masks[row]), {}),
         ]
-        for way in (*ways, noise):
-            latent = way.latent[row : row + 1].float().cpu()
+        for one in (*inversions, noise):
+            latent = one.latent[row : row + 1].float().cpu()
             excess = excess_variance(latent, window=WINDOW)[0].numpy()
             cells.append((latent_picture(latent[0]), {}))
             cells.append((excess, {"cmap": "RdBu_r", "vmin": -EXCESS_RANGE, "vmax": EXCESS_RANGE}))
-            if way.reconstruction is not None:
-                cells.append((to_bytes(way.reconstruction[row]), {}))
+            if one.reconstruction is not None:
+                cells.append((to_bytes(one.reconstruction[row]), {}))
         for axis, (pixels, how) in zip(axes[row], cells, strict=True):
             drawn = axis.imshow(pixels, interpolation="nearest", **how)
             if how:
@@ -84,13 +86,7 @@ def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int =
     figure, axes, canvas = panels(rows, across)
     height, width = images.shape[-2:]
     figure.set_figheight(rows * (1.3 * height / width + 0.2 * bool(titles)) + 0.1)
-    for index, axis in enumerate(axes.ravel()):
-        if index < len(images):
-            axis.imshow(to_bytes(images[index]), interpolation="nearest")
-            if titles:
-                axis.set_title(short(titles[index]), fontsize=8)
-        else:
-            axis.axis("off")
+    show_images(axes, images, dict(enumerate(titles or ())))
     return png(figure, canvas)
 
 

@@ -1,4 +1,4 @@
-"""Named points in a plane: what it costs to be close to true noise."""
+"""Trade-off plots: named points in a plane, such as reconstruction against closeness to true noise."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._canvas import Drawing, blank, drawing
+from ._canvas import Drawing, Span, blank, drawing
 
 __all__ = ["tradeoff"]
 
 Pixels = npt.NDArray[Any]
 Point = tuple[float, float]
-Span = tuple[float, float]
 
 UNLIMITED = (-math.inf, math.inf)
 FRONTS, OTHER = ("C0", "C1"), "0.6"
@@ -35,7 +34,7 @@ def tradeoff(
 ) -> Drawing:
     """Named points in a plane and the fronts of those that none beats.
 
-    The points of a front are named on the picture. Its line is the most that its ways reach at a distance from true noise or
+    The points of a front are named on the picture. Its line is the most that its points reach at a distance from true noise or
     less, on both sides of it. The other points are small, grey and numbered, and the legend names them.
 
     Args:
@@ -53,19 +52,19 @@ def tradeoff(
     numbers = {name: str(i) for i, name in enumerate((name for name in points if name not in colors), 1)}
     figure, canvas, axis = _plane(across, up, best, band, height=max(7, 0.16 * len(numbers) + 1))
     places = {name: _within(point, limits) for name, point in points.items()}
-    told = {name: _with_value(name, point, limits) for name, point in points.items()}
+    labels = {name: _with_value(name, point, limits) for name, point in points.items()}
     for name, place in places.items():
         color, size = colors.get(name, OTHER), 4 if name in numbers else 8
         for line in _bars(place, (bars or {}).get(name, (None, None)), limits):
             axis.plot(*line, color=color, linewidth=1, alpha=0.5, zorder=1)
-        label = f"{numbers[name]}  {told[name]}" if name in numbers else None
+        label = f"{numbers[name]}  {labels[name]}" if name in numbers else None
         axis.plot(*place, _marker(points[name], limits), color=color, markersize=size, zorder=size, label=label)
     axis.margins(0.08)
     for (title, names), color in zip((fronts or {}).items(), FRONTS, strict=False):
         _draw_front(axis, [places[name] for name in names], best, color, title)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", fontsize=7, frameon=False, handlelength=0.7, labelcolor="0.3")
-    texts = [(numbers.get(name, told[name]), places[name], name in numbers) for name in [*colors, *numbers]]
+    texts = [(numbers.get(name, labels[name]), places[name], name in numbers) for name in [*colors, *numbers]]
     _label(figure, canvas, axis, texts)
     return drawing(figure, canvas)
 

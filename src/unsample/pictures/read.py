@@ -1,4 +1,4 @@
-"""Photographs in, pictures out.
+"""Reads photographs, and writes pictures.
 
 Reading turns every ordinary kind of picture into upright 8-bit RGB and says what it did: greyscale is repeated, transparency
 laid on white, CMYK converted, 16-bit scaled, EXIF rotation applied. What has no single meaning (animations, float data) or too
@@ -47,7 +47,7 @@ class Photo:
         id: Hash of the file's bytes; what its noise depends on, wherever the file lies.
         pixels: Shape (3, height, width) in [-1, 1].
         original: Width and height before resizing.
-        notes: What was converted on the way, for people.
+        notes: What was converted, for messages.
     """
 
     name: str
@@ -214,7 +214,7 @@ def _refuse_frames(image: Image.Image, name: str) -> None:
 
 
 def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """8-bit RGB, the right way up, and what that took."""
+    """8-bit RGB, the right way up, and a note of each conversion."""
     notes = []
     if image.getexif().get(0x0112, 1) in range(2, 9):
         image, notes = ImageOps.exif_transpose(image), ["rotated as its EXIF says"]

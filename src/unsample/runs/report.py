@@ -53,8 +53,9 @@ def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str
     """`overview.png` and `report.html` of a complete run of `invert`."""
     starts = starts_of(run)
     names = [item.name for item in run.manifest.items]
-    ways = [plotting.Inverted(title(text), tensors[f"latent.{text}"], tensors[f"reconstruction.{text}"]) for text in starts]
-    picture = plotting.overview(tensors["images"], names, ways)
+    shown = {text: (tensors[f"latent.{text}"], tensors[f"reconstruction.{text}"]) for text in starts}
+    columns = [plotting.LatentColumns(title(text), *pictures) for text, pictures in shown.items()]
+    picture = plotting.overview(tensors["images"], names, columns)
     run.write("overview.png", picture)
     more = f"; the first {plotting.ROWS} of {len(names)} pictures" if len(names) > plotting.ROWS else ""
     page = report.html_page(

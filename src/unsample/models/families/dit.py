@@ -1,4 +1,4 @@
-"""DiT (Peebles and Xie 2023): a transformer on patches of a KL codec's latents, told a class; or trained to match a flow.
+"""DiT (Peebles and Xie 2023): a class-conditional transformer on patches of a KL codec's latents, of noise or of a flow.
 
 The class after the last is "no class". Guidance moves all channels of the latents away from it, as in diffusers; the authors'
 own code guides only the first three, "for exact reproducibility".

@@ -1,7 +1,7 @@
 """FLUX.1 (Black Forest Labs 2024): a flow model, a transformer on 2x2 patches of the latents of a KL codec.
 
-The network is told a prompt as T5's tokens and one vector pooled by CLIP. FLUX dev is distilled: it is told its guidance as a
-number. FLUX schnell is not told any, and is guided as other models are, away from the prompt "".
+The network takes a prompt as T5's tokens and one vector pooled by CLIP. FLUX dev is distilled: it takes guidance as a number.
+FLUX schnell takes none, and is guided as other models are, away from the prompt "".
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class PackedTransformer:
 
     Attributes:
         transformer: It takes tokens, one for each 2x2 patch.
-        guidance: What it is told of guidance; None for one that is told nothing of it.
+        guidance: The number it takes as its guidance; None for a network that takes none.
     """
 
     transformer: Any
     guidance: float | None = None
 
     def guided(self, guidance: float) -> PackedTransformer:
-        """The same network, told this guidance."""
+        """The same network with this guidance."""
         return replace(self, guidance=guidance)
 
     def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:

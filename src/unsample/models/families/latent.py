@@ -1,4 +1,4 @@
-"""Latent diffusion (Rombach et al. 2022): a pixel U-Net, told a class or not, at work on the latents of a codec.
+"""Latent diffusion (Rombach et al. 2022): a pixel U-Net, class-conditional or not, on the latents of a codec.
 
 The codec is vector-quantised or a KL one. A quantised one encodes images to what it has before it quantises; sampled latents
 are quantised when they are decoded.

@@ -1,6 +1,6 @@
 """PixArt-alpha (Chen et al. 2023) and -Sigma (Chen et al. 2024): a transformer with T5 text, on the latents of a KL codec.
 
-The network is told a prompt as tokens' embeddings with a mask of those that count; some are told the picture's size, too.
+The network takes a prompt as tokens' embeddings with a mask of those that count; some take the picture's size, too.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class MaskedTransformer:
     channels: int
 
     def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Raw prediction of `x`'s shape and dtype, told `tokens`, their `mask`, and anything else by its name."""
+        """Raw prediction of `x`'s shape and dtype; `condition` has `tokens`, their `mask`, and anything else by its name."""
         dtype = self.transformer.dtype
-        told = {name: rows.to(dtype) for name, rows in condition.items()}
-        tokens, mask = told.pop("tokens"), told.pop("mask")
+        added = {name: rows.to(dtype) for name, rows in condition.items()}
+        tokens, mask = added.pop("tokens"), added.pop("mask")
         output: Tensor = self.transformer(
-            x.to(dtype), tokens, t, added_cond_kwargs=told, encoder_attention_mask=mask, return_dict=False
+            x.to(dtype), tokens, t, added_cond_kwargs=added, encoder_attention_mask=mask, return_dict=False
         )[0]
         return output[:, : self.channels].to(x.dtype)
 
@@ -42,7 +42,7 @@ class MaskedTransformer:
 def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `PixArtAlphaPipeline` or `PixArtSigmaPipeline`; its unconditional is the empty prompt.
 
-    The network sees the size that is asked for, never that of a resolution bin, which the pipeline resizes from.
+    The network sees the size of the model, never that of a resolution bin, which the pipeline resizes from.
     """
     transformer, codec = pipeline.transformer, AutoencoderCodec.of(pipeline.vae)
     config = transformer.config
@@ -64,10 +64,10 @@ def _encoder(pipeline: Any, height: int, width: int, clean: bool) -> Callable[[s
 
     def encode(prompt: str | None) -> Embedding:
         tokens, mask, _, _ = pipeline.encode_prompt(prompt or "", False, clean_caption=clean)
-        told = {"tokens": tokens, "mask": mask}
+        encoded = {"tokens": tokens, "mask": mask}
         if pipeline.transformer.use_additional_conditions:
-            told["resolution"] = torch.tensor([[height, width]]).to(tokens)
-            told["aspect_ratio"] = torch.tensor([[height / width]]).to(tokens)
-        return told
+            encoded["resolution"] = torch.tensor([[height, width]]).to(tokens)
+            encoded["aspect_ratio"] = torch.tensor([[height / width]]).to(tokens)
+        return encoded
 
     return encode

@@ -1,4 +1,4 @@
-"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a scheduler of betas or of flow matching, told a class or not."""
+"""Pixel-space U-Nets of diffusers: `UNet2DModel` with a scheduler of betas or of flow matching, class-conditional or not."""
 
 from __future__ import annotations
 

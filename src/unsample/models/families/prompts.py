@@ -20,10 +20,10 @@ UNCLEANED = (
 )
 
 Embedding = Tensor | dict[str, Tensor]
-"""What a network is told of a prompt, the batch first: one tensor, or several by name."""
+"""The encoding of a prompt that a network takes, the batch first: one tensor, or several by name."""
 
 KEPT = 64
-"""So many prompts are kept; the oldest goes first."""
+"""The number of prompts whose encodings are kept; the oldest goes first."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Score:
     """A diffusers `UNet2DModel` that predicts the score, as a network that predicts eps.
 
     Attributes:
-        unet: Told a state of unscaled signal, and its s.
+        unet: It takes a state of unscaled signal, and its s.
         ratios: s at every timestep of the table, shape (timesteps,).
     """
 
@@ -65,7 +65,7 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
             f"expected a ScoreSdeVeScheduler with sigma_min and sigma_max, given {type(pipeline.scheduler).__name__}"
         )
     if unet.config.time_embedding_type != "fourier":
-        raise ModelError("expected a network told the noise itself (time_embedding_type 'fourier'), given one told timesteps")
+        raise ModelError("expected a network that takes the noise itself (time_embedding_type fourier), given another")
     ratios = np.geomspace(config.sigma_min, config.sigma_max, config.num_train_timesteps)
     return Model(
         network=Score(unet, torch.from_numpy(ratios)),

@@ -1,6 +1,6 @@
 """Stable Diffusion 1 and 2 (Rombach et al. 2022) and XL (Podell et al. 2024): a U-Net with text, on the latents of a KL codec.
 
-The network is told a prompt as tokens' embeddings; XL's also a pooled one, and the picture's size and crop.
+The network takes a prompt as tokens' embeddings; XL's also a pooled one, and the picture's size and crop.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["TextUNet", "adapt"]
 
 @dataclass(frozen=True)
 class TextUNet:
-    """A diffusers `UNet2DConditionModel` as a network: tokens' embeddings, and what else it is told of a prompt, by name."""
+    """A diffusers `UNet2DConditionModel` as a network: tokens' embeddings, and what else it takes of a prompt, by name."""
 
     unet: Any
     channels: int
 
     def __call__(self, x: Tensor, t: Tensor, condition: Embedding) -> Tensor:
         """Raw prediction of `x`'s shape and dtype."""
-        told = {"tokens": condition} if isinstance(condition, Tensor) else condition
-        added = {name: rows.to(self.unet.dtype) for name, rows in told.items() if name != "tokens"}
-        tokens = told["tokens"].to(self.unet.dtype)
+        named = {"tokens": condition} if isinstance(condition, Tensor) else condition
+        added = {name: rows.to(self.unet.dtype) for name, rows in named.items() if name != "tokens"}
+        tokens = named["tokens"].to(self.unet.dtype)
         output: Tensor = self.unet(x.to(self.unet.dtype), t, tokens, added_cond_kwargs=added or None, return_dict=False)[0]
         return output[:, : self.channels].to(x.dtype)
 
@@ -63,8 +63,8 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
 def _check(pipeline: Any) -> None:
     """Refuse what would be sampled wrongly without a word."""
     refused = {
-        "is XL's refiner, which is told a score of beauty": pipeline.config.get("requires_aesthetics_score"),
-        "is a consistency model, which is told its guidance": pipeline.unet.config.get("time_cond_proj_dim") is not None,
+        "is XL's refiner, which takes a score of beauty": pipeline.config.get("requires_aesthetics_score"),
+        "is a consistency model, which takes its guidance": pipeline.unet.config.get("time_cond_proj_dim") is not None,
         "has an autoencoder with a scale for each channel": pipeline.vae.config.get("latents_mean") is not None,
     }
     for what, found in refused.items():
@@ -81,7 +81,7 @@ def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
 
 
 def _xl(pipeline: Any, height: int, width: int) -> Callable[[str | None], Embedding]:
-    """Without a prompt, zeros, or "" if the pipeline was trained so; always told of a whole picture of its own size."""
+    """Zeros for no prompt, or "" if the pipeline was trained so; size and crop of a whole picture of its own size."""
 
     def encode(prompt: str | None) -> Embedding:
         device = pipeline._execution_device

@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5 (Esser et al. 2024): a flow model, a transformer of text and image on the latents of a KL codec.
 
-The network is told a prompt as the tokens of two CLIP encoders beside each other, followed by those of T5, or by zeros in a
+The network takes a prompt as the tokens of two CLIP encoders beside each other, followed by those of T5, or by zeros in a
 pipeline without it; and as one vector that both CLIP encoders pool.
 """
 

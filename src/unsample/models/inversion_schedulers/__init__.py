@@ -1,10 +1,10 @@
-"""Schedulers that walk a diffusers pipeline up: put one in the pipeline, give it a clean latent, and its loop inverts.
+"""Inversion schedulers: put one in a diffusers pipeline, give it a clean latent, and the pipeline's own loop inverts.
 
     pipe.scheduler = DDIMInversionScheduler.from_config(pipe.scheduler.config)
     noise = pipe(prompt, latents=x0, guidance_scale=1, output_type="latent").images
 
-They lay out moves on a `Grid`; `ascent` counts them and `DDIM` makes them. Classes of diffusers are what these are made of, so
-that this module imports diffusers when it is imported, and no other module imports this one.
+They lay out moves on a `Grid`; their base class counts them and `DDIM` makes them. They are classes of diffusers, so importing
+this module imports diffusers, and no other module imports this one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ...core.prediction import Prediction
 from ...core.schedule import FlowSchedule
 from ...errors import ArgumentError, UnknownNameError
 from ..scheduler_config import flow_schedule_of, schedule_of
-from .base import Ascent
+from .base import InversionScheduler
 
 __all__ = ["DDIMInversionScheduler", "FlowMatchInversionScheduler", "Moves"]
 
@@ -37,7 +37,7 @@ Moves = Literal["grid", "ddim"]
 Floats = Sequence[float] | npt.NDArray[np.floating[Any]]
 
 
-class DDIMInversionScheduler(Ascent):
+class DDIMInversionScheduler(InversionScheduler):
     """DDIM inversion of a model trained on a table of betas, for any pipeline of diffusers.
 
     Made from the config of any scheduler of betas: what counts is what `DDIMScheduler.from_config` makes of it. Settings that
@@ -52,8 +52,8 @@ class DDIMInversionScheduler(Ascent):
         prediction_type: What the network predicts: `epsilon`, `v_prediction` or `sample`.
         timestep_spacing: `leading`, `trailing` or `linspace`.
         forward_steps: k; the first k moves are left out, and `forward_start` takes their place.
-        eval_at: Which level the network is told: the `target` of the move, or its `source`; or `target_time`, which converts
-            v and x0 predictions as diffusers' inverse scheduler does.
+        eval_at: The level whose time the network is given: the `target` of the move, or its `source`; or `target_time`, which
+            converts v and x0 predictions as diffusers' inverse scheduler does.
         moves: `grid`, or `ddim` to undo diffusers' `DDIMScheduler` where it leaves its own grid: linspace spacing, trailing
             with steps that do not divide T, and offsets of T // N or more.
 
@@ -127,17 +127,17 @@ class DDIMInversionScheduler(Ascent):
         return Step(self._schedule.level(t, move.src.index) if t >= 0 else grid[0], move.dst)
 
 
-class FlowMatchInversionScheduler(Ascent):
+class FlowMatchInversionScheduler(InversionScheduler):
     """Inversion of a flow model by Euler steps, for any pipeline of diffusers with a `FlowMatchEulerDiscreteScheduler`.
 
     Args:
-        num_train_timesteps: What t = 1 is called when the network is told.
+        num_train_timesteps: The time that the network is given at t = 1.
         shift: Moves levels towards noise.
         use_dynamic_shifting: The shift is not `shift` but comes from mu, which pipelines make of the image's size.
         base_shift, max_shift, base_image_seq_len, max_image_seq_len: Kept for pipelines, which read them.
         time_shift_type: The shift is exp(mu), `exponential`, or mu, `linear`.
         forward_steps: k; the first k moves are left out, and `forward_start` takes their place.
-        eval_at: Which level the network is told: the `target` of the move, or its `source`.
+        eval_at: The level whose time the network is given: the `target` of the move, or its `source`.
 
     Raises:
         ArgumentError: A setting out of range.

@@ -1,4 +1,4 @@
-"""What schedulers that walk a diffusers pipeline up have in common: they count moves, and `DDIM` makes them.
+"""The base class of inversion schedulers: it counts the moves of a diffusers pipeline's loop, and `DDIM` makes them.
 
 Levels and moves are this library's, the names of the methods those of diffusers, which this module imports as it is imported.
 """
@@ -20,19 +20,19 @@ from ...core.transfer import transfer
 from ...errors import ArgumentError
 from ...methods.starts import ForwardNoise
 
-__all__ = ["Ascent"]
+__all__ = ["InversionScheduler"]
 
 CLEAN = Level(0, 0, 1.0, 0.0)
 
 
-class Ascent(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """What both have in common: it makes the moves it is given, counts them, and speaks as schedulers of diffusers do."""
+class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """A diffusers scheduler that makes the moves it is given, one a call of `step`."""
 
     order = 1
     init_noise_sigma = 1.0
 
     def _set_up(self, schedule: AnySchedule, prediction: Prediction) -> None:
-        """Keep what its config says; it has no moves yet."""
+        """Keep the settings of the config; there are no moves yet."""
         steps = self.config.forward_steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ArgumentError(f"forward_steps must be a whole number from 0 on, given {steps!r}")
@@ -50,8 +50,8 @@ class Ascent(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         first = ForwardNoise(steps=self.config.forward_steps).index(grid)
         self._moves = tuple(moves)[first:]
         self._levels = (*(move.src for move in moves), moves[-1].dst)[first:]
-        told = [(move.src if self._method.eval_at == "source" else move.dst).t for move in self._moves]
-        self.timesteps = torch.tensor(told, dtype=self._dtype, device=device)
+        times = [(move.src if self._method.eval_at == "source" else move.dst).t for move in self._moves]
+        self.timesteps = torch.tensor(times, dtype=self._dtype, device=device)
         self.num_inference_steps = len(moves)
         self.step_index = self.begin_index = None
 
@@ -72,7 +72,7 @@ class Ascent(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """One move up (docs/theory.md, eq. 4): the states one level up, called `prev_sample` as in every scheduler.
 
         Args:
-            model_output: The network's raw answer about `sample` at `timestep`; a learned variance behind it is dropped.
+            model_output: The network's raw output for `sample` at `timestep`; a learned variance behind it is dropped.
             timestep: The one of `timesteps` whose turn it is. Only the first is looked at, to find where the loop begins.
             sample: States, shape (batch, ...); half precision is computed in float32.
             return_dict: Whether the result has a name or is a tuple of one.
@@ -135,7 +135,7 @@ class Ascent(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor | float) -> Tensor:
         """`original_samples` with `noise` at the levels of `timesteps`, one or one per item.
 
-        In a pipeline that has told the scheduler where it begins (image to image), at the level that its first move leaves
+        In a pipeline that has set where the scheduler begins (image to image), at the level that its first move leaves
         from, whatever the timestep; at the level that the timestep names, they would be one too far.
         """
         if self.begin_index is not None and self._levels:

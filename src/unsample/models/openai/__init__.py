@@ -1,6 +1,6 @@
 """Checkpoints of improved-diffusion and guided-diffusion (OpenAI's ADM): a state dict in one file, read without running it.
 
-Network and schedule follow from its flags (`openai_flags`), and every weight is accounted for.
+Network and schedule follow from its flags (`flags`), and every weight is accounted for.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ADMNetwork:
 
     Attributes:
         unet: An `OpenAIUNet`.
-        pace: The network is told t * pace: 1000 / T where its training rescaled timesteps, else 1.
+        pace: The network is given t * pace: 1000 / T where its training rescaled timesteps, else 1.
     """
 
     unet: Any
@@ -170,13 +170,13 @@ def _compare(file: Path, image_size: int, own: Shapes, given: Shapes) -> None:
     if not any(astray.values()):
         return
     keys = ", ".join(f"{what} {' '.join(found[:3])}" for what, found in astray.items() if found)
-    ours, theirs = _told_by(own, image_size), _told_by(given, image_size)
+    ours, theirs = _flags_shown_by(own, image_size), _flags_shown_by(given, image_size)
     odds = [f"{flag} is {ours[flag]}, the weights say {theirs[flag]}" for flag in theirs if ours[flag] != theirs[flag]]
     raise ModelError(f"{file} does not fit its flags: {'; '.join([*odds, keys])}"[:600])
 
 
-def _told_by(shapes: Shapes, image_size: int) -> dict[str, Any]:
-    """The flags that shapes tell, as far as they do; none, of another kind of network."""
+def _flags_shown_by(shapes: Shapes, image_size: int) -> dict[str, Any]:
+    """The flags that can be read off the shapes of weights; none, of another kind of network."""
     try:
         blocks = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("output_blocks."))
         downs = {int(key.split(".")[1]) for key in shapes if key.startswith("input_blocks.")}

@@ -19,7 +19,7 @@ from .unet import Architecture
 __all__ = ["CLASSES", "PUBLISHED", "Flags", "flags_of", "published"]
 
 CLASSES = 1000
-"""Of a network that is told classes, if its weights do not say; they are those of ImageNet."""
+"""Of a class-conditional network whose weights do not show it; they are those of ImageNet."""
 
 MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),

@@ -1,8 +1,8 @@
 """The U-Net of improved-diffusion and guided-diffusion, its parameters named as in the published state dicts.
 
-Residual blocks that are told the time, self-attention at some resolutions, and every state on the way down handed over to the
-way up (Nichol and Dhariwal 2021, arXiv 2102.09672; "ADM": Dhariwal and Nichol 2021, arXiv 2105.05233, appendix). For inference
-alone: no dropout, no checkpointing of gradients.
+Residual blocks with a time embedding, self-attention at some resolutions, and skip connections from every state on the way
+down to the way up (Nichol and Dhariwal 2021, arXiv 2102.09672; "ADM": Dhariwal and Nichol 2021, arXiv 2105.05233, appendix).
+For inference alone: no dropout, no checkpointing of gradients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...errors import ModelError
 __all__ = ["Architecture", "OpenAIUNet", "timestep_embedding"]
 
 GROUPS = 32
-"""Of every group norm."""
+"""Groups of every group norm."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Architecture:
         resblock_updown: Residual blocks change the resolution, not convolutions.
         use_new_attention_order: Queries, keys and values are split before the heads.
         conv_resample: Where no residual block does, convolutions change the resolution, instead of plain averages and copies.
-        classes: How many it can be told; 0 for none.
+        classes: The number of classes; 0 for an unconditional network.
         outputs: Channels of its output; its input has 3.
     """
 
@@ -75,8 +75,8 @@ class Architecture:
         return tuple(int(multiplier * self.num_channels) for multiplier in self.channel_mult)
 
     @property
-    def told(self) -> int:
-        """Size of what every residual block is told."""
+    def embedding(self) -> int:
+        """Size of the embedding of time and class that every residual block takes."""
         return 4 * self.num_channels
 
 
@@ -88,10 +88,10 @@ class OpenAIUNet(nn.Module):
 
     def __init__(self, of: Architecture) -> None:
         super().__init__()
-        self.architecture, width = of, of.widths[0]
-        self.time_embed = nn.Sequential(nn.Linear(of.num_channels, of.told), nn.SiLU(), nn.Linear(of.told, of.told))
+        self.architecture, width, size = of, of.widths[0], of.embedding
+        self.time_embed = nn.Sequential(nn.Linear(of.num_channels, size), nn.SiLU(), nn.Linear(size, size))
         if of.classes:
-            self.label_emb = nn.Embedding(of.classes, of.told)
+            self.label_emb = nn.Embedding(of.classes, size)
         self.input_blocks = nn.ModuleList(_way_down(of))
         self.middle_block = nn.ModuleList(
             [_residual(of, of.widths[-1]), _attention(of, of.widths[-1], of.num_heads), _residual(of, of.widths[-1])]
@@ -108,22 +108,23 @@ class OpenAIUNet(nn.Module):
                     layer.to(dtype)
         return self
 
-    def forward(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The raw output of states (batch, 3, height, width) at times (batch,), in the dtype of its last layer.
 
-        `told` are class indices, (batch,), or their embeddings, (batch, 4 num_channels), of a network that is told classes.
+        `condition`, of a class-conditional network: class indices, (batch,), or their embeddings, (batch, 4 num_channels).
         """
         wide = next(self.time_embed.parameters()).dtype
         emb: Tensor = self.time_embed(timestep_embedding(t.to(wide), self.architecture.num_channels))
-        if told is not None:
-            emb = emb + (told.to(emb) if told.is_floating_point() else self.label_emb(told.to(emb.device)))
-        h, handed = x.to(next(self.input_blocks.parameters()).dtype), []
+        if condition is not None:
+            floating = condition.is_floating_point()
+            emb = emb + (condition.to(emb) if floating else self.label_emb(condition.to(emb.device)))
+        h, skips = x.to(next(self.input_blocks.parameters()).dtype), []
         for block in self.input_blocks:
             h = _through(block, h, emb)
-            handed.append(h)
+            skips.append(h)
         h = _through(self.middle_block, h, emb)
         for block in self.output_blocks:
-            h = _through(block, torch.cat([h, handed.pop()], dim=1), emb)
+            h = _through(block, torch.cat([h, skips.pop()], dim=1), emb)
         output: Tensor = self.out(h.to(wide))
         return output
 
@@ -149,13 +150,13 @@ class WideGroupNorm(nn.GroupNorm):
 
 
 class ResBlock(nn.Module):
-    """A residual block that is told the time; `resample` changes the resolution of both of its branches."""
+    """A residual block with an embedding of time; `resample` changes the resolution of both of its branches."""
 
-    def __init__(self, inputs: int, outputs: int, told: int, scales: bool, resample: nn.Module | None) -> None:
+    def __init__(self, inputs: int, outputs: int, embedding: int, scales: bool, resample: nn.Module | None) -> None:
         super().__init__()
         self.scales, self.resample = scales, resample
         self.in_layers = nn.Sequential(WideGroupNorm(GROUPS, inputs), nn.SiLU(), _conv3(inputs, outputs))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(told, 2 * outputs if scales else outputs))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * outputs if scales else outputs))
         # The identity takes the place of the dropout in training, which the numbers of the published parameters count.
         self.out_layers = nn.Sequential(WideGroupNorm(GROUPS, outputs), nn.SiLU(), nn.Identity(), _conv3(outputs, outputs))
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
@@ -167,13 +168,13 @@ class ResBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv(h)
-        told = self.emb_layers(emb).to(h.dtype)[..., None, None]
+        shifts = self.emb_layers(emb).to(h.dtype)[..., None, None]
         norm, activation, _, conv = self.out_layers
         if self.scales:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = shifts.chunk(2, dim=1)
             h = norm(h) * (1 + scale) + shift
         else:
-            h = norm(h + told)
+            h = norm(h + shifts)
         result: Tensor = self.skip_connection(x) + conv(activation(h))
         return result
 
@@ -211,11 +212,11 @@ def _way_down(of: Architecture) -> list[nn.ModuleList]:
 
 
 def _way_up(of: Architecture) -> list[nn.ModuleList]:
-    handed = _handed(of)
+    skips = _skip_widths(of)
     width, blocks = of.widths[-1], []
     for level, outputs in reversed(list(enumerate(of.widths))):
         for i in range(of.num_res_blocks + 1):
-            block = _block(of, level, width + handed.pop(), outputs, of.num_heads_upsample)
+            block = _block(of, level, width + skips.pop(), outputs, of.num_heads_upsample)
             if level and i == of.num_res_blocks:
                 block.append(_doubled(of, outputs))
             blocks.append(block)
@@ -223,7 +224,7 @@ def _way_up(of: Architecture) -> list[nn.ModuleList]:
     return blocks
 
 
-def _handed(of: Architecture) -> list[int]:
+def _skip_widths(of: Architecture) -> list[int]:
     """Channels of every state on the way down, in its order."""
     widths = [of.widths[0]]
     for level, width in enumerate(of.widths):
@@ -239,7 +240,7 @@ def _block(of: Architecture, level: int, inputs: int, outputs: int, heads: int) 
 
 
 def _residual(of: Architecture, inputs: int, outputs: int | None = None, resample: nn.Module | None = None) -> ResBlock:
-    return ResBlock(inputs, outputs or inputs, of.told, of.use_scale_shift_norm, resample)
+    return ResBlock(inputs, outputs or inputs, of.embedding, of.use_scale_shift_norm, resample)
 
 
 def _attention(of: Architecture, channels: int, heads: int) -> AttentionBlock:
