@@ -25,6 +25,7 @@ __all__ = [
     "RunError",
     "UnknownNameError",
     "UnsampleError",
+    "one_line",
 ]
 
 
@@ -64,3 +65,12 @@ class RunError(UnsampleError):
 
 class DivergenceError(UnsampleError):
     """An inversion or a sampling left the finite numbers."""
+
+
+def one_line(error: BaseException, longest: int = 300) -> str:
+    r"""What another library's error says, in one line of at most `longest` characters.
+
+    >>> one_line(ValueError("expected a\n  number"))
+    'expected a number'
+    """
+    return " ".join(str(error).split())[:longest]

@@ -21,7 +21,7 @@ from torch.nn import functional
 from .._typing import Images
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
-from ..errors import ArgumentError, ModelError, UnknownNameError
+from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .digest import digest_of
 from .load import device_of
 
@@ -184,8 +184,7 @@ def load_classifier(name: str = "tiny-imagenet-32-classifier", *, device: str | 
     try:
         network, names, size = _read(folder)
     except Exception as error:  # json, safetensors and torch each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot load the classifier {name!r}: {reason}") from None
+        raise ModelError(f"cannot load the classifier {name!r}: {one_line(error)}") from None
     return Classifier(network.to(chosen), names, size, chosen, name if bundled else folder.name, digest_of(network))
 
 

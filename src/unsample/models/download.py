@@ -171,7 +171,7 @@ class _Progress:
         """The file is read; pooch reports its whole size again."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Pooch calls it at the end; there is nothing to close."""
 
 
 def _retrieve(origin: str, path: str, part: Path, sha256: str, expected: str, progress: _Progress | None = None) -> None:

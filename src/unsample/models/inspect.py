@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..core.model import ClassConditioner, Model, PixelCodec
+from ..core.model import Model, PixelCodec
 from ..core.schedule import AnySchedule, FlowSchedule
 from .families import family_of, from_pipeline
-from .load import adapted, find, load
+from .load import adapted, classes_of, find, load
 from .pipeline_files import read_index, read_pipeline
 
 __all__ = ["Inspection", "inspect_model"]
@@ -152,7 +152,7 @@ def _schedule(schedule: AnySchedule) -> dict[str, str | float]:
 
 
 def _conditions(model: Model) -> str:
-    own = _classes(model)
+    own = classes_of(model)
     if own is not None:
         return f"{len(own.names)} classes{'' if own.null is None else ', none'}"
     return "none" if model.conditioner is None else "prompts"
@@ -161,14 +161,8 @@ def _conditions(model: Model) -> str:
 def _guidance(model: Model) -> str:
     if model.distilled:
         return "an input of the network"
-    own = _classes(model)
+    own = classes_of(model)
     return "none" if model.conditioner is None or (own is not None and own.null is None) else "classifier-free"
-
-
-def _classes(model: Model) -> ClassConditioner | None:
-    """The classes of a model that takes some."""
-    own = getattr(model.conditioner, "classes", model.conditioner)
-    return own if isinstance(own, ClassConditioner) else None
 
 
 def _dropped(networks: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..core.model import ClassConditioner, Model
-from ..errors import ArgumentError, ModelError, UnknownNameError
+from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .cards import FOLDER, Card, cards
 from .digest import digest_of
 from .families import family_of, from_pipeline, whole
@@ -18,7 +18,7 @@ from .offload import one_at_a_time
 from .openai import SUFFIXES, load_openai
 from .pipeline_files import quiet, read_index, read_pipeline
 
-__all__ = ["adapted", "device_of", "find", "load"]
+__all__ = ["adapted", "classes_of", "device_of", "find", "load"]
 
 CONFIGS = ("model_index.json", "*config.json", "classes.json")
 """Files of a model on the hub that describe it."""
@@ -67,11 +67,8 @@ def load(
     index = read_index(path)
     family = family_of(index["_class_name"])
     pipeline = read_pipeline(path, index, family.parts, dtype=dtype, variant=variant)
-    autoencoder = pipeline.components.get("vae") or pipeline.components.get("vqvae")
     if tiling:
-        if not hasattr(autoencoder, "enable_tiling"):
-            raise ArgumentError(f"model {name!r} has no autoencoder that works in tiles: leave out tiling")
-        autoencoder.enable_tiling()
+        _work_in_tiles(pipeline, name)
     parts = (pipeline.components[part] for part in family.parts)
     networks = [part for part in parts if isinstance(part, torch.nn.Module)]
     digest = digest_of(*networks)
@@ -81,6 +78,14 @@ def load(
         with quiet():
             pipeline.to(device)
     return replace(adapted(path, pipeline, name, size, digest), device=device)
+
+
+def _work_in_tiles(pipeline: Any, name: str) -> None:
+    """Have the autoencoder work in tiles, if there is one."""
+    autoencoder = pipeline.components.get("vae") or pipeline.components.get("vqvae")
+    if not hasattr(autoencoder, "enable_tiling"):
+        raise ArgumentError(f"model {name!r} has no autoencoder that works in tiles: leave out tiling")
+    autoencoder.enable_tiling()
 
 
 def adapted(path: Path, pipeline: Any, name: str, size: tuple[int, int] | None, digest: str = "") -> Model:
@@ -97,8 +102,9 @@ def adapted(path: Path, pipeline: Any, name: str, size: tuple[int, int] | None, 
     except ArgumentError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot load {name!r}: its configs do not fit together or are damaged ({reason})") from None
+        raise ModelError(
+            f"cannot load {name!r}: its configs do not fit together or are damaged ({one_line(error, 200)})"
+        ) from None
 
 
 def find(name: str, revision: str | None = None, variant: str | None = None, *, weights: bool = True) -> tuple[str, Path]:
@@ -156,16 +162,21 @@ def _download(name: str, revision: str | None, variant: str | None, weights: boo
                 return Path(DiffusionPipeline.download(name, revision=revision, **safe))
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(CONFIGS)))
     except Exception as error:  # diffusers and the hub each raise their own
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"cannot load {name!r} from the hub ({reason}); where there is a network, `hf download {name}` fetches it"
+            f"cannot load {name!r} from the hub ({one_line(error)}); where there is a network, `hf download {name}` fetches it"
         ) from None
+
+
+def classes_of(model: Model) -> ClassConditioner | None:
+    """The classes that a model is conditioned on; None for one that takes prompts or nothing."""
+    own = getattr(model.conditioner, "classes", model.conditioner)
+    return own if isinstance(own, ClassConditioner) else None
 
 
 def _named(path: Path, model: Model) -> Model:
     """The model with the names that a `classes.json`, {"names": [...], "null": index}, gives its classes."""
-    file, own = path / "classes.json", getattr(model.conditioner, "classes", model.conditioner)
-    if not (isinstance(own, ClassConditioner) and file.is_file()):
+    file, own = path / "classes.json", classes_of(model)
+    if own is None or not file.is_file():
         return model
     classes = len(own.names)
     try:

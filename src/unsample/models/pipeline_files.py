@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 from .families import OPTIONAL
 
 __all__ = ["quiet", "read_index", "read_pipeline"]
@@ -84,10 +84,8 @@ def read_pipeline(
         }
         if "requires_safety_checker" in expected:
             given["requires_safety_checker"] = False
-        try:
+        with _reading(path / "model_index.json", f"expected the settings of a {kind.__name__}"):
             return kind(**absent, **given, **read)
-        except Exception as error:
-            raise _damaged(path / "model_index.json", f"expected the settings of a {kind.__name__}", error) from None
 
 
 def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, variant: str | None, weights: bool) -> Any:
@@ -96,21 +94,23 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
         return None
     if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
         raise ModelError(f"{path} lacks its part {name}: model_index.json says {entry!r}; save the whole pipeline")
-    kind = _class(path, name, *entry)
-    folder = _folder(path, name)
+    kind, folder = _class(path, name, *entry), _folder(path, name)
     if not issubclass(kind, torch.nn.Module):
-        try:
+        with _reading(folder, f"expected a {kind.__name__}"):
             return kind.from_pretrained(folder, local_files_only=True)
-        except Exception as error:
-            raise _damaged(folder, f"expected a {kind.__name__}", error) from None
     if not weights:
         return _without_weights(kind, folder)
     if dtype.itemsize < 4 and name in ("vae", "vqvae", "movq"):
         dtype = torch.float32
+    return _network(kind, folder, name, dtype, variant)
+
+
+def _network(kind: Any, folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> torch.nn.Module:
+    """A network with its weights, every one of them accounted for."""
     if variant is None and not _has(folder, None) and _has(folder, "fp16"):
         variant = "fp16"
-    try:
-        part, loading = kind.from_pretrained(  # type: ignore[attr-defined]
+    with _reading(folder, f"expected config.json of a {kind.__name__} and its weights in safetensors"):
+        part, loading = kind.from_pretrained(
             folder,
             torch_dtype=dtype,
             use_safetensors=True,
@@ -119,15 +119,14 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
             low_cpu_mem_usage=True,
             output_loading_info=True,
         )
-    except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
-        raise _damaged(folder, f"expected config.json of a {kind.__name__} and its weights in safetensors", error) from None
     wrong = ["missing_keys", "mismatched_keys"]  # these would be left at random
     if not name.startswith("text_encoder"):  # which may come with the rest of the model it is a part of
         wrong.append("unexpected_keys")
     astray = [str(key) for keys in wrong for key in loading[keys]]
     if astray:
         raise ModelError(f"cannot load {folder}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
-    return part.eval().requires_grad_(False)
+    network: torch.nn.Module = part.eval().requires_grad_(False)
+    return network
 
 
 def _folder(path: Path, part: str) -> Path:
@@ -169,11 +168,8 @@ def _without_weights(kind: type[Any], folder: Path) -> Any:
     from accelerate import init_empty_weights
 
     config = _json(folder / "config.json")
-    try:
-        with init_empty_weights():
-            return kind.from_config(config).eval()
-    except Exception as error:
-        raise _damaged(folder, f"expected config.json of a {kind.__name__}", error) from None
+    with _reading(folder, f"expected config.json of a {kind.__name__}"), init_empty_weights():
+        return kind.from_config(config).eval()
 
 
 def _has(folder: Path, variant: str | None) -> bool:
@@ -186,14 +182,19 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is missing or damaged ({' '.join(str(error).split())[:200]})") from None
+        raise ModelError(f"{file} is missing or damaged ({one_line(error, 200)})") from None
     if not isinstance(found, dict):
         raise ModelError(f"{file} is damaged: expected a JSON object; save or download the model again")
     return found
 
 
-def _damaged(folder: Path, expected: str, error: Exception) -> ModelError:
-    return ModelError(f"cannot load {folder} ({expected}): {' '.join(str(error).split())[:300]}")
+@contextmanager
+def _reading(place: Path, expected: str) -> Iterator[None]:
+    """An error of any library becomes one line that names the file or folder, and what was expected there."""
+    try:
+        yield
+    except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
+        raise ModelError(f"cannot load {place} ({expected}): {one_line(error)}") from None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from ..core.grid import Grid
 from ..core.prediction import Prediction
 from ..core.schedule import FlowSchedule, Least, Schedule
-from ..errors import ArgumentError, ModelError, UnknownNameError
+from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 
 __all__ = ["flow_schedule_of", "read_scheduler", "schedule_of"]
 
@@ -73,8 +73,7 @@ def _read_betas(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
         }
         Grid.of(schedule, 1, **grid)
     except (ValueError, TypeError, AttributeError, NotImplementedError, ModelError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot use the scheduler {kind}: {reason}") from None
+        raise ModelError(f"cannot use the scheduler {kind}: {one_line(error)}") from None
     notes = tuple(
         f"the scheduler's {name} is ignored: what it clips cannot be undone"
         for name in ("clip_sample", "thresholding")

@@ -110,6 +110,17 @@ def _fill(axis: Any, panel: Panel) -> None:
         axis.plot(curve.x, curve.y, color=color, marker=marker, markersize=3.5, linewidth=1.3, label=curve.name)
         if curve.low is not None and curve.high is not None:
             axis.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
+    _scale(axis, panel)
+    axis.set_title(textwrap.fill(panel.title, 60), fontsize=9)
+    axis.set_xlabel(panel.across, fontsize=8)
+    axis.set_ylabel(panel.up, fontsize=8)
+    axis.tick_params(which="both", labelsize=7)
+    if len(axis.get_legend_handles_labels()[1]) > 1:
+        axis.legend(fontsize=7, frameon=False)
+
+
+def _scale(axis: Any, panel: Panel) -> None:
+    """Make axes logarithmic, with ticks at the values if there are few, and plain numbers within a power of ten."""
     if "x" in panel.log:
         places = sorted({x for curve in panel.curves for x in curve.x})
         if 0 in places:
@@ -125,12 +136,6 @@ def _fill(axis: Any, panel: Panel) -> None:
         if high < 10 * low:
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
-    axis.set_title(textwrap.fill(panel.title, 60), fontsize=9)
-    axis.set_xlabel(panel.across, fontsize=8)
-    axis.set_ylabel(panel.up, fontsize=8)
-    axis.tick_params(which="both", labelsize=7)
-    if len(axis.get_legend_handles_labels()[1]) > 1:
-        axis.legend(fontsize=7, frameon=False)
 
 
 def bars(groups: Mapping[str, Mapping[str, Bar]], up: str, null: Span | Mapping[str, Span] | None = None) -> Drawing:

@@ -17,6 +17,7 @@ from .read import to_bytes
 __all__ = ["ROWS", "LatentColumns", "latent_picture", "overview", "sheet"]
 
 Pixels = npt.NDArray[Any]
+Cell = tuple[Pixels, dict[str, Any]]
 
 EXCESS_RANGE = 1.0
 """Colour range of the excess-variance maps: from -1 (no noise at all) through 0 (true noise) to +1."""
@@ -47,25 +48,15 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
         rows: At most so many photos are drawn.
     """
     count = min(rows, len(photos))
-    photos = photos[:count]
     noise = LatentColumns("true noise", true_noise(tuple(inversions[0].latent[:count].shape)))
     columns = ["photo", "where it is plain"]
     for one in (*inversions, noise):
         columns += [f"{one.title}\nlatent", "its variance - 1", *(["sampled back"] if one.reconstruction is not None else [])]
     figure, axes, canvas = panels(count, len(columns))
-    masks = plain_mask(photos)
+    masks = plain_mask(photos[:count])
     for row in range(count):
-        cells: list[tuple[Pixels, dict[str, Any]]] = [
-            (to_bytes(photos[row]), {}),
-            (_masked(photos[row], masks[row]), {}),
-        ]
-        for one in (*inversions, noise):
-            latent = one.latent[row : row + 1].float().cpu()
-            excess = excess_variance(latent, window=WINDOW)[0].numpy()
-            cells.append((latent_picture(latent[0]), {}))
-            cells.append((excess, {"cmap": "RdBu_r", "vmin": -EXCESS_RANGE, "vmax": EXCESS_RANGE}))
-            if one.reconstruction is not None:
-                cells.append((to_bytes(one.reconstruction[row]), {}))
+        cells: list[Cell] = [(to_bytes(photos[row]), {}), (_masked(photos[row], masks[row]), {})]
+        cells += [cell for one in (*inversions, noise) for cell in _cells(one, row)]
         for axis, (pixels, how) in zip(axes[row], cells, strict=True):
             drawn = axis.imshow(pixels, interpolation="nearest", **how)
             if how:
@@ -78,6 +69,17 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
         "local variance of the latent - 1:   blue, too little noise;   white, like true noise;   red, too much", fontsize=9
     )
     return png(figure, canvas)
+
+
+def _cells(inversion: LatentColumns, row: int) -> list[Cell]:
+    """A latent, the map of its excess variance and, if there is one, its reconstruction, with how each is drawn."""
+    latent = inversion.latent[row : row + 1].float().cpu()
+    excess = excess_variance(latent, window=WINDOW)[0].numpy()
+    cells: list[Cell] = [
+        (latent_picture(latent[0]), {}),
+        (excess, {"cmap": "RdBu_r", "vmin": -EXCESS_RANGE, "vmax": EXCESS_RANGE}),
+    ]
+    return cells if inversion.reconstruction is None else [*cells, (to_bytes(inversion.reconstruction[row]), {})]
 
 
 def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int = 8) -> bytes:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..core.files import write_atomically
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 
 __all__ = [
     "Photo",
@@ -120,7 +120,7 @@ def decode_photo(data: bytes, name: str, size: tuple[int, int]) -> Photo:
     except ImageError:
         raise
     except Exception as error:  # on damaged bytes a decoder may raise anything: struct.error, TypeError, EOFError ...
-        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise ImageError(f"cannot read {name}: {reason}; expected a whole PNG, JPEG, WebP, BMP or TIFF file") from None
     height, width = size
     if image.width < width or image.height < height:
@@ -161,8 +161,7 @@ def read_parquet(path: str | Path, size: tuple[int, int], limit: int | None = No
         table = parquet.read_table(path, columns=["image"]).slice(0, limit)
         pictures = [row["bytes"] for row in table["image"].to_pylist()]
     except (OSError, KeyError, TypeError, ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ImageError(f"{path} is not a parquet file with a column of images ({reason})") from None
+        raise ImageError(f"{path} is not a parquet file with a column of images ({one_line(error, 200)})") from None
     return [decode_photo(data, f"{Path(path).stem}-{index:05d}", size) for index, data in enumerate(pictures)]
 
 

@@ -69,7 +69,7 @@ class LabelConditioner:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One per class."""
+        """The name of each class, all its labels in one."""
         return self.classes.names
 
     def __call__(self, conditions: Sequence[Condition], device: torch.device) -> Tensor:

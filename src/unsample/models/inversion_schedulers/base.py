@@ -63,7 +63,7 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.begin_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """`sample` itself."""
+        """`sample` unchanged: pipelines call it before every evaluation of the network."""
         return sample
 
     def step(

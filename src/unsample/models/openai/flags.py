@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.schedule import Schedule
-from ...errors import ArgumentError, ModelError, UnknownNameError
+from ...errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .unet import Architecture
 
 __all__ = ["CLASSES", "PUBLISHED", "Flags", "flags_of", "published"]
@@ -187,7 +187,7 @@ def flags_of(file: Path) -> Flags:
         flags.architecture(), flags.schedule()  # what makes neither is refused here
         return flags
     except (ValueError, OSError, ModelError) as error:
-        raise ModelError(f"cannot use the flags in {beside}: {' '.join(str(error).split())[:500]}") from None
+        raise ModelError(f"cannot use the flags in {beside}: {one_line(error, 500)}") from None
 
 
 def _value(name: str, given: Any) -> Any:

@@ -71,7 +71,7 @@ class Architecture:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels per level."""
+        """Channels of each level, from the image's resolution down."""
         return tuple(int(multiplier * self.num_channels) for multiplier in self.channel_mult)
 
     @property
