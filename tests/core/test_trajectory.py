@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 import unsample as us
 from unsample.core.files import write_atomically
+from unsample.core.trajectory import Stored
+from unsample.methods.registry import METHODS
 
 
 @pytest.fixture
@@ -44,6 +46,24 @@ def test_keep_refuses(untyped):
         us.Keep("state")
     with pytest.raises(us.ArgumentError, match="n of at least 1, given 0"):
         us.Keep("all", every=0)
+
+
+def test_everything_kept_is_where_keep_says(toy):
+    """The device `meta` stands for another than the walk's."""
+    model, images = toy(), torch.zeros((2, 1, 4, 4))
+    kept = us.invert(model, images, steps=3, method=METHODS["fixed-point"](), keep=us.Keep("all", device="meta"))
+    for by_level in (kept.states, kept.eps, kept.residuals):
+        assert {tensor.device.type for tensor in by_level.values()} == {"meta"}
+    assert kept.latent.device.type == "cpu"
+
+
+def test_corrections_that_only_some_items_have_are_zero_for_the_others():
+    one = us.Trajectory(torch.zeros(1, 2), 0, 9, 9, stored=Stored(corrections={3: torch.ones(1, 2), 5: torch.ones(1, 2)}))
+    two = us.Trajectory(torch.zeros(2, 2), 0, 9, 9, stored=Stored(corrections={5: torch.full((2, 2), 2.0)}))
+    none = us.Trajectory(torch.zeros(1, 2), 0, 9, 9)
+    found = us.Trajectory.cat([one, two, none]).stored.corrections
+    assert {level: tensor[:, 0].tolist() for level, tensor in found.items()} == {3: [1, 0, 0, 0], 5: [1, 2, 2, 0]}
+    assert Stored.cat([two.stored, one.stored]).corrections[3].tolist() == [[0, 0], [0, 0], [1, 1]]
 
 
 def test_finite_names_the_items_that_diverged(whole):

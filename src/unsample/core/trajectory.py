@@ -1,4 +1,4 @@
-"""What an inversion leaves behind, and how much of the way is kept."""
+"""The result of an inversion: latents, the states and eps kept on the way, and the maps that lead back exactly."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ __all__ = ["Keep", "Stored", "Trajectory"]
 
 What = Literal["latent", "states", "eps", "all"]
 
+_BY_LEVEL = ("states", "eps", "residuals")
+"""Fields of `Trajectory` and `Keeper` that map a level to tensors of one row per item."""
+
 
 @dataclass(frozen=True)
 class Keep:
-    """Which parts of the way are kept besides its end.
+    """What an inversion keeps besides the latents.
 
     Attributes:
         what: `latent` (nothing else), `states`, `eps`, or `all` (both).
         every: Keep every n-th move, counted from the clean end; the last is always kept.
-        device: Where kept tensors live; the CPU by default, so that a long way does not fill an accelerator.
+        device: Where kept tensors are put; the CPU by default, so that many of them do not fill an accelerator.
 
     >>> Keep("states", every=10)
     Keep(what='states', every=10, device='cpu')
@@ -57,7 +60,7 @@ class Stored:
     Attributes:
         memory: What a reversible method turns around with.
         corrections: Level -> what is added to the sampler's state when it arrives there (`unsample.methods.corrected`).
-        eps: Level -> the eps that the inversion used from or to there, replayed instead of asking the network.
+        eps: Level -> the eps that the inversion used from or to there, used again instead of calling the network.
 
     >>> Stored(memory=(torch.zeros(2, 1, 4, 4),)).bits
     512
@@ -82,53 +85,60 @@ class Stored:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Stored:
-        """What `tensors()` named; other names are passed over."""
+        """The inverse of `tensors()`; other names are ignored."""
         kept: dict[str, dict[int, Tensor]] = {"memory": {}, "corrections": {}, "eps": {}}
         for name, tensor in tensors.items():
             kind, _, index = name.partition(".")
             if kind in kept and index.isdecimal():
                 kept[kind][int(index)] = tensor
-        return cls(tuple(kept["memory"][i] for i in sorted(kept["memory"])), kept["corrections"], kept["eps"])
+        memory = kept.pop("memory")
+        return cls(tuple(memory[i] for i in sorted(memory)), **kept)
 
     def take(self, rows: slice | Tensor, device: torch.device | None = None) -> Stored:
         """The same of some items, moved to `device`."""
         return Stored.of({name: tensor[rows].to(device) for name, tensor in self.tensors().items()})
 
     @classmethod
-    def cat(cls, parts: Sequence[Stored]) -> Stored:
-        """Items joined. A level that some have no correction at is one where theirs is zero.
+    def cat(cls, parts: Sequence[Stored], counts: Sequence[int] = ()) -> Stored:
+        """Items joined; the correction of an item is zero at levels where only others have one.
+
+        Args:
+            parts: What is joined.
+            counts: How many items each part is of; only needed if one stores nothing.
 
         Raises:
             ArgumentError: Items with eps of different levels, that is with different starts.
         """
         if len({tuple(part.eps) for part in parts}) > 1:
             raise ArgumentError("items with different starts cannot keep their eps together; use one start, or keep_eps=False")
-        levels = sorted({level for part in parts for level in part.corrections})
+        counts = counts or [len(next(iter(part.tensors().values()), ())) for part in parts]
+        any_of = {level: tensor for part in parts for level, tensor in part.corrections.items()}
 
-        def correction(part: Stored, level: int) -> Tensor:
-            return part.corrections[level] if level in part.corrections else torch.zeros_like(part.corrections[0])
+        def corrections(level: int) -> list[Tensor]:
+            zeros = (any_of[level].new_zeros(count, *any_of[level].shape[1:]) for count in counts)
+            return [part.corrections.get(level, zero) for part, zero in zip(parts, zeros, strict=True)]
 
         return cls(
             tuple(torch.cat(pieces) for pieces in zip(*(part.memory for part in parts), strict=True)),
-            {level: torch.cat([correction(part, level) for part in parts]) for level in levels},
+            {level: torch.cat(corrections(level)) for level in sorted(any_of)},
             {level: torch.cat([part.eps[level] for part in parts]) for level in parts[0].eps},
         )
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The end of an inversion and what was kept on the way.
+    """The latents of an inversion and what was kept on the way.
 
     Attributes:
         latent: States at level `index`, shape (batch, channels, height, width).
         start: Level the walk started from (k of a forward start).
-        index: Level it ended at; N unless stopped part-way.
+        index: Level it ended at; N unless stopped before.
         nfe: Network evaluations per item.
         states: Level index -> states there; the starting state is among them.
         eps: Index of a move's noisier end -> the eps the move used.
         residuals: The same keys -> residual per item, for implicit methods.
         meta: Anything a manifest should say; JSON values.
-        stored: What the method keeps of each image to find the way back, for `sample(stored=...)`.
+        stored: What the method keeps of each image to return to it exactly, for `sample(stored=...)`.
         starts: Level each item started from, where they differ; `start` is then the lowest.
         costs: Network evaluations of each item, where they differ; `nfe` is then the most.
     """
@@ -155,7 +165,7 @@ class Trajectory:
 
     @classmethod
     def cat(cls, parts: Sequence[Trajectory]) -> Trajectory:
-        """Batches of one inversion, joined; of what was kept on the way, the levels that all items passed."""
+        """Batches of one inversion, joined; of what was kept on the way, the levels that all items have."""
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -171,25 +181,23 @@ class Trajectory:
             min(starts),
             first.index,
             max(costs),
-            **{name: join(name) for name in ("states", "eps", "residuals")},
+            **{name: join(name) for name in _BY_LEVEL},
             meta=first.meta,
-            stored=Stored.cat([part.stored for part in parts]),
+            stored=Stored.cat([part.stored for part in parts], [len(part) for part in parts]),
             starts=starts if len(set(starts)) > 1 else (),
             costs=costs if len(set(costs)) > 1 else (),
         )
 
     def take(self, rows: Tensor) -> Trajectory:
         """The items `rows`, in that order."""
-        kept: Any = {
-            name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in ("states", "eps", "residuals")
-        }
+        kept: Any = {name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in _BY_LEVEL}
         starts, costs = (tuple(each[i] for i in rows.tolist()) if each else () for each in (self.starts, self.costs))
         return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows), starts=starts, costs=costs)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
         tensors = {"latent": self.latent}
-        for name in ("states", "eps", "residuals"):
+        for name in _BY_LEVEL:
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
         tensors |= {f"stored.{name}": tensor for name, tensor in self.stored.tensors().items()}
         header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
@@ -209,24 +217,22 @@ class Trajectory:
             with safe_open(str(path), framework="pt") as file:
                 header = json.loads((file.metadata() or {})["unsample"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            kept: Any = {"states": {}, "eps": {}, "residuals": {}}
+            kept: Any = {name: {} for name in (*_BY_LEVEL, "stored")}
             latent = tensors.pop("latent")
-            stored = Stored.of(
-                {name.removeprefix("stored."): tensors.pop(name) for name in list(tensors) if name.startswith("stored.")}
-            )
             for name, tensor in tensors.items():
-                kind, index = name.split(".")
-                kept[kind][int(index)] = tensor
-            where = (header["start"], header["index"], header["nfe"])
-            starts, costs = tuple(header["starts"]), tuple(header["costs"])
-            return cls(latent, *where, **kept, meta=header["meta"], stored=stored, starts=starts, costs=costs)
+                kind, index = name.split(".", 1)
+                kept[kind][index if kind == "stored" else int(index)] = tensor
+            stored = Stored.of(kept.pop("stored"))
+            for name in ("starts", "costs"):
+                header[name] = tuple(header[name])
+            return cls(latent, **header, **kept, stored=stored)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 
 
 @dataclass
 class Keeper:
-    """Collects what `Keep` wants from the moves of one walk."""
+    """Keeps of the moves of one walk what `Keep` says."""
 
     keep: Keep
     last: int
@@ -243,7 +249,7 @@ class Keeper:
         """One move."""
         index = moved.step.dst.index
         if moved.residual is not None:
-            self.residuals[index] = moved.residual
+            self.residuals[index] = moved.residual.to(self.keep.device)
         if not self.keep.wants(index, self.last):
             return
         if self.keep.what in ("states", "all"):
