@@ -232,7 +232,7 @@ def test_a_codec_and_a_grid_of_ones_own():
 )
 def test_answers_of_another_shape_are_refused_at_the_first_call(net, given):
     model = us.Model.from_callable(net, schedule=SCHEDULE, shape=SHAPE)
-    says = rf"expected the network to answer states of shape \(2, 1, 4, 4\) with that shape.*given {given}"
+    says = rf"expected the network to return, for states of shape \(2, 1, 4, 4\), that shape.*given {given}"
     with pytest.raises(us.ArgumentError, match=says):
         us.sample(model, torch.zeros(2, *SHAPE), steps=3)
 

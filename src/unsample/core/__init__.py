@@ -1,1 +1,8 @@
-"""One move, and the walk: tensors, noise levels and functions; no files of models, no pixels."""
+"""One move, and the walk: tensors, noise levels and functions, without files of models, pixels or diffusers.
+
+To be read in this order: `schedule` (noise levels), `grid` (the levels of a walk and its moves), `prediction` (a network's
+output as eps), `transfer` (the one equation), `denoiser` (the function that gives eps), `stepper` (what a method is), `ddim`
+(the simplest method), `walk` (the one loop), `starts` (where a walk up begins), `ascend` (all of it together). The rest serves
+them: `model`, `callable`, `spacing` (a network with its schedule and codec), `trajectory`, `files` (what is kept), `rng`,
+`batching` and `specs`.
+"""

@@ -1,4 +1,4 @@
-"""Any function or module that predicts, as the network of a model: `unsample.Model.from_callable` says what is taken."""
+"""Any function or module as the network of a model; `unsample.Model.from_callable` says which."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["AnyNetwork"]
 
 @dataclass(frozen=True)
 class AnyNetwork:
-    """A network asked in its own dtype, with or without the condition; its answer has x's shape and dtype.
+    """A network called in its own dtype, with or without the condition; its prediction has x's shape and dtype.
 
     Attributes:
         net: (x, t), or (x, t, condition), to a tensor, a tuple that begins with one, or an object that has one in `.sample`.
-        is_told: Whether it is given the condition.
+        takes_condition: Whether it is given the condition.
     """
 
     net: Callable[..., Any]
-    is_told: bool
+    takes_condition: bool
 
     @classmethod
     def of(cls, net: Callable[..., Any], *, has_conditions: bool) -> AnyNetwork:
-        """With conditions, `net` must take three arguments; without, the third is left out, or None where it is asked for.
+        """With conditions, `net` must take three arguments; without, the third is left out, or None where it is required.
 
         Raises:
-            ArgumentError: A network that cannot be called so.
+            ArgumentError: A network that does not take these arguments.
         """
         if isinstance(net, torch.nn.Module):
             net.eval()
@@ -52,37 +52,37 @@ class AnyNetwork:
         """Raw prediction of x's shape and dtype.
 
         Raises:
-            ArgumentError: The network answers anything else than states of x's shape, or of twice the channels.
+            ArgumentError: The network returns anything but a tensor of x's shape, or of twice its channels.
         """
-        given = (self._cast(x), t, self._cast(condition)) if self.is_told else (self._cast(x), t)
+        given = (self._cast(x), t, self._cast(condition)) if self.takes_condition else (self._cast(x), t)
         output = self.net(*given)
         output = getattr(output, "sample", output)
-        answer = output[0] if isinstance(output, (tuple, list)) and output else output
+        output = output[0] if isinstance(output, (tuple, list)) and output else output
         batch, channels, *size = x.shape
         shape, with_variance = (batch, channels, *size), (batch, 2 * channels, *size)
-        if not isinstance(answer, Tensor) or answer.shape not in (shape, with_variance):
-            found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        if not isinstance(output, Tensor) or output.shape not in (shape, with_variance):
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ArgumentError(
-                f"expected the network to answer states of shape {shape} with that shape, or {with_variance} with a learned "
+                f"expected the network to return, for states of shape {shape}, that shape, or {with_variance} with a learned "
                 f"variance, given {found}: check `shape`, or wrap the network"
             )
-        return answer[:, :channels].to(x.dtype)
+        return output[:, :channels].to(x.dtype)
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.net.parameters()) if isinstance(self.net, torch.nn.Module) else []
 
     def _cast(self, value: Any) -> Any:
-        """Floating tensors in the dtype of a module; what else there is, or a function is given, as it is."""
+        """Floating tensors in the dtype of a module's parameters; anything else as it is."""
         if not (isinstance(value, Tensor) and value.is_floating_point()):
             return value
         return value.to(next((p.dtype for p in self._parameters() if p.is_floating_point()), value.dtype))
 
 
 def _can_be_called(net: Callable[..., Any], count: int) -> bool:
-    """Whether so many arguments suit it, as far as one can see."""
+    """Whether its signature takes so many arguments; True if it has none that Python can read."""
     try:
         takes = inspect.signature(net.forward if isinstance(net, torch.nn.Module) else net)
-    except (ValueError, TypeError):  # built-in functions may have no signature
+    except (ValueError, TypeError):  # as built-in functions may
         return True
     try:
         takes.bind(*range(count))

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or is left as it was.
+    """Write `data` to `path`, which holds all of it afterwards or is left as it was.
 
     Raises:
         RunError: The disk is full or the place cannot be written.

@@ -1,8 +1,8 @@
 """The noise levels a trajectory visits, and the moves between them.
 
-`grid[0]` is the clean end, `grid[1]` ... `grid[N]` carry trained timesteps in rising order. Inversion walks `grid.up()`,
+`grid[0]` is the clean end, `grid[1]` ... `grid[N]` have trained timesteps in rising order. Inversion walks `grid.up()`,
 sampling walks `grid.down()`; there is no inverse schedule. A move names both of its ends as levels, so that nothing can be
-noised to one level and then stepped as if at another.
+noised to one level and then moved as if at another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import ArgumentError, UnknownNameError
-from .schedule import AnySchedule, FlowSchedule, Level, level_of
+from .schedule import AnySchedule, FlowSchedule, Level, check_steps, level_of
 
 __all__ = ["Clean", "Grid", "Spacing", "Step"]
 
@@ -85,8 +85,6 @@ class Grid:
             raise ArgumentError(f"level {index} is outside this grid of levels 0..{self.steps}")
         return index
 
-    # Constructors
-
     @classmethod
     def of(
         cls,
@@ -145,8 +143,7 @@ class Grid:
 
 def _timesteps(trained: int, steps: int, spacing: str, offset: int) -> list[int]:
     """The N rising timesteps of a spacing, rounded as diffusers rounds them."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= trained:
-        raise ArgumentError(f"steps must be a whole number from 1 to {trained} (the trained timesteps), given {steps!r}")
+    check_steps(steps, trained)
     if spacing == "leading":
         timesteps = np.arange(steps) * (trained // steps) + offset
     elif spacing == "trailing":
@@ -158,7 +155,7 @@ def _timesteps(trained: int, steps: int, spacing: str, offset: int) -> list[int]
     result = [int(t) for t in timesteps]
     if result[-1] >= trained or result[0] < 0:
         raise ArgumentError(
-            f"steps={steps} with steps_offset={offset} asks for timestep {result[-1]}, beyond the trained {trained - 1}; "
+            f"steps={steps} with steps_offset={offset} leads to timestep {result[-1]}, beyond the trained {trained - 1}; "
             "use fewer steps or a smaller offset"
         )
     return result

@@ -1,8 +1,7 @@
 """A model: a network, the schedule it was trained on, a codec and a conditioner.
 
-`model.denoiser(condition, guidance)` is what a walk asks for eps and `model.grid(steps)` the levels it visits. How a model is
-loaded from files is the business of `unsample.models`; nothing here knows of any library of networks. `Model.from_callable`
-makes one of any function or module that predicts.
+`model.denoiser(conditions, guidance)` gives the eps of a walk and `model.grid(steps)` its levels. `Model.from_callable` makes
+one of any function or module; `unsample.models` loads them from files.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ Negative = Sequence[Condition] | Mapping[int, Tensor] | None
 
 @runtime_checkable
 class Codec(Protocol):
-    """Images in [-1, 1] to latents and back; `scale` image pixels to a latent cell along each side."""
+    """Images in [-1, 1] to latents and back, deterministically: the mode of a posterior, never a sample."""
 
     @property
     def scale(self) -> int:
-        """Image pixels per latent cell."""
+        """Image pixels per latent cell, along each side."""
 
     def encode(self, images: Images) -> Latents:
         """Latents of images."""
@@ -49,22 +48,22 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class PixelCodec:
-    """The identity."""
+    """The identity: the states of a pixel model are its images."""
 
     scale: int = 1
 
     def encode(self, images: Images) -> Images:
-        """`images`."""
+        """`images` as they are."""
         return images
 
     def decode(self, latents: Images) -> Images:
-        """`latents`."""
+        """`latents` as they are."""
         return latents
 
 
 @runtime_checkable
 class Conditioner(Protocol):
-    """Turns the conditions of a batch into what the network takes."""
+    """Turns the conditions of a batch into the network's input."""
 
     def __call__(self, conditions: Sequence[Condition], device: torch.device) -> Any:
         """One row per condition; None gives the unconditional row."""
@@ -80,6 +79,20 @@ class ClassConditioner:
 
     names: tuple[str, ...] = field(repr=False)
     null: int | None
+
+    @classmethod
+    def of(cls, classes: int | Sequence[str], null: int | None) -> ClassConditioner:
+        """That of so many classes, or of classes of these names.
+
+        Raises:
+            ArgumentError: No classes, or a null that is neither one of them nor one past the last.
+        """
+        names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        if not names or not (null is None or 0 <= null <= len(names)):
+            raise ArgumentError(
+                f"expected classes, and null as the index of one of them or one more, given {classes} and {null}"
+            )
+        return cls(names, null)
 
     def __call__(self, conditions: Sequence[Condition], device: torch.device) -> torch.Tensor:
         """Class indices; the null index for None."""
@@ -101,7 +114,7 @@ class ClassConditioner:
 
 @dataclass(frozen=True)
 class Model:
-    """Everything an inversion needs.
+    """A network and everything that is needed to sample and invert with it.
 
     Attributes:
         network: (x, t, condition) -> raw output.
@@ -111,11 +124,11 @@ class Model:
         codec: Images to states and back.
         conditioner: None for a model without conditions.
         spacing, steps_offset, clean: The grid of the model's own sampler; a flow schedule has its own.
-        device: Where the network lives.
-        name, digest: For manifests: what it is called, and a hash of its weights.
-        family: The kind of model it is.
-        notes: What was found in its files and is not used, one line each.
-        distilled: Guidance is something the network is told, at no extra evaluation, instead of two predictions apart.
+        device: Where the network is.
+        name, digest: For manifests: its name, and a hash of its weights.
+        family: Which kind of pipeline or checkpoint it was loaded from.
+        notes: Settings of its files that are not used, one line each.
+        distilled: Guidance is an input of the network, at no extra evaluation, instead of the difference of two predictions.
     """
 
     network: Network = field(repr=False)
@@ -158,7 +171,7 @@ class Model:
             net: A function (x, t), or (x, t, condition), to its raw prediction: a tensor of x's shape, a tuple that begins
                 with one, or an object that has one in `.sample`; of twice the channels the second half is dropped, as a
                 learned variance. `t` has shape (batch,): a LongTensor with a `Schedule`, floats in 0..trained with a
-                `FlowSchedule`. States are float32 or float64; a `torch.nn.Module` is put into eval mode, and asked in the
+                `FlowSchedule`. States are float32 or float64; a `torch.nn.Module` is put into eval mode, and called in the
                 dtype of its parameters.
             schedule: The table it was trained on, as of `Schedule.from_betas`, or a `FlowSchedule`.
             shape: Channels, height and width of a state.
@@ -166,7 +179,7 @@ class Model:
             codec: Images to states and back; default is that states are images.
             classes: The number of classes, or their names: conditions reach the network as indices, a LongTensor (batch,).
             null: The index that stands for no class, for guidance; it may be one past the last.
-            conditioner: What turns conditions of any kind into what the network takes, instead of `classes`.
+            conditioner: Turns conditions of any kind into the network's input, instead of `classes`.
             spacing: Where the levels of its own sampler lie, for a `Schedule`: `leading`, `trailing` or `linspace`.
             steps_offset: Added to the timesteps of `leading` spacing.
             clean: The clean end is the image itself, `one`, or the `first` trained level.
@@ -174,7 +187,7 @@ class Model:
             device: Where states go; default is where the module's parameters are, or the CPU.
 
         Raises:
-            ArgumentError: Settings that do not fit together, or, at its first call, an answer of the wrong shape.
+            ArgumentError: Settings that do not fit together, or, at its first call, an output of the wrong shape.
 
         >>> schedule = Schedule.from_betas(Schedule.linear_betas())
         >>> model = Model.from_callable(lambda x, t: 0 * x, schedule=schedule, shape=(3, 8, 8))
@@ -191,21 +204,16 @@ class Model:
         prediction = prediction or ("flow" if isinstance(schedule, FlowSchedule) else "epsilon")
         if prediction not in get_args(Prediction):
             raise UnknownNameError("prediction type", prediction, get_args(Prediction))
-        given = _classes(classes, null, conditioner)
-        network = AnyNetwork.of(net, has_conditions=given is not None)
-        return cls(
-            network=network,
-            schedule=schedule,
-            shape=shape,
-            prediction=prediction,
-            codec=codec or PixelCodec(),
-            conditioner=given,
-            spacing=spacing,
-            steps_offset=steps_offset,
-            clean=clean,
-            device=network.device if device is None else torch.device(device),
-            name=name,
-        )
+        if classes is None and null is not None:
+            raise ArgumentError(f"null={null} is the index of no class: give classes, too")
+        if classes is not None:
+            if conditioner is not None:
+                raise ArgumentError("expected classes or a conditioner, given both")
+            conditioner = ClassConditioner.of(classes, null)
+        network = AnyNetwork.of(net, has_conditions=conditioner is not None)
+        device = network.device if device is None else torch.device(device)
+        codec = codec or PixelCodec()
+        return cls(network, schedule, shape, prediction, codec, conditioner, spacing, steps_offset, clean, device, name)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -243,39 +251,38 @@ class Model:
         Args:
             conditions: One per item; None, or None for an item, is unconditional.
             guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only and costs one evaluation, others two.
-            negative: What takes the place of the unconditional in eps_u. The source's own condition is negative-prompt
-                inversion: while it is also the condition, guidance cancels (Miyake et al. 2023, arXiv 2305.16807). Embeddings
-                by level are those of `unsample.null_text`; a level without any is unconditional.
+            negative: The condition of eps_u. The source's own is negative-prompt inversion: while it is also the condition,
+                guidance cancels (Miyake et al. 2023, arXiv 2305.16807). Embeddings by level are those of
+                `unsample.null_text`; a level without any is unconditional.
 
         Raises:
             ArgumentError: Conditions for a model that takes none, or guidance without a condition.
         """
-        given = [*(conditions or ()), *(() if isinstance(negative, Mapping) else negative or ())]
-        wanted = isinstance(negative, Mapping) or any(condition is not None for condition in given)
+        by_level = negative if isinstance(negative, Mapping) else None
+        away = [] if isinstance(negative, Mapping) else negative or []
+        wanted = by_level is not None or any(condition is not None for condition in [*(conditions or ()), *away])
         if wanted and self.conditioner is None:
             raise ArgumentError(f"model {self.name!r} takes no condition: leave out the label or choose another model")
         if self.distilled:
-            if given[len(conditions or ()) :] or isinstance(negative, Mapping):
-                raise ArgumentError(
-                    f"model {self.name!r} is told its guidance and moves away from nothing: leave out negative"
-                )
-            told: Any = self.network
-            return replace(self, network=told.guided(guidance))._bound(conditions)
+            if away or by_level is not None:
+                raise ArgumentError(f"model {self.name!r} takes guidance as an input, without a negative: leave out negative")
+            distilled: Any = self.network
+            return replace(self, network=distilled.guided(guidance))._bound(conditions)
         if guidance != 1 and not wanted and (conditions is None or self.conditioner is None):
             raise ArgumentError(f"guidance {guidance} needs a condition to guide towards: give a label, or guidance 1")
         conditional = self._bound(conditions)
         if guidance == 1:
             return conditional
-        if negative is not None and not isinstance(negative, Mapping):
-            return Guided(conditional, self._bound(negative), guidance)
-        null = self._bound(conditions and [None] * len(conditions))
-        if negative is None:
-            return Guided(conditional, null, guidance)
-        own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in negative.items()}
-        return Guided(conditional, PerLevel(null, own), guidance)
+        if negative is not None and by_level is None:
+            return Guided(conditional, self._bound(away), guidance)
+        null: Denoiser = self._bound(conditions and [None] * len(conditions))
+        if by_level is not None:
+            own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in by_level.items()}
+            null = PerLevel(null, own)
+        return Guided(conditional, null, guidance)
 
     def embed(self, conditions: Sequence[Condition]) -> Tensor:
-        """The conditions as floating tensors that the network takes in their place; (batch, ...), None the unconditional.
+        """Embeddings of the conditions, floats of shape (batch, ...), which the network takes in their place.
 
         Raises:
             ArgumentError: A model that takes no condition, or one whose conditions have no embedding.
@@ -294,16 +301,3 @@ class Model:
             return NetworkDenoiser(self.network, self.prediction)
         encoded = self.conditioner([None] if conditions is None else conditions, self.device)
         return NetworkDenoiser(self.network, self.prediction, encoded)
-
-
-def _classes(classes: int | Sequence[str] | None, null: int | None, conditioner: Conditioner | None) -> Conditioner | None:
-    if classes is None:
-        if null is not None:
-            raise ArgumentError(f"null={null} is the index of no class: give classes, too")
-        return conditioner
-    if conditioner is not None:
-        raise ArgumentError("expected classes or a conditioner, given both")
-    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
-    if not names or not (null is None or 0 <= null <= len(names)):
-        raise ArgumentError(f"expected classes, and null as the index of one of them or one more, given {classes} and {null}")
-    return ClassConditioner(names, null)

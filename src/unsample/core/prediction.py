@@ -1,8 +1,8 @@
-"""What a network predicts, turned into eps.
+"""The conversion of a network's raw output into eps.
 
 With x = alpha * x0 + sigma * eps, a network may be trained to output eps, x0 ("sample"), v = alpha * eps - sigma * x0
 ("v_prediction") or the velocity eps - x0 ("flow"). At a known level each determines the others, so `transfer` only ever sees
-eps. Where alpha is tiny, eps says little of x0 and is given in float64 (`TINY_ALPHA`).
+eps. Where alpha is tiny, eps says little about x0 and is in float64 (`TINY_ALPHA`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
     float64 where alpha is below `TINY_ALPHA` and eps is not the output itself.
 
     Raises:
-        ArgumentError: A network that predicts x0, asked at a level without noise, where eps is not defined.
+        ArgumentError: A network that predicts x0 at a level without noise, where eps is not defined.
 
     >>> import torch
     >>> level = Level(index=1, t=0, alpha=0.8, sigma=0.6)
@@ -56,12 +56,12 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
 
 
 def to_x0(eps: Tensor, x: Tensor, level: Level) -> Tensor:
-    """x0 that goes with `eps` at `level`: (x - sigma * eps) / alpha."""
+    """The x0 that belongs to `eps` at `level`: (x - sigma * eps) / alpha."""
     return (x - level.sigma * eps) / level.alpha
 
 
 def to_velocity(eps: Tensor, x: Tensor, level: Level) -> Tensor:
-    """Velocity eps - x0 that goes with `eps` at `level`, in x's dtype: ((alpha + sigma) eps - x) / alpha.
+    """The velocity eps - x0 that belongs to `eps` at `level`, in x's dtype: ((alpha + sigma) eps - x) / alpha.
 
     >>> import torch
     >>> to_velocity(torch.tensor(5.0), torch.tensor(2.75), Level(index=1, t=250.0, alpha=0.75, sigma=0.25))

@@ -1,4 +1,4 @@
-"""Noise that belongs to an item, not to a batch.
+"""Noise drawn per item, not per batch.
 
 Every draw is a function of (seed, item id, stream) alone, so a result depends on neither the batch size, the order of
 the items nor the number of processes. Draws are made in float64 on the CPU and cast, so precision and device change the

@@ -1,8 +1,8 @@
 """The noise schedule a network was trained on: its alpha_bar table, in float64, or the straight paths of a flow model.
 
-This is the only file that knows alpha^2 + sigma^2 = 1 of the tables and alpha + sigma = 1 of flow models. Everywhere else a
-noise level is a `Level`: the scales `alpha` and `sigma` of x = alpha * x0 + sigma * noise (docs/theory.md, eq. 1) and the
-timestep the network is told.
+Only this file assumes alpha^2 + sigma^2 = 1 of tables and alpha + sigma = 1 of flow models. Everywhere else a noise level is a
+`Level`: the scales `alpha` and `sigma` of x = alpha * x0 + sigma * noise (docs/theory.md, eq. 1) and the timestep that the
+network is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ import numpy.typing as npt
 
 from ..errors import ArgumentError, UnknownNameError
 
-__all__ = ["MIN_ALPHA", "MIN_ALPHA_BAR", "TINY_ALPHA", "AnySchedule", "FlowSchedule", "Level", "Schedule"]
+__all__ = [
+    "MIN_ALPHA",
+    "MIN_ALPHA_BAR",
+    "TINY_ALPHA",
+    "AnySchedule",
+    "FlowSchedule",
+    "Least",
+    "Level",
+    "Schedule",
+    "check_steps",
+    "level_of",
+]
 
 MIN_ALPHA_BAR = 2.0**-24
 """Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
@@ -35,7 +46,7 @@ nearly equal numbers. The noisiest level of linear betas, alpha 0.0064, is not o
 Betas = npt.NDArray[np.float64]
 
 Least = Literal["shifted", "trained", "even"]
-"""Which time is the cleanest of a flow model's grid, before the grid is shifted."""
+"""The cleanest time of a flow model's grid, before the grid is shifted."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class Schedule:
 
     @property
     def digest(self) -> str:
-        """A name for the table's exact values: equal digests, equal schedules."""
+        """A hash of the table's exact values: equal digests, equal schedules."""
         return hashlib.sha256(np.asarray(self.alpha_bar, dtype="<f8").tobytes()).hexdigest()[:12]
 
     def level(self, t: int, index: int = 0) -> Level:
@@ -103,8 +114,6 @@ class Schedule:
         if not 0 <= t < len(self):
             raise ArgumentError(f"timestep {t} is outside the trained range 0..{len(self) - 1}")
         return level_of(self.alpha_bar[t], t, index)
-
-    # Constructors
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | Betas, *, zero_terminal_snr: bool = False) -> Schedule:
@@ -136,15 +145,15 @@ class Schedule:
 class FlowSchedule:
     """Straight paths from image to noise: x = (1 - t) x0 + t noise, t in 0..1 (Liu et al. 2023; Lipman et al. 2023).
 
-    The network is told t * `trained`, a float, and predicts the velocity noise - x0 (prediction type `flow`). Every t has a
+    The network is given t * `trained`, a float, and predicts the velocity noise - x0 (prediction type `flow`). Every t has a
     level; alpha is at least `MIN_ALPHA`.
 
     Attributes:
-        trained: What t = 1 is called when the network is told.
+        trained: The timestep that stands for t = 1.
         shift: s of t' = s t / (1 + (s - 1) t), which moves the levels of a grid towards noise (Esser et al. 2024).
         least: The N times of a grid are even before they are shifted, from 1 down to the least trained one, 1 / trained,
             which itself has been shifted (`shifted`: diffusers with a fixed shift) or has not (`trained`: with one that
-            depends on the image's size), or down to 1 / N (`even`: what FLUX's pipeline asks for).
+            depends on the image's size), or down to 1 / N (`even`: FLUX's pipeline).
 
     >>> schedule = FlowSchedule(shift=3.0)
     >>> [round(t, 1) for t in schedule.timesteps(4)]
@@ -170,11 +179,11 @@ class FlowSchedule:
 
     @property
     def digest(self) -> str:
-        """A name for these very settings: equal digests, equal schedules."""
+        """A hash of its settings: equal digests, equal schedules."""
         return hashlib.sha256(f"flow {self.trained} {float(self.shift)!r} {self.least}".encode()).hexdigest()[:12]
 
     def level(self, t: float, index: int = 0) -> Level:
-        """The level where the network is told `t`, in 0..trained."""
+        """The level of timestep `t`, in 0..trained."""
         if not 0 <= t <= self.trained:
             raise ArgumentError(f"timestep {t} is outside the trained range 0..{self.trained}")
         alpha = max(1.0 - t / self.trained, MIN_ALPHA)
@@ -186,15 +195,21 @@ class FlowSchedule:
 
     def timesteps(self, steps: int) -> list[float]:
         """The N rising timesteps of diffusers' FlowMatchEulerDiscreteScheduler; the noisiest is t = 1."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ArgumentError(f"steps must be a whole number from 1 on, given {steps!r}")
+        check_steps(steps)
         least = 1 / (steps if self.least == "even" else self.trained)
         times = np.linspace(1.0, self.shifted(least) if self.least == "shifted" else least, steps)[::-1]
         return [self.trained * self.shifted(float(t)) for t in times]
 
 
 AnySchedule = Schedule | FlowSchedule
-"""What a grid can be made of."""
+"""The schedules that a grid can be made of."""
+
+
+def check_steps(steps: int, trained: int | None = None) -> None:
+    """Raise an `ArgumentError` for a number of steps that is no whole number from 1 to `trained`, if there is such a limit."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or (trained is not None and steps > trained):
+        limit = "on" if trained is None else f"to {trained} (the trained timesteps)"
+        raise ArgumentError(f"steps must be a whole number from 1 {limit}, given {steps!r}")
 
 
 def level_of(alpha_bar: float, t: float, index: int) -> Level:

@@ -1,7 +1,7 @@
 """Timesteps that are not evenly spaced, for `Grid.from_timesteps`.
 
-Each function returns `steps` strictly rising trained timesteps, the last of them the noisiest. Where the wished-for times fall
-on the same trained timestep, the later ones move up to the next free one.
+Each function returns `steps` strictly rising trained timesteps, the last of them the noisiest. Where several times round to
+the same trained timestep, the later ones move up to the next free one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import ArgumentError, UnknownNameError
 from .grid import Grid, Spacing
-from .schedule import Schedule
+from .schedule import Schedule, check_steps
 from .specs import parse_spec
 
 __all__ = ["SPACINGS", "karras", "leading", "log_snr", "parse_spacing", "power"]
@@ -61,7 +61,7 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[int]:
 def log_snr(schedule: Schedule, steps: int) -> list[int]:
     """Timesteps of even steps in log S = log(sigma/alpha) between the trained ends: every move has the same r.
 
-    As far as trained timesteps allow: the cleanest are far apart in log S.
+    Only as far as the trained timesteps allow: the cleanest are far apart in log S.
 
     >>> log_snr(Schedule.from_betas(Schedule.linear_betas()), 5)
     [0, 30, 302, 722, 999]
@@ -73,8 +73,7 @@ def log_snr(schedule: Schedule, steps: int) -> list[int]:
 
 def _fractions(schedule: Schedule, steps: int) -> Times:
     """`steps` even fractions that end at 1."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= len(schedule):
-        raise ArgumentError(f"steps must be a whole number from 1 to {len(schedule)} (the trained timesteps), given {steps!r}")
+    check_steps(steps, len(schedule))
     return np.linspace(1.0, 0.0, steps)[::-1]
 
 
@@ -105,7 +104,10 @@ SPACINGS: dict[str, Callable[..., list[int]]] = {"leading": leading, "trdi": pow
 
 
 def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
-    """The timesteps of a spacing as people type it, with options after colons: `karras`, `karras:rho=3`, `trdi:exponent=1.1`.
+    """The timesteps of a spacing given as text, with options after colons: `karras`, `karras:rho=3`, `trdi:exponent=1.1`.
+
+    Raises:
+        ArgumentError: An unknown spacing, an option that it does not have, or a value that is no number.
 
     >>> parse_spacing("karras:rho=7", Schedule.from_betas(Schedule.linear_betas()), 5)
     [0, 142, 593, 843, 999]
@@ -115,7 +117,7 @@ def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
         raise UnknownNameError("spacing", name, [*get_args(Spacing), *SPACINGS])
     try:
         return SPACINGS[name](schedule, steps, **{key: float(str(value)) for key, value in options.items()})
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ArgumentError):
-            raise
+    except ArgumentError:
+        raise
+    except (ValueError, TypeError):
         raise ArgumentError(f"expected a spacing like karras or karras:rho=7, given {text!r}") from None

@@ -1,7 +1,7 @@
-"""The one equation: a move between two noise levels that holds the noise fixed.
+"""The one equation: a move between two noise levels along a fixed eps.
 
 DDIM with eta = 0 (Song et al. 2021, eq. 12), in both directions and for any alpha and sigma. Sampling and inversion differ
-only in which eps they put in.
+only in the eps that they use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["transfer"]
 def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> Tensor:
     """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2), in x's dtype.
 
-    From a level of tiny alpha, or along an eps in float64, it is computed in float64.
+    It is computed in float64 from a level of tiny alpha or with an eps in float64.
 
     Args:
         x: State at `step.src`, any shape.

@@ -1,4 +1,4 @@
-"""The one loop. Sampling, inversion, progress bars and kept trajectories are all consumers of it."""
+"""The one loop over moves: sampling, inversion, progress bars and kept trajectories all consume it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def walk(
 ) -> Iterator[Moved]:
     """Move `x` along `steps`, yielding each move as it is made.
 
-    Nothing is kept: whoever wants states or eps takes them from the moves. `state` is the memory an earlier walk ended with; a
-    reversible method turns around with it. `correct` may put another state in the place of the one a move arrived at.
+    Nothing is kept: states and eps are read from the moves. `state` is the memory that another walk ended with; a reversible
+    method turns around with it. `correct` returns the state to go on from, in place of the one a move arrived at.
 
     >>> from unsample import DDIM, Grid, Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
