@@ -5,26 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unsample import pictures as plotting
 from unsample.diagnostics import true_noise
 from unsample.pictures.read import Photo
 from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e15_assignment import FROM_IMAGE, TO_IMAGE, AssignmentOf
-from unsample.studies.experiments.lab import Inverted
 
 COUNT, STEPS, FORWARD, DIVISION = 40, 6, 2, 20
 
 
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes most of the time: one test does."""
-    if "drawn" not in request.node.name:
-        monkeypatch.setattr(plotting, "bars", lambda *a, **k: plotting.Drawing(b"", b""))
-
-
-def give(monkeypatch, latent):
-    """Let every inversion return this latent."""
-    monkeypatch.setattr(Lab, "inverted", lambda *a, **k: Inverted(latent, latent.clamp(-1, 1), STEPS))
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def run(lab):
@@ -69,20 +58,20 @@ def test_unrelated_noise_finds_its_image_by_chance(lab):
         assert ends[1] <= 1 / DIVISION <= ends[2]
 
 
-def test_latents_that_are_the_images_are_nearer(lab, monkeypatch):
-    give(monkeypatch, lab.generated(COUNT, STEPS).pixels)
+def test_latents_that_are_the_images_are_nearer(lab, give):
+    give(lab.generated(COUNT, STEPS).pixels)
     metrics, held = run(lab)
     assert metrics["DDIM latent"][TO_IMAGE][0] == metrics["DDIM latent"][FROM_IMAGE][0] == 1
     assert held[1] is True
 
 
-def test_latents_that_are_far_are_not_nearer(lab, monkeypatch):
-    give(monkeypatch, 2 * true_noise(lab.generated(COUNT, STEPS).noise.shape, seed=4))
+def test_latents_that_are_far_are_not_nearer(lab, give):
+    give(2 * true_noise(lab.generated(COUNT, STEPS).noise.shape, seed=4))
     assert run(lab)[1][1] is False
 
 
 @pytest.mark.parametrize("expected", [True, False])
-def test_the_way_that_finds_more_is_told(lab, monkeypatch, expected):
+def test_the_way_that_finds_more_is_told(lab, monkeypatch, expected, give):
     """A grey image is nearer to any noise than one that shares little with it, and a noise of nothing to any image."""
     pictures = lab.generated(COUNT, STEPS)
     large = pictures.noise
@@ -92,7 +81,7 @@ def test_the_way_that_finds_more_is_told(lab, monkeypatch, expected):
         large, small = small, large
     made = type(pictures)(pictures.name, tuple(Photo.of(image, "x") for image in small), large)
     monkeypatch.setattr(Lab, "generated", lambda *a, **k: made)
-    give(monkeypatch, large)
+    give(large)
     assert run(lab)[1][0] is expected
 
 

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from unsample import Schedule
 from unsample.diagnostics import plain_mask, psnr
-from unsample.models.analytic import gaussian
-from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e18_conventions import PATHS, STARTS, TIMES, Conventions
+
+from .closed_form import gain, scales
 
 COUNT, STEPS = 40, 10
 
 
-def scales() -> tuple[np.ndarray, np.ndarray]:
-    """alpha and sigma of the clean level and of ten leading timesteps."""
-    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    bars = np.concatenate([[1.0], table[np.arange(STEPS) * (1000 // STEPS)]])
-    return np.sqrt(bars), np.sqrt(1 - bars)
-
-
-def gain(v: float, src: int, dst: int, at: int) -> float:
-    """One DDIM move of a mode of variance v, eps = sigma x / (alpha^2 v + sigma^2) with the scales of level `at`.
-
-    At the clean level the network is told timestep 0, which is that of level 1.
-    """
-    alpha, sigma = scales()
-    at = max(at, 1)
-    eps = sigma[at] / (alpha[at] ** 2 * v + sigma[at] ** 2)
-    return alpha[dst] / alpha[src] + (sigma[dst] - alpha[dst] / alpha[src] * sigma[src]) * eps
-
-
 def latent_std(v: float, time: str, start: str) -> float:
     """Of a generated image, placed at level k or k + 1, and moved on as if at level k."""
-    alpha, sigma = scales()
+    alpha, sigma = scales(STEPS)
     k = int(start[0])
     placed = k + start.endswith("@next")
-    x0 = math.prod(gain(v, level, level - 1, at=level) for level in range(STEPS, 0, -1))
-    up = math.prod(gain(v, i, i + 1, at=i if time == "matched" else i + 1) for i in range(k, STEPS))
+    x0 = math.prod(gain(v, level, level - 1, level, STEPS) for level in range(STEPS, 0, -1))
+    up = math.prod(gain(v, i, i + 1, i if time == "matched" else i + 1, STEPS) for i in range(k, STEPS))
     return up * math.sqrt((alpha[placed] * x0) ** 2 + sigma[placed] ** 2)
 
 
@@ -55,12 +34,8 @@ def pooled(lab, time: str, start: str, plain: bool) -> float:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Lab:
-    """As every test's, and kept for all of this file."""
-    variances = torch.full((3, 16, 16), 0.1, dtype=torch.float64)
-    variances[..., :8] = 1e-5
-    model = gaussian(Schedule.from_betas(Schedule.linear_betas()), variances.flatten(), shape=(3, 16, 16))
-    return Lab(replace(model, digest="halves"), tmp_path_factory.mktemp("cache"), batch_size=24)
+def lab(kept_lab):
+    return kept_lab
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +48,10 @@ def test_the_spread_of_every_way_is_the_closed_form(found, lab):
         for start in STARTS:
             rows = {row["name"]: row["value"] for row in found.metrics["generated"]["ways"][f"{time}, {start}"]["rows"]}
             for area, plain in (("plain", True), ("other", False)):
-                assert rows[f"std {area}"] == pytest.approx(pooled(lab, time, start, plain), rel=0.03, abs=5e-3), (time, start)
+                assert rows[f"std {area}"] == pytest.approx(pooled(lab, time, start, plain), rel=0.03, abs=5e-3), (
+                    time,
+                    start,
+                )
 
 
 def test_shares_are_those_of_the_closed_form(found, lab):

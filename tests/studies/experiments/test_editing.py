@@ -13,9 +13,9 @@ import unsample as us
 from unsample.core.rng import ItemNoise
 from unsample.models.classifier import load_classifier
 from unsample.studies.experiments import Lab, recipe, write
-from unsample.studies.experiments.e12_editing import Editing, _Ways
+from unsample.studies.experiments.e12_editing import Editing, _Edits
 from unsample.studies.experiments.e13_varied import StochasticEditing
-from unsample.studies.experiments.labelled import labelled
+from unsample.studies.experiments.lab import labelled
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def test_claims_follow_from_the_ways(bundled, tmp_path, monkeypatch):
     lab = Lab(bundled, tmp_path / "cache", batch_size=4)
     ramp = torch.linspace(0.2, 0.3, 4)
     made = {"noise": 1.0, "DDIM": 0.5, "DDIM, k = 1": 0.9, "look-ahead, k = 1": 0.6}
-    monkeypatch.setattr(_Ways, "distances", {title: share * ramp for title, share in made.items()})
-    monkeypatch.setattr(_Ways, "changes", {title: share * ramp for title, share in made.items()})
-    monkeypatch.setattr(_Ways, "alignments", {title: share * ramp for title, share in made.items()})
+    monkeypatch.setattr(_Edits, "distances", {title: share * ramp for title, share in made.items()})
+    monkeypatch.setattr(_Edits, "changes", {title: share * ramp for title, share in made.items()})
+    monkeypatch.setattr(_Edits, "alignments", {title: share * ramp for title, share in made.items()})
     claims = Editing(4, 2, 2.0, ("1",)).run(lab).claims
     assert [claim.holds for claim in claims] == [True, True, False] * 3
     assert claims[1].numbers.startswith("80 % [80, 80]")
@@ -103,3 +103,13 @@ def test_variations_of_a_linear_model_are_the_noise_times_a_gain(lab, tmp_path):
     assert ("k = 1" in little.numbers, "k = 3" in little.numbers) == (True, True)
     page = write(tmp_path / "E13", recipe("E13"), "smoke", lab, found)
     assert page.read_text().count("<img") == 2
+
+
+def test_one_draw_has_nothing_to_differ_from(lab):
+    with pytest.raises(us.ArgumentError, match="seeds: expected at least 2"):
+        StochasticEditing(3, 6, 1, (1,)).run(lab)
+
+
+def test_two_draws_are_enough(lab):
+    found = StochasticEditing(2, 3, 2, (1, 2)).run(lab)
+    assert len(found.figures) == 2

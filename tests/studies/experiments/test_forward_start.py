@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,33 +13,17 @@ from unsample.diagnostics import plain_mask, psnr
 from unsample.studies.experiments import recipe, write
 from unsample.studies.experiments.e10_forward_start import ForwardStart
 
+from .closed_form import gain, scales
+
 COUNT, STEPS, STARTS = 40, 10, (0, 2, 10)
-
-
-def scales() -> tuple[np.ndarray, np.ndarray]:
-    """alpha and sigma of the clean level and of ten leading timesteps."""
-    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    bars = np.concatenate([[1.0], table[np.arange(STEPS) * (1000 // STEPS)]])
-    return np.sqrt(bars), np.sqrt(1 - bars)
-
-
-def move(x: float, v: float, src: int, dst: int, at: int) -> float:
-    """One DDIM move of a mode of variance v, eps = sigma x / (alpha^2 v + sigma^2) with the scales of level `at`."""
-    alpha, sigma = scales()
-    eps = sigma[at] * x / (alpha[at] ** 2 * v + sigma[at] ** 2)
-    return alpha[dst] / alpha[src] * x + (sigma[dst] - alpha[dst] / alpha[src] * sigma[src]) * eps
 
 
 def latent_std(v: float, k: int) -> float:
     """Std of the latent of a generated image: sampled from unit noise, forward to level k, inverted at the target's time."""
-    alpha, sigma = scales()
-    x = 1.0
-    for level in range(STEPS, 0, -1):
-        x = move(x, v, level, level - 1, at=level)
-    gain = 1.0
-    for level in range(k, STEPS):
-        gain = move(gain, v, level, level + 1, at=level + 1)
-    return gain * math.sqrt((alpha[k] * x) ** 2 + sigma[k] ** 2)
+    alpha, sigma = scales(STEPS)
+    x0 = math.prod(gain(v, level, level - 1, level, STEPS) for level in range(STEPS, 0, -1))
+    up = math.prod(gain(v, level, level + 1, level + 1, STEPS) for level in range(k, STEPS))
+    return up * math.sqrt((alpha[k] * x0) ** 2 + sigma[k] ** 2)
 
 
 @pytest.fixture

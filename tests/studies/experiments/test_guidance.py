@@ -18,7 +18,7 @@ from unsample.diagnostics import psnr
 from unsample.pictures.read import Photo
 from unsample.studies.experiments import Lab, Pictures, recipe, write
 from unsample.studies.experiments.e19_guidance import Guidance
-from unsample.studies.experiments.labelled import labelled
+from unsample.studies.experiments.lab import labelled
 
 W, STEPS = 3.0, 5
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import unsample as us
-from unsample import pictures as plotting
 from unsample.diagnostics import frechet, true_noise
-from unsample.studies.experiments.e11_images import NOISE, USUAL, Between
-from unsample.studies.experiments.e11_interpolation import Ways
+from unsample.studies.experiments.e11_images import NOISE, USUAL, PathImages
+from unsample.studies.experiments.e11_interpolation import Interpolation
 
 PAIRS, STEPS, POINTS = 20, 4, 3
 
@@ -25,17 +24,14 @@ class Means:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing and 192 features take most of the time: one test has them, the others twelve means of pixels."""
+def features(request, undrawn, monkeypatch):
+    """192 features take most of the time: the test that draws has them, the others twelve means of pixels."""
     if "drawn" not in request.node.name:
-        monkeypatch.setattr(Between, "judge", Means())
-        monkeypatch.setattr(plotting, "sheet", lambda *a: b"")
-        for name in ("curves", "pictures"):
-            monkeypatch.setattr(plotting, name, lambda *a, **k: plotting.Drawing(b"", b""))
+        monkeypatch.setattr(PathImages, "judge", Means())
 
 
 def between(lab):
-    return Between(lab, PAIRS, STEPS, 1, POINTS)
+    return PathImages(lab, PAIRS, STEPS, 1, POINTS)
 
 
 def slerped(a, b):
@@ -77,13 +73,13 @@ def test_distances_are_to_images_that_are_no_ends(lab):
 
 def give(monkeypatch, images):
     """Let the ways of each kind have these images: kind -> [points, pairs, ...]; the way to the own latent those of DDIM."""
-    monkeypatch.setattr(Between, "images", images)
-    monkeypatch.setattr(Between, "own", {USUAL: images[USUAL]})
-    monkeypatch.setattr(Between, "whiteness", {})
+    monkeypatch.setattr(PathImages, "images", images)
+    monkeypatch.setattr(PathImages, "own", {USUAL: images[USUAL]})
+    monkeypatch.setattr(PathImages, "whiteness", {})
 
 
 def held(lab):
-    found = Ways(PAIRS, STEPS, 1, POINTS).run(lab)
+    found = Interpolation(PAIRS, STEPS, 1, POINTS).run(lab)
     return {claim.sentence: claim.holds for claim in found.claims}, found.metrics
 
 
@@ -132,10 +128,10 @@ def test_an_image_that_strays_half_way_is_told(lab, monkeypatch, half_way):
 @pytest.mark.parametrize(("values", "says"), [((PAIRS, STEPS, 1, 4), "odd"), ((19, STEPS, 1, 3), "at least 20")])
 def test_what_has_no_middle_or_no_interval_is_refused(lab, values, says):
     with pytest.raises(us.ArgumentError, match=says):
-        Ways(*values).run(lab)
+        Interpolation(*values).run(lab)
 
 
 def test_it_is_drawn(lab):
-    found = Ways(PAIRS, STEPS, 1, POINTS).run(lab)
+    found = Interpolation(PAIRS, STEPS, 1, POINTS).run(lab)
     assert all(figure.drawing.png.startswith(b"\x89PNG") for figure in found.figures)
     assert len(found.tables) == 3 + 4

@@ -8,33 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unsample import pictures as plotting
 from unsample.diagnostics import true_noise
-from unsample.studies.experiments import Lab
 from unsample.studies.experiments import e05_line as line
 from unsample.studies.experiments.e05_line import Line
-from unsample.studies.experiments.lab import Inverted
+
+from .closed_form import gain
 
 COUNT, STEPS, FORWARD = 30, 6, 2
 
 
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes most of the time: one test does."""
-    if "drawn" not in request.node.name:
-        for name in ("heatmaps", "curves"):
-            monkeypatch.setattr(plotting, name, lambda *a, **k: plotting.Drawing(b"", b""))
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def gains(v: float) -> list[float]:
-    """What DDIM sampling makes of unit noise in a mode of variance v, at each level from noise to image, from the betas."""
-    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    bars = np.concatenate([[1.0], table[np.arange(STEPS) * (1000 // STEPS)]])
-    alpha, sigma, x = np.sqrt(bars), np.sqrt(1 - bars), [1.0]
-    for level in range(STEPS, 0, -1):
-        eps = sigma[level] * x[-1] / (alpha[level] ** 2 * v + sigma[level] ** 2)
-        x.append(alpha[level - 1] * (x[-1] - sigma[level] * eps) / alpha[level] + sigma[level - 1] * eps)
-    return x
+    """What DDIM sampling makes of unit noise in a mode of variance v, at each level from noise to image."""
+    moves = [gain(v, level, level - 1, level, STEPS) for level in range(STEPS, 0, -1)]
+    return [1.0, *np.cumprod(moves)]
 
 
 def states(noise: np.ndarray) -> list[np.ndarray]:
@@ -46,11 +35,6 @@ def states(noise: np.ndarray) -> list[np.ndarray]:
         weights[:half], weights[half:] = plain, textured
         found.append(noise * weights)
     return found
-
-
-def give(monkeypatch, latent):
-    """Let every inversion return this latent."""
-    monkeypatch.setattr(Lab, "inverted", lambda *a, **k: Inverted(latent, latent.clamp(-1, 1), STEPS))
 
 
 def verdicts(found):
@@ -81,10 +65,10 @@ def test_the_figures_are_drawn(lab):
         assert figure.drawing.png.startswith(b"\x89PNG")
 
 
-def test_where_the_latent_is_the_image_the_path_ends_in_it(lab, monkeypatch):
+def test_where_the_latent_is_the_image_the_path_ends_in_it(lab, give):
     """Closed form: position 1 at the end; every image has turned, when its own state is nearer to the image than to noise."""
     pictures = lab.generated(COUNT, STEPS)
-    give(monkeypatch, pictures.pixels)
+    give(pictures.pixels)
     found = Line(COUNT, STEPS, FORWARD).run(lab)
     told = found.metrics["DDIM latent"]
     assert told["position"][0] == pytest.approx(0, abs=1e-9)
@@ -95,16 +79,16 @@ def test_where_the_latent_is_the_image_the_path_ends_in_it(lab, monkeypatch):
     assert found.claims[0].holds is (told["passes 0.5"][1] >= 0.5 and told["passes 0.5"][2] <= 0.7)
 
 
-def test_a_line_to_other_noise_is_none_that_the_path_turns_to(lab, monkeypatch):
+def test_a_line_to_other_noise_is_none_that_the_path_turns_to(lab, give):
     pictures = lab.generated(COUNT, STEPS)
-    give(monkeypatch, true_noise(pictures.noise.shape, seed=5))
+    give(true_noise(pictures.noise.shape, seed=5))
     assert True not in verdicts(Line(COUNT, STEPS, FORWARD).run(lab))
 
 
-def test_a_short_latent_alone_puts_the_image_past_the_middle(lab, monkeypatch):
+def test_a_short_latent_alone_puts_the_image_past_the_middle(lab, give):
     """Closed form for l = c l', l' other noise: 1/2 + (1 - c^2) / (2 (1 + c^2)) = 1 / (1 + c^2), to 1 / sqrt(d)."""
     pictures = lab.generated(COUNT, STEPS)
-    give(monkeypatch, 0.5 * true_noise(pictures.noise.shape, seed=5))
+    give(0.5 * true_noise(pictures.noise.shape, seed=5))
     told = Line(COUNT, STEPS, FORWARD).run(lab).metrics["DDIM latent"]
     assert told["end by length"] == pytest.approx(1 / (1 + 0.5**2), abs=0.01)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ import scipy.stats
 import torch
 
 from unsample.diagnostics import nulls, true_noise
-from unsample.models.analytic import bench_field
-from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e03_normality import (
     GROUPS,
     KL,
@@ -34,19 +31,14 @@ PARTS = ["DDIM latent", "forward start, k = 2", "noise"]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    return Lab(replace(bench_field()[0], digest="bench"), tmp_path_factory.mktemp("cache"))
+def found(field_lab):
+    return Normality(40, 4, 2).run(field_lab)
 
 
 @pytest.fixture(scope="module")
-def found(lab):
-    return Normality(40, 4, 2).run(lab)
-
-
-@pytest.fixture(scope="module")
-def values(lab):
-    pictures = lab.generated(40, 4)
-    latents = [lab.inverted(pictures, forward=forward, steps=4).latent for forward in ("0", "2")]
+def values(field_lab):
+    pictures = field_lab.generated(40, 4)
+    latents = [field_lab.inverted(pictures, forward=forward, steps=4).latent for forward in ("0", "2")]
     return dict(zip(PARTS, [*latents, pictures.noise], strict=True))
 
 

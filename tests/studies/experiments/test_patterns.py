@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from unsample import Schedule
 from unsample.diagnostics import excess_variance, plain_area, true_noise
-from unsample.models.analytic import bench_field, gaussian
 from unsample.pictures.read import demo_photos
 from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e04_patterns import (
@@ -30,13 +27,8 @@ from unsample.studies.experiments.e04_patterns import (
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    return Lab(replace(bench_field()[0], digest="bench"), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def found(lab):
-    return Patterns(40, 4, 1, 3).run(lab)
+def found(field_lab):
+    return Patterns(40, 4, 1, 3).run(field_lab)
 
 
 def naive_r(a, b):
@@ -44,9 +36,9 @@ def naive_r(a, b):
     return np.array([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(a, b, strict=True)])
 
 
-def test_the_error_follows_contours_as_a_loop_says(lab, found):
-    pictures = lab.generated(40, 4)
-    latent = lab.inverted(pictures, steps=4).latent.numpy()
+def test_the_error_follows_contours_as_a_loop_says(field_lab, found):
+    pictures = field_lab.generated(40, 4)
+    latent = field_lab.inverted(pictures, steps=4).latent.numpy()
     error = np.abs(latent - pictures.noise.numpy())[:, 0]
     slope = [np.hypot(*np.gradient(image[0])) for image in pictures.shown.numpy()]
     row = found.metrics["generated"][f"{LATENT}: {CONTOURS}"]
@@ -57,9 +49,9 @@ def test_the_error_follows_contours_as_a_loop_says(lab, found):
 
 
 @pytest.mark.parametrize(("name", "forward"), [(LATENT, "0"), (FORWARD, "1"), (NOISE, None)])
-def test_local_variance_in_plain_areas_as_a_loop_says(lab, found, name, forward):
-    pictures = lab.generated(40, 4)
-    x = pictures.noise if forward is None else lab.inverted(pictures, forward=forward, steps=4).latent
+def test_local_variance_in_plain_areas_as_a_loop_says(field_lab, found, name, forward):
+    pictures = field_lab.generated(40, 4)
+    x = pictures.noise if forward is None else field_lab.inverted(pictures, forward=forward, steps=4).latent
     x, spread = x.numpy()[:, 0], np.empty((40, 16, 16))
     for i in range(16):
         for j in range(16):
@@ -139,10 +131,8 @@ def test_items_without_two_areas_are_left_out():
     assert few.is_noise is None
 
 
-def test_photographs_have_no_noise_to_differ_from(tmp_path):
-    schedule = Schedule.from_betas(Schedule.linear_betas())
-    model = replace(gaussian(schedule, torch.full((768,), 0.2), shape=(3, 16, 16)), digest="pixels")
-    found = Patterns(8, 3, 1, 2).run(Lab(model, tmp_path, data=tuple(map(str, demo_photos()))))
+def test_photographs_have_no_noise_to_differ_from(pixels, tmp_path):
+    found = Patterns(8, 3, 1, 2).run(Lab(pixels, tmp_path, data=tuple(map(str, demo_photos()))))
     assert {key.split(": ")[1] for key in found.metrics["photographs"]} == {PLAIN}
     assert len([claim for claim in found.claims if claim.images == "photographs"]) == 2
     assert [figure.name for figure in found.figures] == ["patterns-generated", "patterns-photographs"]

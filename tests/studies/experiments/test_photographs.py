@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from unsample import pictures as plotting
 from unsample.diagnostics import plain_mask, psnr
 from unsample.studies.experiments import Lab, recipe, write
 from unsample.studies.experiments.e17_photographs import KINDS, PAPER, USUAL, Photographs, posterised, scrambled, solarised
+
+from .closed_form import gain
 
 COUNT, STEPS = 33, 6
 
@@ -61,15 +64,9 @@ def folder(tmp_path):
     return str(tmp_path / "data")
 
 
-def gain(v):
+def whole_gain(v):
     """Of DDIM inversion at the target's time on a pixel of variance v; six leading timesteps."""
-    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    bars = np.concatenate([[1.0], table[np.arange(STEPS) * (1000 // STEPS)]])
-    alpha, sigma, found = np.sqrt(bars), np.sqrt(1 - bars), 1.0
-    for i in range(STEPS):
-        eps = sigma[i + 1] / (bars[i + 1] * v + 1 - bars[i + 1])
-        found *= alpha[i + 1] / alpha[i] + (sigma[i + 1] - alpha[i + 1] / alpha[i] * sigma[i]) * eps
-    return found
+    return math.prod(gain(v, i, i + 1, i + 1, STEPS) for i in range(STEPS))
 
 
 def test_latents_of_strange_images_are_the_models_gain_times_the_pixels(lab: Lab, folder):
@@ -77,8 +74,8 @@ def test_latents_of_strange_images_are_the_models_gain_times_the_pixels(lab: Lab
     lab = replace(lab, data=(folder,))
     found = Photographs(COUNT, STEPS).run(lab)
     photographs = lab.photographs(COUNT)
-    gains = torch.full((16,), gain(0.1), dtype=torch.float64)
-    gains[:8] = gain(1e-5)
+    gains = torch.full((16,), whole_gain(0.1), dtype=torch.float64)
+    gains[:8] = whole_gain(1e-5)
     for name, change in {"photographs": lambda image: image, **KINDS}.items():
         pixels = torch.stack([change(photo.pixels) for photo in photographs.photos])
         plain = plain_mask(pixels)[:, None].expand(pixels.shape)

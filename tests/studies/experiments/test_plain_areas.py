@@ -9,26 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from unsample import pictures as plotting
 from unsample.diagnostics import plain_mask, true_noise
 from unsample.pictures.read import demo_photos
-from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e07_plain_areas import EXPECTED, PlainAreas
-from unsample.studies.experiments.lab import Inverted
 
 COUNT, STEPS, FORWARD = 30, 6, 2
 
 
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes most of the time: one test does."""
-    if "drawn" not in request.node.name:
-        monkeypatch.setattr(plotting, "bars", lambda *a, **k: plotting.Drawing(b"", b""))
-
-
-def give(monkeypatch, latent):
-    """Let every inversion return this latent."""
-    monkeypatch.setattr(Lab, "inverted", lambda *a, **k: Inverted(latent, latent.clamp(-1, 1), STEPS))
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def spread(lab, plain, other):
@@ -77,9 +65,9 @@ def test_noise_takes_what_closed_form_says():
     assert EXPECTED["error"] == pytest.approx(math.sqrt(2) * mean)
 
 
-def test_other_noise_is_taken_for_noise(lab, monkeypatch):
+def test_other_noise_is_taken_for_noise(lab, give):
     """Null calibration: of six numbers of whiteness most lie where 19 of 20 do, and no gap is seen."""
-    give(monkeypatch, spread(lab, 1.0, 1.0))
+    give(spread(lab, 1.0, 1.0))
     found, held = verdicts(lab)
     told = found.metrics["generated"]["DDIM"]
     rows = [row for name, areas in told.items() for row in areas.values()]
@@ -91,8 +79,8 @@ def test_other_noise_is_taken_for_noise(lab, monkeypatch):
 
 
 @pytest.mark.parametrize(("plain", "other", "expected"), [(0.5, 1.0, True), (1.0, 0.5, False)])
-def test_a_gap_of_known_sign_is_judged_by_its_sign(lab, monkeypatch, plain, other, expected):
-    give(monkeypatch, spread(lab, plain, other))
+def test_a_gap_of_known_sign_is_judged_by_its_sign(lab, give, plain, other, expected):
+    give(spread(lab, plain, other))
     found, held = verdicts(lab)
     told = found.metrics["generated"]["DDIM"]
     assert told["std"]["plain"]["value"] == pytest.approx(plain, rel=0.05)
@@ -102,11 +90,11 @@ def test_a_gap_of_known_sign_is_judged_by_its_sign(lab, monkeypatch, plain, othe
 
 
 @pytest.mark.parametrize("expected", [True, False])
-def test_the_error_is_judged_by_its_sign(lab, monkeypatch, expected):
+def test_the_error_is_judged_by_its_sign(lab, give, expected):
     """The latent is the noise, 0.1 off in one area."""
     pictures = lab.generated(COUNT, STEPS)
     wrong = plain_mask(pictures.shown)[:, None] == expected
-    give(monkeypatch, pictures.noise + torch.where(wrong, 0.1, 0.0))
+    give(pictures.noise + torch.where(wrong, 0.1, 0.0))
     found, held = verdicts(lab)
     errors = found.metrics["generated"]["DDIM"]["error"]
     assert sorted(row["value"] for row in errors.values()) == pytest.approx([0, 0.1], abs=1e-6)

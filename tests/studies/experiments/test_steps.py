@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
-from unsample import Schedule
 from unsample.diagnostics.row import PATCH_ROW
-from unsample.models.analytic import bench_field, gaussian
 from unsample.pictures.read import demo_photos
 from unsample.studies.experiments import Lab
 from unsample.studies.experiments.e02_steps import Steps, _claims
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    return Lab(replace(bench_field()[0], digest="bench"), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def found(lab):
-    return Steps(40, (6, 3, 6)).run(lab)
+def found(field_lab):
+    return Steps(40, (6, 3, 6)).run(field_lab)
 
 
 def ddim(model, x, levels, ask):
@@ -49,7 +40,8 @@ def naive_top20(latent):
 
 
 @pytest.mark.parametrize("steps", [3, 6])
-def test_numbers_against_ddim_and_pearson_written_out(lab, found, steps):
+def test_numbers_against_ddim_and_pearson_written_out(field_lab, found, steps):
+    lab = field_lab
     noise = lab.generated(40, 3).noise
     levels = [lab.model.grid(steps)[i] for i in range(steps + 1)]
     images = ddim(lab.model, noise.double(), levels[::-1], lambda src, dst: src)
@@ -81,15 +73,14 @@ def test_a_smooth_field_stays_correlated_and_says_so(found):
     assert falls.numbers.endswith("at T = 6")
 
 
-def test_one_number_of_steps_tells_nothing_of_a_fall(lab, found):
-    diagnosis = lab.diagnosed(lab.generated(40, 3), lab.inverted(lab.generated(40, 3), steps=3))
-    assert len(_claims("generated", {3: diagnosis})) == len(found.claims) - 1
+def test_one_number_of_steps_tells_nothing_of_a_fall(field_lab, found):
+    pictures = field_lab.generated(40, 3)
+    diagnosis = field_lab.diagnosed(pictures, field_lab.inverted(pictures, steps=3))
+    assert len(_claims({3: diagnosis})) == len(found.claims) - 1
 
 
-def test_too_few_photographs_for_a_correlation_cannot_be_told(tmp_path):
-    schedule = Schedule.from_betas(Schedule.linear_betas())
-    model = replace(gaussian(schedule, torch.full((768,), 0.2), shape=(3, 16, 16)), digest="pixels")
-    found = Steps(32, (2, 3)).run(Lab(model, tmp_path, data=tuple(map(str, demo_photos()))))
+def test_too_few_photographs_for_a_correlation_cannot_be_told(pixels, tmp_path):
+    found = Steps(32, (2, 3)).run(Lab(pixels, tmp_path, data=tuple(map(str, demo_photos()))))
     told = {claim.sentence: claim.holds for claim in found.claims if claim.images == "photographs"}
     assert told["Latents are still correlated at T = 3."] is None
     assert told["... but they are less correlated the more steps there are."] is None

@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from unsample import Schedule
 from unsample.diagnostics import plain_mask
-from unsample.models.analytic import gaussian
-from unsample.studies.experiments import Lab, recipe
 from unsample.studies.experiments import e09_swap as swap
+from unsample.studies.experiments import recipe
 from unsample.studies.experiments.e09_swap import Swap
 
 COUNT, STEPS, SWAPS = 34, 6, (1, 3)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    variances = torch.where(torch.arange(16) < 8, 1e-5, 0.1).double().expand(3, 16, 16).flatten()
-    model = gaussian(Schedule.from_betas(Schedule.linear_betas()), variances, shape=(3, 16, 16))
-    return Lab(replace(model, digest="halves"), tmp_path_factory.mktemp("cache"), batch_size=24)
+def lab(kept_lab):
+    return kept_lab
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import unsample as us
-from unsample.diagnostics import feature_cosine, linear_cka, null, psnr, true_noise
-from unsample.studies.experiments import Lab, aligned, recipe
+from unsample.diagnostics import true_noise
+from unsample.studies.experiments import Lab, recipe
 from unsample.studies.experiments import e16_checkpoint as stages
 from unsample.studies.experiments.e16_training import Training
 
@@ -48,7 +48,7 @@ def row(found, step, name):
 
 
 def test_all_checkpoints_start_from_the_same_noise(lab):
-    noises = [stage(lab, step).noise for step in STEPS_DONE]
+    noises = [stage(lab, step).pictures.source for step in STEPS_DONE]
     assert all(torch.equal(noises[0], noise) for noise in noises[1:])
 
 
@@ -77,7 +77,7 @@ def test_angles_are_those_of_a_loop(lab, found):
     """Reference: arc cosines, item by item."""
     made = stage(lab, 80)
     angles = []
-    for image, noise, latent in zip(made.pictures.pixels, made.noise, made.inverted.latent, strict=True):
+    for image, noise, latent in zip(made.pictures.pixels, made.pictures.source, made.inverted.latent, strict=True):
         u, v = ((one - latent).double().flatten() for one in (image, noise))
         angles.append(torch.rad2deg(torch.arccos(u @ v / (u.norm() * v.norm()))))
     assert row(found, 80, "angle at the latent")["value"] == pytest.approx(float(torch.stack(angles).mean()), abs=1e-4)
@@ -160,43 +160,3 @@ def test_the_distance_to_photographs_is_at_equal_numbers(lab, tmp_path, monkeypa
     (few,) = stages._quality(replace(lab, data=("some.png",)), shown, judge).values()
     assert np.isnan(few.value)
     assert stages._quality(lab, shown, judge) == stages._quality(replace(lab, data=("some.png",)), shown, None) == {}
-
-
-def test_chance_is_where_unrelated_sets_lie():
-    """Null calibration: a statistic of unrelated pairs lies in its 95 % interval of chance most of the time."""
-    inside = []
-    for draw in range(30):
-        a, b = true_noise((2, 30, 1, 4, 4), seed=5, draw=draw).unbind()
-        inside.append(
-            [
-                aligned.of_sets("CKA", linear_cka, a, b).is_noise,
-                aligned.of_items("cosine", feature_cosine, a, b).is_noise,
-                aligned.of_items("PSNR", psnr, (a / 4).clamp(-1, 1), (b / 4).clamp(-1, 1)).is_noise,
-            ]
-        )
-    rates = np.mean(inside, axis=0)
-    assert rates.min() >= 0.8, rates
-
-
-def test_jackknife_error_is_that_of_many_draws():
-    """Reference: the scatter of the statistic over independent draws."""
-    pairs = [true_noise((2, 60, 3), seed=3, draw=draw).unbind() for draw in range(60)]
-    rows = [aligned.of_sets("CKA", linear_cka, a, a + b) for a, b in pairs]
-    reach = np.mean([(found.high - found.low) / 2 for found in rows])
-    assert reach / 2.26 == pytest.approx(np.std([found.value for found in rows]), rel=0.35)
-
-
-def test_a_statistic_that_is_refused_says_why():
-    from unsample.diagnostics import svcca
-
-    found = aligned.of_sets("SVCCA", svcca, true_noise((20, 30)), true_noise((20, 30), draw=1))
-    assert np.isnan(found.value)
-    assert "add items or keep less" in found.note
-    assert np.isnan(aligned.above_chance(found).value)
-
-
-def test_half_way_from_chance_is_a_half():
-    """Closed form."""
-    chance = null(lambda x: 0.5 + 0 * float(x.sum()), (2, 2))
-    a, b = np.full(11, 0.75), np.full(11, 1.0)
-    assert aligned.settled((a, chance), (b, chance)).estimate == pytest.approx(0.5)

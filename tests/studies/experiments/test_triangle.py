@@ -9,25 +9,13 @@ import pytest
 
 from unsample import pictures as plotting
 from unsample.diagnostics import true_noise
-from unsample.studies.experiments import Lab
 from unsample.studies.experiments import e06_triangle as triangle
 from unsample.studies.experiments.e06_triangle import TriangleOf
-from unsample.studies.experiments.lab import Inverted
 
 COUNT, STEPS, FORWARD, BINS = 40, 6, 2, 36
 
 
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes most of the time: one test does."""
-    if "draw" not in request.node.name:
-        for name in ("triangles", "curves"):
-            monkeypatch.setattr(plotting, name, lambda *a, **k: plotting.Drawing(b"", b""))
-
-
-def give(monkeypatch, latent):
-    """Let every inversion return this latent."""
-    monkeypatch.setattr(Lab, "inverted", lambda *a, **k: Inverted(latent, latent.clamp(-1, 1), STEPS))
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def claims(lab):
@@ -57,22 +45,22 @@ def test_angles_and_sides_are_those_of_loops(lab, name, forward):
         assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
-def test_a_right_angle_is_not_taken_for_another(lab, monkeypatch):
+def test_a_right_angle_is_not_taken_for_another(lab, give):
     """Thales: a latent on the sphere over noise and image sees them at a right angle; radii vary by 2 % around it."""
     pictures = lab.generated(COUNT, STEPS)
     middle = (pictures.noise + pictures.pixels) / 2
     toward = true_noise(middle.shape, seed=3)
     toward /= toward.flatten(1).norm(dim=1)[:, None, None, None]
     radius = (pictures.noise - middle).flatten(1).norm(dim=1) * (1 + 0.02 * true_noise((COUNT,), seed=4))
-    give(monkeypatch, middle + toward * radius[:, None, None, None])
+    give(middle + toward * radius[:, None, None, None])
     told, verdicts = claims(lab)
     assert told["angle at latent"]["value"] == pytest.approx(90, abs=0.5)
     assert verdicts == [False, True]
 
 
-def test_other_noise_is_as_near_as_other_noise(lab, monkeypatch):
+def test_other_noise_is_as_near_as_other_noise(lab, give):
     """Null calibration: angles and sides of fresh noise lie in the stated intervals 19 times in 20, so most of 6."""
-    give(monkeypatch, true_noise(lab.generated(COUNT, STEPS).noise.shape, seed=11))
+    give(true_noise(lab.generated(COUNT, STEPS).noise.shape, seed=11))
     told, verdicts = claims(lab)
     changing = [row for name, row in told.items() if name != "image to noise"]
     assert sum(row["null"]["low"] <= row["value"] <= row["null"]["high"] for row in changing) >= 4

@@ -10,17 +10,24 @@ from torch import Tensor
 from ... import pictures as plotting
 from ...diagnostics import Row, autocorrelation, patch_row
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, above, bar
-from .lab import Lab, Pictures
+from .findings import Claim, Figure, Findings, bar, judged, span
+from .lab import Lab
+from .verdicts import above, beside_noise, lower
 
 __all__ = ["Correlation"]
 
 REACH = 8
+"""The largest distance in the maps of the autocorrelation, in pixels: the side of a patch."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Top-20 r of noise, DDIM latents and images."""
+    """Top-20 r of noise, DDIM latents and images.
+
+    Attributes:
+        count: Images of each set.
+        steps: N of the grid, up and down.
+    """
 
     count: int
     steps: int
@@ -31,13 +38,16 @@ class Correlation:
         maps: dict[str, Tensor] = {}
         claims: list[Claim] = []
         for pictures in lab.sets(self.count, self.steps):
-            latent = lab.inverted(pictures, steps=self.steps).latent
-            parts = {"noise": pictures.noise, "latent": latent, "image": pictures.pixels}
-            found[pictures.name] = {name: patch_row(x) for name, x in parts.items() if x is not None}
-            white = {"noise": pictures.noise, "latent": latent}
-            maps |= {f"{name}, {pictures.name}": autocorrelation(x, REACH).value for name, x in white.items() if x is not None}
-            claims += self._claims(pictures, found[pictures.name])
-        floor = next(iter(found.values()))["latent"].null
+            name, latent = pictures.name, lab.inverted(pictures, steps=self.steps).latent
+            white = {"latent": latent} if pictures.noise is None else {"noise": pictures.noise, "latent": latent}
+            found[name] = {part: patch_row(x) for part, x in {**white, "image": pictures.pixels}.items()}
+            maps |= {f"{part}, {name}": autocorrelation(x, REACH).value for part, x in white.items()}
+            r, image = found[name]["latent"], found[name]["image"]
+            claims += judged(
+                name,
+                ("DDIM latents are correlated.", beside_noise("top-20 r", r), above(r)),
+                ("... but less than images.", f"latents {r}, images {image}", lower(r, image)),
+            )
         bars = {images: {name: bar(row) for name, row in rows.items()} for images, rows in found.items()}
         rows = [(images, name, str(row), row.noise) for images, rows in found.items() for name, row in rows.items()]
         return Findings(
@@ -48,7 +58,7 @@ class Correlation:
                 Figure(
                     "top20",
                     "Top-20 patch correlation; the grey band is true noise at this number of images.",
-                    plotting.bars(bars, "top-20 r", (floor.low, floor.high) if floor else None),
+                    plotting.bars(bars, "top-20 r", span(next(iter(found.values()))["latent"])),
                 ),
                 Figure(
                     "autocorrelation",
@@ -65,14 +75,6 @@ class Correlation:
             tuple(claims),
             {images: {name: row.to_dict() for name, row in rows.items()} for images, rows in found.items()},
         )
-
-    def _claims(self, pictures: Pictures, rows: dict[str, Row]) -> list[Claim]:
-        latent, image = rows["latent"], rows["image"]
-        less = latent.high is not None and image.low is not None and latent.high < image.low
-        return [
-            Claim("DDIM latents are correlated.", f"top-20 r {latent}; noise {latent.noise}", above(latent), pictures.name),
-            Claim("... but less than images.", f"latents {latent}, images {image}", less, pictures.name),
-        ]
 
 
 def _without_centre(value: Tensor) -> Tensor:

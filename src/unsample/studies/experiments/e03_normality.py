@@ -1,14 +1,13 @@
 """E3: are latents normal, value by value and in space? Divergence, moments, the Shapiro-Wilk test, quantiles, spectrum.
 
 A latent may have the moments of noise and still not be white, or be white and have the wrong spread in places: no number alone
-says that a latent is noise, so all are told beside their value on true noise.
+says that a latent is noise, so all are given beside their value on true noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +31,9 @@ from ...diagnostics import (
 from ...diagnostics.null import student_reach
 from ...diagnostics.row import Row
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, above, lower
+from .findings import Figure, Findings, Judged, judged
 from .lab import Lab, Pictures
-from .paired import GROUPS, without_each_group
+from .verdicts import GROUPS, above, beside_noise, lower, row_of, without_each_group
 
 __all__ = ["Normality"]
 
@@ -43,6 +42,9 @@ Rows = dict[str, dict[str, Row]]
 
 KL, PER_COORDINATE, REJECTED = "KL to N(0, 1)", "KL by coordinate", "Shapiro-Wilk rejects"
 SPECTRUM, LOW = "rms of power - 1", "low-frequency power"
+NORMAL_REACH = 1.96
+"""Standard deviations that hold 95 % of a normal distribution to either side."""
+
 POOLED = {KL: "kl", "mean": "mean", "std": "std", "excess kurtosis": "kurtosis"}
 
 
@@ -79,8 +81,11 @@ class Normality:
                     plotting.curves(*(_spectrum_panel(name, parts) for name, parts in values.items())),
                 ),
             ),
-            tuple(claim for name, rows in found.items() for claim in self._claims(name, rows)),
-            {name: {part: _told(rows) for part, rows in parts.items()} for name, parts in found.items()},
+            tuple(claim for name, rows in found.items() for claim in judged(name, *self._claims(rows))),
+            {
+                name: {part: {statistic: row.to_dict() for statistic, row in rows.items()} for part, rows in parts.items()}
+                for name, parts in found.items()
+            },
         )
 
     def _setting(self) -> str:
@@ -96,23 +101,20 @@ class Normality:
 
     def _values(self, lab: Lab, pictures: Pictures) -> Values:
         """What is measured, by the name of its column."""
-        latents = {
-            "DDIM latent": lab.inverted(pictures, steps=self.steps).latent,
-            f"forward start, k = {self.repair}": lab.inverted(pictures, forward=str(self.repair), steps=self.steps).latent,
-        }
+        latents = lab.latents(pictures, self.steps, self.repair, "DDIM latent", f"forward start, k = {self.repair}")
         return latents if pictures.noise is None else {**latents, "noise": pictures.noise}
 
-    def _claims(self, name: str, found: Rows) -> list[Claim]:
-        usual, mended, *_ = found.values()
+    def _claims(self, found: Rows) -> list[Judged]:
+        usual, repaired, *_ = found.values()
+
+        def fails(sentence: str, row: str) -> Judged:
+            return sentence, beside_noise(row, usual[row]), above(usual[row])
 
         def change(row: str) -> str:
-            return f"{row} {usual[row]} becomes {mended[row]}; noise {usual[row].noise}"
+            return beside_noise(row, usual[row], repaired[row])
 
-        def fails(sentence: str, row: str) -> Claim:
-            return Claim(sentence, f"{row} {usual[row]}; noise {usual[row].noise}", above(usual[row]), name)
-
-        def mends(sentence: str, row: str) -> Claim:
-            return Claim(sentence, change(row), mended[row].is_noise, name)
+        def mends(sentence: str, row: str) -> Judged:
+            return sentence, change(row), repaired[row].is_noise
 
         closer = f"{self.repair} steps of forward diffusion come closer to it."
         return [
@@ -120,7 +122,7 @@ class Normality:
             fails("... nor are their coordinates, across images.", PER_COORDINATE),
             fails("... nor is the shape of their values normal.", REJECTED),
             fails("... nor is their spectrum white.", SPECTRUM),
-            Claim(closer, change(KL), lower(mended[KL], usual[KL]), name),
+            (closer, change(KL), lower(repaired[KL], usual[KL])),
             mends("... and cannot be told from it by the divergence of all values,", KL),
             mends("... of their coordinates,", PER_COORDINATE),
             mends("... by the shape of their values,", REJECTED),
@@ -144,26 +146,22 @@ def _simulated(x: Tensor) -> dict[str, float]:
 
 
 def _rows(x: Tensor, null: Mapping[str, Null]) -> dict[str, Row]:
-    pooled = pooled_moments(x)
-    spans = {name: pooled[key].interval() for name, key in POOLED.items()}
-    shape, low = (x.shape[1], x.shape[2], x.shape[3]), low_frequency_power(x).interval()
-    departure = _jackknife(lambda rows: _departure(RadialSpectrum(rows, shape)), spectrum_sums(x))
+    spans = {name: pooled_moments(x)[key].interval() for name, key in POOLED.items()}
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    by_coordinate = _interval(*_jackknife(_kl_by_coordinate, x))
+    departure = _interval(*_jackknife(lambda rows: _departure(RadialSpectrum(rows, shape)), spectrum_sums(x)))
     return {
-        KL: Row(KL, *_ends(spans[KL]), null[KL], "nats"),
-        PER_COORDINATE: _row(PER_COORDINATE, *_jackknife(_kl_by_coordinate, x), null[PER_COORDINATE], "nats"),
-        **{name: Row(name, *_ends(span), null[name]) for name, span in spans.items() if name != KL},
-        REJECTED: Row(REJECTED, *_ends(normality_rejection(x)), rejection_null(len(x)), "of latents"),
-        SPECTRUM: _row(SPECTRUM, *departure, null[SPECTRUM]),
-        LOW: Row(LOW, *_ends(low), low_frequency_null(x.shape)),
+        KL: row_of(KL, spans[KL], null[KL], "nats"),
+        PER_COORDINATE: row_of(PER_COORDINATE, by_coordinate, null[PER_COORDINATE], "nats"),
+        **{name: row_of(name, span, null[name]) for name, span in spans.items() if name != KL},
+        REJECTED: row_of(REJECTED, normality_rejection(x), rejection_null(len(x)), "of latents"),
+        SPECTRUM: row_of(SPECTRUM, departure, null[SPECTRUM]),
+        LOW: row_of(LOW, low_frequency_power(x).interval(), low_frequency_null(x.shape)),
     }
 
 
-def _ends(span: Interval) -> tuple[float, float, float]:
-    return span.estimate, span.low, span.high
-
-
-def _row(name: str, value: Tensor, reach: Tensor, null: Null, note: str = "") -> Row:
-    return Row(name, float(value), float(value - reach), float(value + reach), null, note)
+def _interval(value: Tensor, reach: Tensor) -> Interval:
+    return Interval(float(value), float(value - reach), float(value + reach))
 
 
 def _departure(spectrum: RadialSpectrum) -> Tensor:
@@ -189,7 +187,7 @@ def _quantile_panel(name: str, parts: Values) -> plotting.Panel:
         return quantile_quantile(x).values
 
     first = quantile_quantile(next(iter(parts.values())))
-    normal, reach = first.normal, 1.96 * first.null_std
+    normal, reach = first.normal, NORMAL_REACH * first.null_std
     lines = [_line("true noise", normal, 0 * normal, -reach, reach)]
     for part, x in parts.items():
         found, spread = _jackknife(quantiles, x)
@@ -208,10 +206,6 @@ def _spectrum_panel(name: str, parts: Values) -> plotting.Panel:
 
 def _line(name: str, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> plotting.Curve:
     return plotting.Curve(name, x.tolist(), y.tolist(), low.tolist(), high.tolist())
-
-
-def _told(rows: Mapping[str, Row]) -> dict[str, Any]:
-    return {name: row.to_dict() for name, row in rows.items()}
 
 
 def _table(found: Rows) -> Table:

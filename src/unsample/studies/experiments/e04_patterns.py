@@ -19,8 +19,9 @@ from ... import pictures as plotting
 from ...diagnostics import Null, bootstrap, excess_variance, plain_area, plain_mask
 from ...diagnostics.row import Row
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, apart, below, lower
+from .findings import Figure, Findings, Judged, judged
 from .lab import Lab, Pictures
+from .verdicts import apart, below, lower, row_of
 
 __all__ = ["Patterns"]
 
@@ -32,7 +33,10 @@ Found = dict[tuple[str, str], Row]
 CONTOURS, PLAIN = "abs(latent - noise) and contours", "local variance and plain areas"
 LATENT, FORWARD, NOISE = "DDIM latent", "forward-start latent", "noise"
 PAIRINGS, FEWEST = 32, 8
+"""Random pairings that make the null; the fewest items of which a correlation is given."""
+
 BRIGHT = 0.995
+"""The quantile of the distances that is drawn black."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Patterns:
             self._setting(),
             {"Latents beside their images": _table(found)},
             tuple(figures),
-            tuple(claim for name, rows in found.items() for claim in self._claims(name, rows)),
+            tuple(claim for name, rows in found.items() for claim in judged(name, *self._claims(rows))),
             {name: {f"{of}: {what}": row.to_dict() for (what, of), row in rows.items()} for name, rows in found.items()},
         )
 
@@ -80,10 +84,7 @@ class Patterns:
 
     def _values(self, lab: Lab, pictures: Pictures) -> Values:
         """Latents, and noise if it is known."""
-        latents = {
-            LATENT: lab.inverted(pictures, steps=self.steps).latent,
-            FORWARD: lab.inverted(pictures, forward=str(self.repair), steps=self.steps).latent,
-        }
+        latents = lab.latents(pictures, self.steps, self.repair, LATENT, FORWARD)
         return latents if pictures.noise is None else {NOISE: pictures.noise, **latents}
 
     def _figure(self, pictures: Pictures, values: Values) -> Figure:
@@ -100,24 +101,23 @@ class Patterns:
         caption = f"{which}. Local variance: blue, too little noise; white, that of noise; red, too much."
         return Figure(f"patterns-{pictures.name}", caption, plotting.pictures(rows), shows_data=True)
 
-    def _claims(self, name: str, rows: Found) -> list[Claim]:
-        usual, mended = rows[PLAIN, LATENT], rows[PLAIN, FORWARD]
+    def _claims(self, rows: Found) -> list[Judged]:
+        usual, repaired = rows[PLAIN, LATENT], rows[PLAIN, FORWARD]
         numbers, shows = f"r {usual}; other images {usual.noise}", below(usual)
-        told = []
+        claims: list[Judged] = []
         if (PLAIN, NOISE) in rows:
             noise, error = rows[PLAIN, NOISE], rows[CONTOURS, LATENT]
             numbers, shows = f"{numbers}; the noise itself {noise}", lower(usual, noise) if shows else shows
             words = f"r {error}, the error being larger {'at' if error.value > 0 else 'away from'} contours"
             sentence = "Image contours are visible in abs(latent - noise)."
-            told.append(Claim(sentence, f"{words}; other images {error.noise}", apart(error), name))
+            claims.append((sentence, f"{words}; other images {error.noise}", apart(error)))
         return [
-            *told,
-            Claim("DDIM latents show the image: their local variance is lower where it is plain.", numbers, shows, name),
-            Claim(
+            *claims,
+            ("DDIM latents show the image: their local variance is lower where it is plain.", numbers, shows),
+            (
                 f"... and no longer after a forward start of {self.repair} steps.",
-                f"r {usual} becomes {mended}; other images {mended.noise}",
-                mended.is_noise,
-                name,
+                f"r {usual} becomes {repaired}; other images {repaired.noise}",
+                repaired.is_noise,
             ),
         ]
 
@@ -179,13 +179,12 @@ def alignment(name: str, latent: Map, image: Map) -> Row:
     (1.0, False)
     """
     a, b = latent.double().cpu().flatten(1), image.double().cpu().flatten(1)
-    told = (a.amax(1) > a.amin(1)) & (b.amax(1) > b.amin(1))
-    a, b = _standardised(a[told]), _standardised(b[told])
+    varied = (a.amax(1) > a.amin(1)) & (b.amax(1) > b.amin(1))
+    a, b = _standardised(a[varied]), _standardised(b[varied])
     if len(a) < FEWEST:
         return Row(name, math.nan, note=f"needs at least {FEWEST} items whose maps vary, given {len(a)}")
     null = Null.from_values([float((a[one] * b[other]).sum(1).mean()) for one, other in _strangers(len(a))])
-    found = bootstrap((a * b).sum(1))
-    return Row(name, found.estimate, found.low, found.high, null, f"{len(a)} items")
+    return row_of(name, bootstrap((a * b).sum(1)), null, f"{len(a)} items")
 
 
 def _strangers(count: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,14 +19,20 @@ from ...core.walk import walk
 from ...diagnostics import Interval, Null, bootstrap, line_position, line_products, nulls, products_to_distances, true_noise
 from ...pictures import Curve, Drawing, Panel
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings
-from .lab import Lab, Pictures
+from .findings import Claim, Figure, Findings, judged, line
+from .lab import GENERATED, Lab, Pictures
+from .verdicts import exceeds, within
 
 __all__ = ["Line"]
 
 POINTS = 25
+"""Of the line at which distances are drawn, both ends among them."""
+
 TURN = (0.5, 0.7)
 """Where on its way the paper sees a path turn."""
+
+PASSED = QUARTER, HALF = 0.25, 0.5
+"""Places on the line; past the second a state is nearer to the latent than to the noise."""
 
 USUAL, NOISE = "DDIM latent", "true noise"
 ALONG, WAY = "position on the line (0 noise, 1 latent)", "way from noise (0) to image (1)"
@@ -49,14 +55,10 @@ class Line:
     def run(self, lab: Lab) -> Findings:
         """A heatmap for each latent, absolute and scaled, and the way of the nearest point."""
         pictures = lab.generated(self.count, self.steps)
-        assert pictures.noise is not None  # they were generated
-        latents = {
-            USUAL: lab.inverted(pictures, steps=self.steps).latent,
-            f"forward k = {self.forward}": lab.inverted(pictures, forward=str(self.forward), steps=self.steps).latent,
-            NOISE: true_noise(pictures.noise.shape, seed=lab.seed),
-        }
+        latents = lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")
+        latents[NOISE] = true_noise(pictures.source.shape, seed=lab.seed)
         products = self._products(lab, pictures, latents)
-        paths = {name: _Path(products[name], pictures.noise, latent) for name, latent in latents.items()}
+        paths = {name: _Path(products[name], pictures.source, latent) for name, latent in latents.items()}
         return Findings(
             f"{self.count} images sampled by DDIM in {self.steps} steps and inverted on the same grid ({self.steps} "
             f"evaluations; the forward start takes {self.forward} fewer). L2 over all values of a state. 95 % bootstrap "
@@ -71,8 +73,7 @@ class Line:
 
     def _products(self, lab: Lab, pictures: Pictures, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """[B, steps + 1, 3] for each latent, from noise to image."""
-        model, noise = lab.model, pictures.noise
-        assert noise is not None
+        model, noise = lab.model, pictures.source
 
         def compute(rows: slice) -> dict[str, Tensor]:
             x = first = noise[rows].to(model.device)
@@ -86,26 +87,12 @@ class Line:
         return lab.streamed("line", pictures, compute, steps=self.steps, forward=self.forward)
 
     def _table(self, paths: Mapping[str, _Path]) -> Table:
-        head = (
-            "line to",
-            "a quarter passed",
-            "half passed",
-            "images that pass half",
-            "position of the image",
-            "by length alone",
-        )
+        passed = ("a quarter passed", "half passed", "images that pass half")
         rows = [
-            (
-                name,
-                _way(path.passes(0.25)),
-                _way(path.passes(0.5)),
-                f"{path.share:.0%}",
-                str(path.end),
-                f"{path.end_by_length:.3f}",
-            )
+            (name, *map(_percent, map(path.passes, PASSED)), f"{path.share:.0%}", str(path.end), f"{path.end_by_length:.3f}")
             for name, path in paths.items()
         ]
-        return Table(head, tuple(rows))
+        return Table(("line to", *passed, "position of the image", "by length alone"), tuple(rows))
 
     def _figures(self, paths: Mapping[str, _Path]) -> tuple[Figure, ...]:
         return (
@@ -131,24 +118,21 @@ class Line:
 
     def _claims(self, paths: Mapping[str, _Path], noise: Null) -> tuple[Claim, ...]:
         usual, null = paths[USUAL], paths[NOISE]
-        turn = usual.passes(0.5)
-        inside = TURN[0] <= turn.low and turn.high <= TURN[1]
-        outside = turn.high < TURN[0] or turn.low > TURN[1]
-        return (
-            Claim(
+        turn = usual.passes(HALF)
+        return judged(
+            GENERATED,
+            (
                 f"Sampling turns towards the latent at {TURN[0] * 100:.0f} to {TURN[1] * 100:.0f} % of its way.",
-                f"half of the images are nearer to the latent than to the noise from {_way(turn)} of the way on, "
+                f"half of the images are nearer to the latent than to the noise from {_percent(turn)} of the way on, "
                 f"{usual.share:.0%} at some time; with true noise for a latent {null.share:.0%}. A quarter of the line is "
-                f"passed at {_way(usual.passes(0.25))}, with true noise at {_way(null.passes(0.25))}",
-                True if inside else False if outside else None,
-                "generated",
+                f"passed at {_percent(usual.passes(QUARTER))}, with true noise at {_percent(null.passes(QUARTER))}",
+                within(turn, *TURN),
             ),
-            Claim(
+            (
                 "... and ends nearer to the latent than to the noise.",
                 f"the image's position on the line {usual.end} (0.5 is halfway; {usual.end_by_length:.3f} if the latent "
                 f"differed from noise in its length alone); noise {noise.mean:.3f} [{noise.low:.3f}, {noise.high:.3f}]",
-                usual.end.low > max(noise.high, 0.5),
-                "generated",
+                exceeds(usual.end, max(noise.high, HALF)),
             ),
         )
 
@@ -184,7 +168,7 @@ class _Path:
     @property
     def share(self) -> float:
         """Of images that pass 0.5 at all."""
-        return float((self.position > 0.5).any(1).double().mean())
+        return float((self.position > HALF).any(1).double().mean())
 
     @property
     def end(self) -> Interval:
@@ -200,17 +184,15 @@ class _Path:
     def curve(self, name: str) -> Curve:
         """Position over the way, with its intervals."""
         found = [bootstrap(column, "median") for column in self.position.unbind(1)]
-        way = torch.linspace(0, 1, len(found)).tolist()
-        return Curve(name, way, [f.estimate for f in found], [f.low for f in found], [f.high for f in found])
+        return line(name, torch.linspace(0, 1, len(found)).tolist(), found)
 
     def to_dict(self) -> dict[str, object]:
         """For the metrics."""
-        curve, end = self.curve(""), self.end
-        passes = {f"passes {place:g}": self.passes(place) for place in (0.25, 0.5)}
+        curve = self.curve("")
         return {
-            **{name: [found.estimate, found.low, found.high] for name, found in passes.items()},
+            **{f"passes {place:g}": list(astuple(self.passes(place))) for place in PASSED},
             "share that passes 0.5": self.share,
-            "end": [end.estimate, end.low, end.high],
+            "end": list(astuple(self.end)),
             "end by length": self.end_by_length,
             "position": curve.y,
             "position low": curve.low,
@@ -221,8 +203,7 @@ class _Path:
 
 def _ends_of_noise(lab: Lab, pictures: Pictures) -> Null:
     """The median position of the images on lines from their noise to true noise."""
-    noise = pictures.noise
-    assert noise is not None
+    noise = pictures.source
     image = lab.encoded(pictures).to(noise)
     return nulls(lambda x: {"end": float(line_position(image, noise, x).median())}, noise.shape, seed=lab.seed)["end"]
 
@@ -238,7 +219,7 @@ def _heatmaps(panels: Mapping[str, Tensor], colours: str) -> Drawing:
     return plotting.heatmaps(panels, ALONG, WAY, extent=(-edge, 1 + edge, -half, 1 + half), colours=colours)
 
 
-def _way(turn: Interval) -> str:
+def _percent(turn: Interval) -> str:
     """A part of the way in words."""
-    part, low, high = (f"{end:.0%}" if math.isfinite(end) else "never" for end in (turn.estimate, turn.low, turn.high))
+    part, low, high = (f"{end:.0%}" if math.isfinite(end) else "never" for end in astuple(turn))
     return part if part == low == high else f"{part} [{low}, {high}]"

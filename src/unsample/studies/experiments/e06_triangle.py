@@ -17,8 +17,9 @@ from ...diagnostics import Null, Triangle, bootstrap, independent_angles, most_p
 from ...diagnostics.row import Row, format_number
 from ...pictures import Curve, Panel
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, below
-from .lab import Lab, Pictures
+from .findings import Claim, Figure, Findings, judged
+from .lab import GENERATED, Lab
+from .verdicts import below, row_of
 
 __all__ = ["TriangleOf"]
 
@@ -50,11 +51,12 @@ class TriangleOf:
     def run(self, lab: Lab) -> Findings:
         """A table, and the triangles drawn."""
         pictures = lab.generated(self.count, self.steps)
-        noise = pictures.noise
-        assert noise is not None  # they were generated
+        noise = pictures.source
+        latents = lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")
+        latents[NOISE] = true_noise(noise.shape, seed=lab.seed, draw=-1)  # none of the draws of the null
         image = lab.encoded(pictures).to(noise)
         null = nulls(lambda x: _means(triangle(image, noise, x)), noise.shape, seed=lab.seed)
-        shapes = {name: triangle(image, noise, latent) for name, latent in self._latents(lab, pictures).items()}
+        shapes = {name: triangle(image, noise, latent) for name, latent in latents.items()}
         rows = {name: _rows(shape, null) for name, shape in shapes.items()}
         likely = {name: most_probable_triangle(shape, self.bins) for name, shape in shapes.items()}
         angles, sides = _unrelated(image)
@@ -72,15 +74,6 @@ class TriangleOf:
                 UNRELATED: angles,
             },
         )
-
-    def _latents(self, lab: Lab, pictures: Pictures) -> dict[str, Tensor]:
-        """Those of inversions, and true noise that is none of the draws of the null."""
-        assert pictures.noise is not None
-        return {
-            USUAL: lab.inverted(pictures, steps=self.steps).latent,
-            f"forward k = {self.forward}": lab.inverted(pictures, forward=str(self.forward), steps=self.steps).latent,
-            NOISE: true_noise(pictures.noise.shape, seed=lab.seed, draw=-1),
-        }
 
     def _figures(self, shapes: Mapping[str, Triangle], likely: Mapping[str, Angles], unrelated: Angles) -> tuple[Figure, ...]:
         return (
@@ -110,11 +103,7 @@ def _means(found: Triangle) -> dict[str, float]:
 
 
 def _rows(found: Triangle, null: Mapping[str, Null]) -> Rows:
-    def row(name: str, values: Tensor) -> Row:
-        mean = bootstrap(values)
-        return Row(name, mean.estimate, mean.low, mean.high, null[name])
-
-    return {name: row(name, values) for name, values in _parts(found).items()}
+    return {name: row_of(name, bootstrap(values), null[name]) for name, values in _parts(found).items()}
 
 
 def _unrelated(image: Tensor) -> tuple[Angles, Angles]:
@@ -176,17 +165,12 @@ def _claims(rows: Rows, shape: Triangle) -> tuple[Claim, ...]:
     assert angle.high is not None
     kind = "acute" if angle.high < RIGHT else "obtuse" if angle.low > RIGHT else "right, as far as these images tell"
     obtuse = float((shape.at_latent > RIGHT).double().mean())
-    return (
-        Claim(
+    return judged(
+        GENERATED,
+        (
             "The angle at the latent is not a right angle.",
             f"{angle} degrees in the mean, {kind}; {obtuse:.0%} of images are obtuse; true noise for a latent {angle.noise}",
             not angle.low <= RIGHT <= angle.high,
-            "generated",
         ),
-        Claim(
-            "A latent is nearer to its noise than other noise is.",
-            f"L2 {side}; other noise {side.noise}",
-            below(side),
-            "generated",
-        ),
+        ("A latent is nearer to its noise than other noise is.", f"L2 {side}; other noise {side.noise}", below(side)),
     )

@@ -1,7 +1,7 @@
 """E7: what inversion loses in plain areas: the error and the spread of latents there and elsewhere (Sec. 3.2 of the paper).
 
 The paper does not say of what its standard deviation is taken; its numbers, far below 1 even elsewhere, would suit absolute
-values, whose deviation is sqrt(1 - 2 / pi) = 0.603 on noise. Both are told.
+values, whose deviation is sqrt(1 - 2 / pi) = 0.603 on noise. Both are given.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ... import pictures as plotting
 from ...diagnostics import Interval, Null, Pooled, area_sums, nulls, plain_area
 from ...diagnostics.row import Row
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, bar
-from .lab import Lab, Pictures
-from .paired import exceeds, falls_short, signed, together
+from .findings import Figure, Findings, Judged, bar, judged, span
+from .lab import Lab
+from .verdicts import bootstrapped, exceeds, falls_short, row_of, signed
 
 __all__ = ["PlainAreas"]
 
@@ -58,76 +58,68 @@ class PlainAreas:
         rows: dict[str, dict[str, Rows]] = {}
         share: dict[str, float] = {}
         for pictures in lab.sets(self.count, self.steps):
-            name, latents = pictures.name, self._latents(lab, pictures)
+            name, latents = pictures.name, lab.latents(pictures, self.steps, self.forward, USUAL, self._repaired)
             plain = plain_area(pictures.shown, latents[USUAL])
             null = _nulls(latents[USUAL].shape, plain, pictures.noise, lab.seed)
-            found[name] = {way: _measured(latent, plain, pictures.noise) for way, latent in latents.items()}
-            rows[name] = {way: _rows(one, null) for way, one in found[name].items()}
+            found[name] = {start: _measured(latent, plain, pictures.noise) for start, latent in latents.items()}
+            rows[name] = {start: _rows(one, null) for start, one in found[name].items()}
             share[name] = float(plain.double().mean())
         return Findings(
             self._setting(share),
             {f"Plain and other areas, {name}": _table(found[name], rows[name]) for name in found},
             _figures(rows),
-            tuple(claim for name, ways in found.items() for claim in self._claims(name, ways, rows[name][USUAL])),
-            {name: {"plain share": share[name], **_metrics(ways)} for name, ways in rows.items()},
+            tuple(claim for name, by in found.items() for claim in judged(name, *self._claims(by, rows[name][USUAL]))),
+            {name: {"plain share": share[name], **_metrics(by)} for name, by in rows.items()},
         )
 
     def _setting(self, share: Mapping[str, float]) -> str:
-        told = ", ".join(f"{part:.0%} of {name} images" for name, part in share.items())
+        shares = ", ".join(f"{part:.0%} of {name} images" for name, part in share.items())
         return (
             f"{self.count} images inverted by DDIM in {self.steps} steps ({self.steps} evaluations), and with the first "
             f"{self.forward} replaced by forward diffusion ({self.forward} evaluations fewer). Plain: (|dH| + |dW|) / 2 < "
-            f"0.025 of an image in [0, 1], in all channels; {told}. All values of an area are pooled; 95 % bootstrap "
+            f"0.025 of an image in [0, 1], in all channels; {shares}. All values of an area are pooled; 95 % bootstrap "
             "intervals over images, those of differences paired. The error is the mean absolute difference of latent and "
             "noise. True noise is taken in the same areas; its error is that of other noise, "
             f"{EXPECTED[ERROR]:.3f} in the mean, where an exact inversion has 0."
         )
 
     @property
-    def _mended(self) -> str:
+    def _repaired(self) -> str:
         return f"forward k = {self.forward}"
 
-    def _latents(self, lab: Lab, pictures: Pictures) -> dict[str, Tensor]:
-        return {
-            USUAL: lab.inverted(pictures, steps=self.steps).latent,
-            self._mended: lab.inverted(pictures, forward=str(self.forward), steps=self.steps).latent,
-        }
-
-    def _claims(self, images: str, ways: Mapping[str, Measured], rows: Rows) -> list[Claim]:
-        usual, mended = ways[USUAL], ways[self._mended]
-        told = [_error_claim(images, usual[ERROR], rows[ERROR])] if ERROR in usual else []
-        told += [_spread_claim(images, statistic, usual[statistic], rows[statistic]) for statistic in (STD, ABSOLUTE)]
-        parts = [one[STD][area] for one in (usual, mended) for area in (PLAIN, OTHER)]
-        narrower = together(parts, lambda a, b, c, d: abs(c - d) - abs(a - b))
-        repair = Claim(
-            f"... and {self.forward} forward steps narrow the gap of the std (ours).",
-            f"plain less other {signed(_difference(usual[STD]))} becomes {signed(_difference(mended[STD]))}, its size changes "
-            f"by {signed(narrower)}",
-            falls_short(narrower, 0),
-            images,
-        )
-        return [*told, repair]
+    def _claims(self, by: Mapping[str, Measured], rows: Rows) -> list[Judged]:
+        usual, repaired = by[USUAL], by[self._repaired]
+        parts = [one[STD][area] for one in (usual, repaired) for area in (PLAIN, OTHER)]
+        narrower = bootstrapped(parts, lambda a, b, c, d: abs(c - d) - abs(a - b))
+        return [
+            *([_error_claim(usual[ERROR], rows[ERROR])] if ERROR in usual else []),
+            *(_spread_claim(statistic, usual[statistic], rows[statistic]) for statistic in (STD, ABSOLUTE)),
+            (
+                f"... and {self.forward} forward steps narrow the gap of the std (ours).",
+                f"plain less other {signed(_difference(usual[STD]))} becomes {signed(_difference(repaired[STD]))}, its size "
+                f"changes by {signed(narrower)}",
+                falls_short(narrower, 0),
+            ),
+        ]
 
 
-def _error_claim(images: str, areas: Mapping[str, Pooled], rows: Mapping[str, Row]) -> Claim:
+def _error_claim(areas: Mapping[str, Pooled], rows: Mapping[str, Row]) -> Judged:
     more = _difference(areas)
-    return Claim(
+    return (
         "The error of the latent is larger in plain areas than elsewhere.",
         f"error {_both(rows)}, paired difference {signed(more)}; other noise {rows[PLAIN].noise} in plain areas, "
         f"{EXPECTED[ERROR]:.3f} in closed form, exact inversion 0",
         exceeds(more, 0),
-        images,
     )
 
 
-def _spread_claim(images: str, statistic: str, areas: Mapping[str, Pooled], rows: Mapping[str, Row]) -> Claim:
+def _spread_claim(statistic: str, areas: Mapping[str, Pooled], rows: Mapping[str, Row]) -> Judged:
     less = _difference(areas)
-    return Claim(
+    return (
         f"The std of {'values' if statistic == STD else 'absolute values'} is smaller in plain areas than elsewhere.",
         f"{_both(rows)}, paired difference {signed(less)}; noise {rows[PLAIN].noise} in plain areas, "
         f"{EXPECTED[statistic]:.3f} in closed form",
         falls_short(less, 0),
-        images,
     )
 
 
@@ -154,41 +146,36 @@ def _nulls(shape: torch.Size, plain: Tensor, noise: Tensor | None, seed: int) ->
 
 
 def _rows(found: Measured, null: Mapping[str, Mapping[str, Null]]) -> Rows:
-    return {
-        name: {area: _row(f"{name} {area}", one, null[name][area]) for area, one in areas.items()}
-        for name, areas in found.items()
-    }
+    def row(name: str, area: str, one: Pooled) -> Row:
+        if math.isnan(one.value):
+            return Row(f"{name} {area}", one.value, null=null[name][area], note="no such pixels in these images")
+        return row_of(f"{name} {area}", one.interval(), null[name][area])
 
-
-def _row(name: str, found: Pooled, null: Null) -> Row:
-    if math.isnan(found.value):
-        return Row(name, found.value, null=null, note="no such pixels in these images")
-    ends = found.interval()
-    return Row(name, ends.estimate, ends.low, ends.high, null)
+    return {name: {area: row(name, area, one) for area, one in areas.items()} for name, areas in found.items()}
 
 
 def _difference(areas: Mapping[str, Pooled]) -> Interval:
     """Plain less other, of the same images."""
-    return together([areas[PLAIN], areas[OTHER]], lambda plain, other: plain - other)
+    return bootstrapped([areas[PLAIN], areas[OTHER]], lambda plain, other: plain - other)
 
 
 def _both(rows: Mapping[str, Row]) -> str:
     return f"{rows[PLAIN]} in plain areas, {rows[OTHER]} elsewhere"
 
 
-def _metrics(ways: Mapping[str, Rows]) -> dict[str, Any]:
+def _metrics(by: Mapping[str, Rows]) -> dict[str, Any]:
     return {
-        way: {name: {area: row.to_dict() for area, row in areas.items()} for name, areas in one.items()}
-        for way, one in ways.items()
+        start: {name: {area: row.to_dict() for area, row in areas.items()} for name, areas in one.items()}
+        for start, one in by.items()
     }
 
 
 def _table(found: Mapping[str, Measured], rows: Mapping[str, Rows]) -> Table:
     names = list(found[USUAL])
     lines = []
-    for way, one in rows.items():
-        lines += [(f"{way}, {area}", *(str(one[name][area]) for name in names)) for area in (PLAIN, OTHER)]
-        lines += [(f"{way}, plain less other", *(signed(_difference(found[way][name])) for name in names))]
+    for start, one in rows.items():
+        lines += [(f"{start}, {area}", *(str(one[name][area]) for name in names)) for area in (PLAIN, OTHER)]
+        lines += [(f"{start}, plain less other", *(signed(_difference(found[start][name])) for name in names))]
     lines += [(f"true noise, {area}", *(rows[USUAL][name][area].noise for name in names)) for area in (PLAIN, OTHER)]
     return Table(("latents of", *names), (*lines, ("true noise, in the mean", *(f"{EXPECTED[name]:.3f}" for name in names))))
 
@@ -203,8 +190,8 @@ def _figures(rows: Mapping[str, Mapping[str, Rows]]) -> tuple[Figure, ...]:
     }
     figures = []
     for name, (file, caption) in captions.items():
-        shown = {f"{way}, {images}": one[name] for images, ways in rows.items() for way, one in ways.items() if name in one}
-        spans = {group: (null.low, null.high) for group, areas in shown.items() if (null := areas[PLAIN].null)}
+        shown = {f"{start}, {images}": one[name] for images, by in rows.items() for start, one in by.items() if name in one}
+        spans = {group: noise for group, areas in shown.items() if (noise := span(areas[PLAIN]))}
         groups = {group: {area: bar(row) for area, row in areas.items()} for group, areas in shown.items()}
         figures.append(Figure(file, f"{caption} Intervals over images.", plotting.bars(groups, name, spans)))
     return tuple(figures)

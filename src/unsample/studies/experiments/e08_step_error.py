@@ -22,15 +22,13 @@ from ...core.walk import walk
 from ...diagnostics import Interval, StepErrors, plain_area, step_sums
 from ...runs.html import Table
 from ...uses.sample import sample
-from .findings import Claim, Figure, Findings, line
+from .findings import Figure, Findings, Judged, joined, judged, line
 from .lab import Lab, Pictures
-from .paired import exceeds, together
+from .verdicts import bootstrapped, exceeds, within
 
 __all__ = ["StepError"]
 
 AREAS = ("plain", "other")
-
-_Judged = tuple[str, str, bool | None]
 
 PATH_METHOD, PATH_FORWARD = "look-ahead", "2"
 """Where paths that end in photographs come from: latents that are nearly noise, sampled back."""
@@ -50,12 +48,10 @@ class StepError:
 
     def run(self, lab: Lab) -> Findings:
         """Curves over steps for each set of images."""
-        found: dict[str, _Curves] = {}
-        claims: list[Claim] = []
-        for pictures in lab.sets(self.count, self.steps):
-            curves = _Curves(_errors(lab, pictures, self.steps), lab.model.grid(self.steps))
-            found[pictures.name] = curves
-            claims += [Claim(*told, pictures.name) for told in curves.claims()]
+        return joined(self._of(lab, pictures) for pictures in lab.sets(self.count, self.steps))
+
+    def _of(self, lab: Lab, pictures: Pictures) -> Findings:
+        name, curves = pictures.name, _Curves(_errors(lab, pictures, self.steps), lab.model.grid(self.steps))
         return Findings(
             f"{self.count} images, {self.steps} steps; step 1 is the inversion's first, next to the image. Each move starts "
             "from the sampler's own state, so it shows its own error and none of earlier moves; two evaluations a step. "
@@ -65,32 +61,31 @@ class StepError:
             "table, is mostly the image's in the first steps and so hides the loss.) Intervals are 95 %, bootstrap over "
             "images. Generated images are on the path they were sampled along; a photograph is on the path that DDIM samples "
             f"from its latent by {PATH_METHOD}, forward start {PATH_FORWARD}, which ends near it.",
-            {f"Error and recovered variance by step, {name}": curves.table() for name, curves in found.items()},
-            tuple(
+            {f"Error and recovered variance by step, {name}": curves.table()},
+            (
                 Figure(
                     f"by-step-{name}",
                     f"Error of a single move, the noise it recovers, and the part of all error made so far; {name}. Step 1 is "
                     "next to the image; its axis is logarithmic.",
                     curves.drawing(),
-                )
-                for name, curves in found.items()
+                ),
             ),
-            tuple(claims),
-            {name: curves.metrics() for name, curves in found.items()},
+            judged(name, *curves.claims()),
+            {name: curves.metrics()},
         )
 
 
 def _errors(lab: Lab, pictures: Pictures, steps: int) -> dict[str, StepErrors]:
     """Sums for `plain` and `other`, of the noise part and (`... state`) of the whole state."""
-    noise = pictures.noise
-    if noise is None:
-        noise = lab.inverted(pictures, PATH_METHOD, PATH_FORWARD, steps=steps).latent
-    start = noise
+    if pictures.noise is None:
+        start = lab.inverted(pictures, PATH_METHOD, PATH_FORWARD, steps=steps).latent
+        path = {"path": f"{PATH_METHOD} {PATH_FORWARD}"}
+    else:
+        start, path = pictures.noise, {}
 
     def compute(rows: slice) -> Mapping[str, Tensor]:
         return _sums_along(lab, pictures, start[rows].to(lab.model.device), rows, lab.model.grid(steps))
 
-    path = {} if pictures.noise is not None else {"path": f"{PATH_METHOD} {PATH_FORWARD}"}
     tensors = lab.streamed("step-error", pictures, compute, steps=steps, **path)
     return {name: StepErrors(sums.numpy()) for name, sums in tensors.items()}
 
@@ -117,7 +112,7 @@ def _sums_along(lab: Lab, pictures: Pictures, noise: Tensor, rows: slice, grid: 
 
 @dataclass(frozen=True, eq=False)
 class _Curves:
-    """What was found on one set of images: sums by area, and the levels of the steps."""
+    """One set of images: the sums of `_errors`, and the levels of the steps."""
 
     sums: Mapping[str, StepErrors]
     grid: Grid
@@ -141,7 +136,7 @@ class _Curves:
 
     @property
     def steps(self) -> range:
-        """Their numbers."""
+        """Their numbers, from 1."""
         return range(1, self.grid.steps + 1)
 
     @property
@@ -204,11 +199,11 @@ class _Curves:
             "weights": self.weights,
         }
 
-    def claims(self) -> list[_Judged]:
-        """Sentence, numbers, verdict."""
+    def claims(self) -> list[Judged]:
+        """Of the first steps, and of plain areas beside others."""
         return [*self._claims_of_steps(), *self._claims_of_areas()]
 
-    def _claims_of_steps(self) -> list[_Judged]:
+    def _claims_of_steps(self) -> list[Judged]:
         share, entered = (self.whole.share(self.first, weights).interval() for weights in (None, self.weights))
         alike = self.first / self.grid.steps
         return [
@@ -224,11 +219,11 @@ class _Curves:
             ),
         ]
 
-    def _claims_of_areas(self) -> list[_Judged]:
+    def _claims_of_areas(self) -> list[Judged]:
         ratio = self.sums["plain"].error_ratio(self.sums["other"], self.first).interval()
         turn, steps = self.sums["plain"].crossing(self.sums["other"]).interval(), self.grid.steps
         plain, other = (self.intervals[f"recovered {area}"][0] for area in AREAS)
-        less = together([self.sums[area].recovered[0] for area in AREAS], lambda plain, other: np.asarray(other - plain))
+        less = bootstrapped([self.sums[area].recovered[0] for area in AREAS], lambda plain, other: np.asarray(other - plain))
         return [
             (
                 "In the first steps plain areas err more than others.",
@@ -238,7 +233,7 @@ class _Curves:
             (
                 "... and later the order turns around.",
                 f"first step at which plain areas err no more than others: {turn} ({steps + 1}: none)",
-                True if 1 < turn.low <= turn.high <= steps else False if turn.low > steps or turn.high <= 1 else None,
+                within(turn, 2, steps),
             ),
             (
                 "The first move recovers less noise in plain areas than in others.",

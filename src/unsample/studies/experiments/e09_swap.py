@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,32 +16,27 @@ from ... import pictures as plotting
 from ...core.ddim import DDIM
 from ...core.denoiser import Replayed
 from ...core.walk import walk
-from ...diagnostics import Diagnosis, Interval, area_sums, bootstrap, plain_area
+from ...diagnostics import Interval, area_sums, bootstrap, plain_area
 from ...diagnostics.row import PATCH_ROW
 from ...runs.html import Table
 from ...uses.sample import sample
-from .findings import Claim, Figure, Findings, curve, line
-from .lab import GENERATED, Inverted, Lab, Pictures
-from .paired import correlations, exceeds, percent, r_together, together
+from .findings import Figure, Findings, Judged, columns, curve, judged, line, span
+from .lab import GENERATED, Lab, Pictures, RoundTrip
+from .sweep import Sweep
+from .verdicts import beside_noise, bootstrapped, exceeds, percent
 
 __all__ = ["Swap"]
 
-COLUMNS = {
-    "top-20 r": PATCH_ROW,
-    "std plain": "std plain",
-    "std other": "std other",
-    "KL to N(0, 1)": "KL to N(0, 1)",
-    "MAE": "MAE",
-    "PSNR, dB": "PSNR",
-}
+COLUMNS = columns("top-20 r", "std plain", "std other", "KL to N(0, 1)", "MAE", "PSNR, dB")
 
 ROUNDING = 1e-3
 """Largest difference to the noise, which is about 1, that we call rounding after all float32 moves down and up."""
 
+PLAIN_STATISTICS = {"std": ("std", "the variance"), "lag1": ("lag-1", "the correlation of neighbours")}
+"""Name of a statistic -> what reports call it, and what it is."""
+
 MOST = 0.5
 """The share of a difference that we call most of it."""
-
-Ways = dict[int, Inverted]
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Swap:
         """Tables and curves over k, beside forward starts of the same k."""
         pictures = lab.generated(self.count, self.steps)
         started = {k: lab.inverted(pictures, forward=str(k), steps=self.steps) for k in self.tried}
-        swap, start = (_Series.of(lab, pictures, ways) for ways in (self._swapped(lab, pictures), started))
+        swap, start = Sweep.of(pictures, self._swapped(lab, pictures)), Sweep.of(pictures, started)
         return Findings(
             f"{self.count} generated images, {self.steps} steps. The first k moves of DDIM inversion use the predictions that "
             "sampling used there, the others ask the network. Evaluations per image: N to sample and record, N - k for the "
@@ -71,7 +65,7 @@ class Swap:
             "[-1, 1]; distance is the mean of |latent - noise| over values, 2 / sqrt(pi) = 1.13 for unrelated noise. "
             "k = N gives the noise back: its row tells what the images' own noise has in their plain areas, which need not be "
             "1, since noise makes images plain. 95 % intervals over images (bootstrap; jackknife for r).",
-            {"True predictions for the first k moves": swap.table(), "Forward start of k steps": start.table()},
+            {"True predictions for the first k moves": _table(swap), "Forward start of k steps": _table(start)},
             (
                 Figure(
                     "by-k",
@@ -79,8 +73,8 @@ class Swap:
                     self._drawing({"true predictions": swap, "forward start": start}),
                 ),
             ),
-            (*self._claims(swap, pictures), *_exact(swap, self.steps, pictures), *_beside(self.few, swap, start, pictures)),
-            {"swap": swap.metrics(), "forward": start.metrics()},
+            judged(GENERATED, *self._claims(swap), _exact(swap, self.steps), *_beside(self.few, swap, start)),
+            {"swap": _metrics(swap), "forward": _metrics(start)},
         )
 
     @property
@@ -93,34 +87,27 @@ class Swap:
         """All k."""
         return sorted({0, self.few, *self.swaps, self.steps})
 
-    def _swapped(self, lab: Lab, pictures: Pictures) -> Ways:
-        noise = _noise(pictures)
+    def _swapped(self, lab: Lab, pictures: Pictures) -> dict[int, RoundTrip]:
+        noise = pictures.source
 
         def compute(rows: slice) -> Mapping[str, Tensor]:
             return _swap_rows(lab, noise[rows].to(lab.model.device), self.steps, self.tried)
 
         tensors = lab.streamed("swap", pictures, compute, steps=self.steps, swaps=self.tried)
         return {
-            k: Inverted(tensors[f"latent.{k}"], tensors[f"reconstruction.{k}"].clamp(-1, 1), self.steps - k)
+            k: RoundTrip(tensors[f"latent.{k}"], tensors[f"reconstruction.{k}"].clamp(-1, 1), self.steps - k)
             for k in self.tried
         }
 
-    def _drawing(self, series: Mapping[str, _Series]) -> plotting.Drawing:
+    def _drawing(self, series: Mapping[str, Sweep[int]]) -> plotting.Drawing:
         across = f"k of {self.steps}"
 
         def shown(title: str, name: str, up: str) -> plotting.Panel:
-            rows = {label: [diagnosis[name] for diagnosis in one.found.values()] for label, one in series.items()}
-            null = rows["forward start"][0].null
-            return plotting.Panel(
-                title,
-                [curve(label, self.tried, line) for label, line in rows.items()],
-                across,
-                up,
-                (null.low, null.high) if null else None,
-                log="x",
-            )
+            lines = [curve(label, self.tried, [one[k][name] for k in self.tried]) for label, one in series.items()]
+            noise = span(series["forward start"][0][name])
+            return plotting.Panel(title, lines, across, up, noise, log="x")
 
-        apart = [line(label, self.tried, list(one.apart.values())) for label, one in series.items()]
+        apart = [line(label, self.tried, list(_apart(one).values())) for label, one in series.items()]
         return plotting.curves(
             shown("correlation", PATCH_ROW, "top-20 r"),
             shown("variance in plain areas", "std plain", "std of the latent"),
@@ -130,85 +117,66 @@ class Swap:
             shown("reconstruction", "MAE", "MAE"),
         )
 
-    def _claims(self, swap: _Series, pictures: Pictures) -> list[Claim]:
-        k, usual, mended = self.few, swap.found[0], swap.found[self.few]
-        r, nearer = mended[PATCH_ROW], bootstrap(swap.distances[0] - swap.distances[k])
-        told = [
-            Claim(
+    def _claims(self, swap: Sweep[int]) -> list[Judged]:
+        k = self.few
+        r, distances, apart = swap[k][PATCH_ROW], swap.distances, _apart(swap)
+        nearer = bootstrap(distances[0] - distances[k])
+        claims: list[Judged] = [
+            (
                 f"With {k} of {self.steps} true predictions the correlation is at its floor.",
-                f"top-20 r {usual[PATCH_ROW]} becomes {r}; noise {r.noise}",
+                beside_noise("top-20 r", swap[0][PATCH_ROW], r),
                 r.is_noise,
-                GENERATED,
             ),
-            Claim(
+            (
                 "... and the latent lies nearer to its noise.",
-                f"mean distance {swap.apart[0]} becomes {swap.apart[k]}; paired fall {nearer}",
+                f"mean distance {apart[0]} becomes {apart[k]}; paired fall {nearer}",
                 exceeds(nearer, 0),
-                GENERATED,
             ),
         ]
-        for name, what in {"std": "the variance", "lag1": "the correlation of neighbours"}.items():
-            closed, values = _closed(name, pictures, [swap.ways[i].latent for i in (0, k)])
-            told.append(
-                Claim(
+        for name, (words, what) in PLAIN_STATISTICS.items():
+            closed, values = _closed(name, swap, k)
+            claims.append(
+                (
                     f"... and in plain areas {what} comes most of the way to that of their own noise.",
-                    f"{name.replace('lag1', 'lag-1')} plain {values}; {percent(closed)} of the difference is closed",
+                    f"{words} plain {values}; {percent(closed)} of the difference is closed",
                     exceeds(closed, MOST),
-                    GENERATED,
                 )
             )
-        return told
+        return claims
 
 
-def _closed(statistic: str, pictures: Pictures, latents: Sequence[Tensor]) -> tuple[Interval, str]:
-    """How much of the first latents' difference to their noise, in plain areas, the second have closed; and the values."""
-    parts = [area_sums(x, plain_area(pictures.shown, x)).pooled(statistic) for x in (*latents, _noise(pictures))]
-    usual, mended, own = (part.interval() for part in parts)
-    found = together(parts, lambda usual, mended, own: 1 - np.abs(mended - own) / np.abs(usual - own))
-    return found, f"{usual} becomes {mended}; their own noise has {own}"
+def _closed(statistic: str, swap: Sweep[int], k: int) -> tuple[Interval, str]:
+    """How much of the usual latents' difference to their noise, in plain areas, k true predictions close; and the values."""
+    pictures = swap.pictures
+    latents = (swap.trips[0].latent, swap.trips[k].latent, pictures.source)
+    parts = [area_sums(x, plain_area(pictures.shown, x)).pooled(statistic) for x in latents]
+    usual, repaired, own = (part.interval() for part in parts)
+    found = bootstrapped(parts, lambda usual, repaired, own: 1 - np.abs(repaired - own) / np.abs(usual - own))
+    return found, f"{usual} becomes {repaired}; their own noise has {own}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Series:
-    """What was measured at each k."""
-
-    ways: Ways
-    found: Mapping[int, Diagnosis]
-    distances: Mapping[int, Tensor]
-
-    @classmethod
-    def of(cls, lab: Lab, pictures: Pictures, ways: Ways) -> _Series:
-        """Diagnoses, and the distance to its noise of each latent."""
-        noise = _noise(pictures)
-        found = {k: lab.diagnosed(pictures, way) for k, way in ways.items()}
-        return cls(ways, found, {k: (way.latent - noise).abs().flatten(1).mean(1) for k, way in ways.items()})
-
-    @cached_property
-    def apart(self) -> dict[int, Interval]:
-        """Mean distance to the noise."""
-        return {k: bootstrap(each) for k, each in self.distances.items()}
-
-    def table(self) -> Table:
-        """By k, true noise last."""
-        head = ("k", "evaluations up", *COLUMNS, "distance to the noise")
-        names = COLUMNS.values()
-        rows = [
-            (str(k), str(self.ways[k].nfe_up), *(str(found[name]) for name in names), str(self.apart[k]))
-            for k, found in self.found.items()
-        ]
-        return Table(head, (*rows, ("true noise", "", *(self.found[0][name].noise for name in names), "0")))
-
-    def metrics(self) -> dict[str, Any]:
-        """By k."""
-        return {
-            f"k={k}": {**found.to_dict(), "distance": asdict(self.apart[k]), "nfe_up": self.ways[k].nfe_up}
-            for k, found in self.found.items()
-        }
+def _table(swept: Sweep[int]) -> Table:
+    """By k, true noise last."""
+    names, apart = COLUMNS.values(), _apart(swept)
+    rows = [
+        (str(k), str(swept.trips[k].nfe_up), *(str(found[name]) for name in names), str(apart[k]))
+        for k, found in swept.diagnoses.items()
+    ]
+    last = ("true noise", "", *(swept[0][name].noise for name in names), "0")
+    return Table(("k", "evaluations up", *COLUMNS, "distance to the noise"), (*rows, last))
 
 
-def _noise(pictures: Pictures) -> Tensor:
-    assert pictures.noise is not None  # they were generated
-    return pictures.noise
+def _apart(swept: Sweep[int]) -> dict[int, Interval]:
+    """Mean distance to the noise, by k."""
+    return {k: bootstrap(each) for k, each in swept.distances.items()}
+
+
+def _metrics(swept: Sweep[int]) -> dict[str, Any]:
+    apart = _apart(swept)
+    return {
+        f"k={k}": {**found.to_dict(), "distance": asdict(apart[k]), "nfe_up": swept.trips[k].nfe_up}
+        for k, found in swept.diagnoses.items()
+    }
 
 
 def _swap_rows(lab: Lab, noise: Tensor, steps: int, swaps: Sequence[int]) -> dict[str, Tensor]:
@@ -228,35 +196,29 @@ def _swap_rows(lab: Lab, noise: Tensor, steps: int, swaps: Sequence[int]) -> dic
     return found
 
 
-def _exact(swap: _Series, steps: int, pictures: Pictures) -> list[Claim]:
+def _exact(swap: Sweep[int], steps: int) -> Judged:
     """A check of ours: with all predictions true nothing is left to be wrong."""
-    largest = float((swap.ways[steps].latent - _noise(pictures)).abs().max())
+    largest = float((swap.trips[steps].latent - swap.pictures.source).abs().max())
     numbers = f"largest difference to the noise {largest:.2g}; rounding is taken to be below {ROUNDING:g}"
-    return [
-        Claim("With all predictions true the latent is the noise, but for rounding.", numbers, largest < ROUNDING, GENERATED)
-    ]
+    return "With all predictions true the latent is the noise, but for rounding.", numbers, largest < ROUNDING
 
 
-def _beside(k: int, swap: _Series, start: _Series, pictures: Pictures) -> list[Claim]:
-    """The same k in both ways."""
-    latents = [series.ways[k].latent for series in (start, swap)]
-    plain = plain_area(pictures.shown, latents[0])
-    parts = [area_sums(latent, plain).pooled("std") for latent in latents]
-    r = r_together([correlations(latent) for latent in latents], lambda theirs, ours: theirs - ours)
-    nearer = together(parts, lambda theirs, ours: np.abs(theirs - 1) - np.abs(ours - 1))
-    here, there = swap.found[k], start.found[k]
+def _beside(k: int, swap: Sweep[int], start: Sweep[int]) -> list[Judged]:
+    """True predictions and a forward start, of the same k."""
+    compared = Sweep(swap.pictures, {"start": start.trips[k], "swap": swap.trips[k]}, {})
+    r = compared.gain(PATCH_ROW, "start", "swap")
+    nearer = compared.paired("std plain", lambda theirs, ours: np.abs(theirs - 1) - np.abs(ours - 1), "start", "swap")
+    here, there = swap[k], start[k]
     return [
-        Claim(
+        (
             f"True predictions for {k} moves leave less correlation than a forward start of {k} steps.",
             f"top-20 r {here[PATCH_ROW]} and {there[PATCH_ROW]}; noise {here[PATCH_ROW].noise}; less by {r} (paired)",
             exceeds(r, 0),
-            GENERATED,
         ),
-        Claim(
+        (
             "... and bring plain areas nearer to the variance of noise.",
             f"std plain {here['std plain']} and {there['std plain']}; noise {here['std plain'].noise}; "
             f"nearer to 1 by {nearer} (paired)",
             exceeds(nearer, 0),
-            GENERATED,
         ),
     ]

@@ -1,4 +1,4 @@
-"""What E11 measures: images on ways between latents, their Frechet distances and diversity, each computed once."""
+"""What E11 measures: images on paths between latents, their Frechet distances and diversity, each computed once."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ...models.classifier import Classifier, load_classifier
 from ...uses.paths import along
 from ...uses.sample import sample
 from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
-from .paired import Array, r_together, together, without_each_group
+from .verdicts import Array, bootstrapped, jackknifed, without_each_group
 
-__all__ = ["NOISE", "USUAL", "Between"]
+__all__ = ["NOISE", "USUAL", "PathImages"]
 
 NOISE, USUAL = "noise", "DDIM latents"
 
 
 @dataclass(frozen=True, eq=False)
-class Between:
-    """Spherical ways between images 2i and 2i + 1 that were sampled for it, and what is measured on them.
+class PathImages:
+    """Spherical paths between images 2i and 2i + 1 that were sampled for it, and what is measured on them.
 
     Attributes:
         lab: Where images and latents come from.
-        pairs, steps, forward, points: As of `interpolation.Ways`.
+        pairs, steps, forward, points: As of `Interpolation`.
     """
 
     lab: Lab
@@ -47,10 +47,9 @@ class Between:
 
     @cached_property
     def ends(self) -> Pictures:
-        """The images between which the ways are: the first half of those sampled."""
+        """The images at the ends of the paths: the first half of those sampled."""
         count = 2 * self.pairs
-        assert self._every.noise is not None  # what they were sampled from
-        return Pictures(GENERATED, self._every.photos[:count], self._every.noise[:count])
+        return Pictures(GENERATED, self._every.photos[:count], self._every.source[:count])
 
     @cached_property
     def references(self) -> dict[str, Tensor]:
@@ -70,41 +69,40 @@ class Between:
     def _known(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Kind -> a latent per image, and what is sampled from it."""
         steps, k = self.steps, self.forward
-        assert self.ends.noise is not None
-        ways = {
+        settings = {
             USUAL: ("ddim", "0"),
             f"forward start, k = {k}": ("ddim", str(k)),
             f"look-ahead, k = {k}": ("look-ahead", str(k)),
         }
-        made = {name: self.lab.inverted(self.ends, *way, steps=steps) for name, way in ways.items()}
-        return {NOISE: (self.ends.noise, self.ends.shown), **{n: (x.latent, x.reconstruction) for n, x in made.items()}}
+        made = {name: self.lab.inverted(self.ends, *how, steps=steps) for name, how in settings.items()}
+        return {NOISE: (self.ends.source, self.ends.shown), **{n: (x.latent, x.reconstruction) for n, x in made.items()}}
 
     @cached_property
     def images(self) -> dict[str, Tensor]:
-        """Kind -> images on the ways between pairs, [points, pairs, ...], in [-1, 1]."""
-        return {name: self._sampled(name, self.way(name), (x[0::2], x[1::2])) for name, (_, x) in self._known.items()}
+        """Kind -> images on the paths between pairs, [points, pairs, ...], in [-1, 1]."""
+        return {name: self._sampled(name, self.path(name), (x[0::2], x[1::2])) for name, (_, x) in self._known.items()}
 
-    def way(self, name: str) -> Tensor:
-        """[points, pairs, ...]: latents on the ways of one kind."""
+    def path(self, name: str) -> Tensor:
+        """[points, pairs, ...]: latents on the paths of one kind."""
         latent, _ = self._known[name]
-        return _ways(latent[0::2], latent[1::2], self.points)
+        return _paths(latent[0::2], latent[1::2], self.points)
 
     @cached_property
     def own(self) -> dict[str, Tensor]:
-        """Kind of latent -> images on the way to it from the noise of its own image, [points, pairs, ...]."""
+        """Kind of latent -> images on the path to it from the noise of its own image, [points, pairs, ...]."""
         noise, image = (x[0::2] for x in self._known[NOISE])
         found = {}
         for name in list(self._known)[1:3]:
             latent, back = (x[0::2] for x in self._known[name])
-            found[name] = self._sampled(f"own {name}", _ways(noise, latent, self.points), (image, back))
+            found[name] = self._sampled(f"own {name}", _paths(noise, latent, self.points), (image, back))
         return found
 
-    def _sampled(self, kind: str, way: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
-        """Images of the points of ways; those of the ends are known."""
+    def _sampled(self, kind: str, path: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        """Images of the points of paths; those of the ends are known."""
         grid, firsts = self.lab.model.grid(self.steps), Pictures(GENERATED, self.ends.photos[0::2])
 
         def compute(rows: slice) -> dict[str, Tensor]:
-            return {"images": torch.stack([sample(self.lab.model, x, grid=grid).images for x in way[1:-1, rows]], dim=1)}
+            return {"images": torch.stack([sample(self.lab.model, x, grid=grid).images for x in path[1:-1, rows]], dim=1)}
 
         known = {"steps": self.steps, "points": self.points, "forward": self.forward, "kind": kind}
         between = self.lab.streamed("ways between latents", firsts, compute, **known)["images"].transpose(0, 1).clamp(-1, 1)
@@ -123,20 +121,20 @@ class Between:
     def frechet(self) -> dict[str, dict[str, list[Interval]]]:
         """Reference -> kind -> distance at each point."""
         return {
-            reference: {name: [r_together([point], lambda x: x) for point in points] for name, points in kinds.items()}
+            reference: {name: [jackknifed([point]) for point in points] for name, points in kinds.items()}
             for reference, kinds in self.groups.items()
         }
 
     def rise(self, reference: str, name: str) -> Interval:
         """By what share the distance in the middle is above the mean of the ends."""
         points = self.groups[reference][name]
-        return r_together([points[0], points[len(points) // 2], points[-1]], _rise)
+        return jackknifed([points[0], points[len(points) // 2], points[-1]], _rise)
 
     def higher(self, reference: str, name: str) -> Interval:
         """By how much more it rises than that of noise."""
         parts = [self.groups[reference][kind] for kind in (name, NOISE)]
-        told = [points[i] for points in parts for i in (0, len(points) // 2, -1)]
-        return r_together(told, lambda *x: _rise(*x[:3]) - _rise(*x[3:]))
+        places = [points[i] for points in parts for i in (0, len(points) // 2, -1)]
+        return jackknifed(places, lambda *x: _rise(*x[:3]) - _rise(*x[3:]))
 
     @cached_property
     def diversity(self) -> dict[str, list[Interval]]:
@@ -146,21 +144,21 @@ class Between:
     def loss(self, name: str) -> Interval:
         """The change of diversity from the ends to the middle, as a share."""
         images = self.images[name]
-        return together([pairwise_distance(images[i]) for i in (0, len(images) // 2, -1)], _rise)
+        return bootstrapped([pairwise_distance(images[i]) for i in (0, len(images) // 2, -1)], _rise)
 
     @cached_property
     def whiteness(self) -> dict[str, dict[str, Diagnosis]]:
         """Kind -> place -> diagnosis of the latents there."""
         places = {"end": 0, "middle": self.points // 2}
-        return {name: {at: diagnose(self.way(name)[i]) for at, i in places.items()} for name in self._known}
+        return {name: {at: diagnose(self.path(name)[i]) for at, i in places.items()} for name in self._known}
 
     def apart(self, name: str) -> list[Tensor]:
-        """Root mean square distance of the images on the way to the own latent from the sampled image, by point."""
+        """Root mean square distance of the images on the path to the own latent from the sampled image, by point."""
         image = self.ends.shown[0::2]
         return [(x - image).double().square().flatten(1).mean(1).sqrt() for x in self.own[name]]
 
 
-def _ways(a: Tensor, b: Tensor, points: int) -> Tensor:
+def _paths(a: Tensor, b: Tensor, points: int) -> Tensor:
     """[points, pairs, ...]: each pair along its own arc."""
     return torch.stack([along(torch.stack(ends), points) for ends in zip(a, b, strict=True)], dim=1)
 

@@ -1,13 +1,13 @@
-"""E11: ways between pairs of noises, and between pairs of latents: are the images in the middle as good as those at the ends?
+"""E11: interpolation between pairs of noises and of latents: are the images in the middle as good as those at the ends?
 
-The paper's measure is a Frechet distance at each point of the way. Beside it stand the diversity of the images, how white the
-latents on the way are, and the way from a noise to the latent of its own sample, on which an image should hardly change.
+The paper's measure is a Frechet distance at each point of the path. Beside it stand the diversity of the images, how white the
+latents on the path are, and the path from a noise to the latent of its own sample, on which an image should hardly change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from ... import pictures as plotting
@@ -15,28 +15,28 @@ from ...diagnostics import Interval, bootstrap
 from ...errors import ArgumentError
 from ...pictures import Panel
 from ...runs.html import Table
-from .e11_images import NOISE, USUAL, Between
-from .findings import Claim, Figure, Findings, line, table_of
+from .e11_images import NOISE, USUAL, PathImages
+from .findings import Claim, Figure, Findings, Judged, columns, judged, line, table_of
 from .lab import GENERATED, Lab
-from .paired import GROUPS, both, exceeds, falls_short, percent
+from .verdicts import GROUPS, both, exceeds, falls_short, percent, within
 
-__all__ = ["Ways"]
+__all__ = ["Interpolation"]
 
-COLUMNS = {"std": "std", "lag-1": "lag-1", "excess kurtosis": "excess kurtosis", "KL to N(0, 1)": "KL to N(0, 1)"}
+COLUMNS = columns("std", "lag-1", "excess kurtosis", "KL to N(0, 1)")
 
 FLAT, SHOWN = 0.25, 3
-"""The change of a Frechet distance, as a share, that we call none; how many ways a figure shows."""
+"""The change of a Frechet distance, as a share, that we call none; how many pairs a figure shows."""
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Spherical ways between images 2i and 2i + 1, by what the images were sampled from or inverted to.
+class Interpolation:
+    """Spherical paths between images 2i and 2i + 1, by what the images were sampled from or inverted to.
 
     Attributes:
-        pairs: Ways of each kind.
+        pairs: Paths of each kind.
         steps: N of the grid, up and down.
         forward: Steps of the forward start.
-        points: Of a way, both ends among them; an odd number.
+        points: Of a path, both ends among them; an odd number.
     """
 
     pairs: int
@@ -45,7 +45,7 @@ class Ways:
     points: int
 
     def run(self, lab: Lab) -> Findings:
-        """Tables and curves over the points of the way.
+        """Tables and curves over the points of the path.
 
         Raises:
             ArgumentError: An even number of points, which has no middle, or too few pairs.
@@ -54,7 +54,7 @@ class Ways:
             raise ArgumentError(f"points: expected an odd number of at least 3, whose middle is one, given {self.points}")
         if self.pairs < 2 * GROUPS:
             raise ArgumentError(f"pairs: expected at least {2 * GROUPS}, for the interval, given {self.pairs}")
-        made = Between(lab, self.pairs, self.steps, self.forward, self.points)
+        made = PathImages(lab, self.pairs, self.steps, self.forward, self.points)
         return Findings(
             self._setting(made),
             {
@@ -67,11 +67,11 @@ class Ways:
                 Figure("frechet", "Frechet distance and diversity along the way.", plotting.curves(*_panels(made))),
                 Figure("pictures", "Ways between the same images.", plotting.pictures(_rows(made))),
             ),
-            tuple(_claims(made)),
+            _claims(made),
             _metrics(made),
         )
 
-    def _setting(self, made: Between) -> str:
+    def _setting(self, made: PathImages) -> str:
         n, nulls = self.pairs, made.nulls
         floors = "; ".join(f"{name} {null.mean:.3g} +- {null.std:.2g}" for name, null in nulls.items())
         sets = ", and to ".join(f"{len(made.references[name])} {name}" for name in nulls)
@@ -88,12 +88,12 @@ def _places(points: int) -> list[float]:
     return [i / (points - 1) for i in range(points)]
 
 
-def _table(made: Between, by: Mapping[str, Sequence[Interval]]) -> Table:
+def _table(made: PathImages, by: Mapping[str, Sequence[Interval]]) -> Table:
     head = ("between", *(f"{place:.2g}" for place in _places(made.points)))
     return Table(head, tuple((name, *map(str, points)) for name, points in by.items()))
 
 
-def _own_table(made: Between) -> Table:
+def _own_table(made: PathImages) -> Table:
     others = bootstrap((made.ends.shown[0::2] - made.ends.shown[1::2]).double().square().flatten(1).mean(1).sqrt())
     rows = {name: [bootstrap(x) for x in made.apart(name)] for name in made.own}
     table = _table(made, rows)
@@ -101,7 +101,7 @@ def _own_table(made: Between) -> Table:
     return Table(("rms distance to the image, latent", *table.head[1:]), (*table.rows, last))
 
 
-def _panels(made: Between) -> list[Panel]:
+def _panels(made: PathImages) -> list[Panel]:
     x, across = _places(made.points), "place on the way"
     panels = [
         Panel(f"to {name}", [line(_drawn(kind), x, points) for kind, points in by.items()], across, "Frechet distance")
@@ -120,66 +120,60 @@ def _drawn(name: str) -> str:
     return "true noise" if name == NOISE else name
 
 
-def _rows(made: Between) -> list[plotting.Row]:
+def _rows(made: PathImages) -> list[plotting.Row]:
     return [
         plotting.Row(f"{name}, {pair + 1}", images[:, pair]) for pair in range(SHOWN) for name, images in made.images.items()
     ]
 
 
-def _claims(made: Between) -> list[Claim]:
+def _claims(made: PathImages) -> tuple[Claim, ...]:
     loss, own = made.loss(USUAL), made.apart(USUAL)
     further = bootstrap(own[len(own) // 2] - own[-1])
-    return [
-        *(claim for reference in made.references for claim in _claims_against(made, reference)),
-        Claim(
-            "Images in the middle between DDIM latents are less diverse (ours).",
-            f"change from the ends {percent(loss)}; between noises {percent(made.loss(NOISE))}",
-            falls_short(loss, 0),
+    return (
+        *(claim for name in made.references for claim in judged(f"against {name}", *_claims_against(made, name))),
+        *judged(
             GENERATED,
+            (
+                "Images in the middle between DDIM latents are less diverse (ours).",
+                f"change from the ends {percent(loss)}; between noises {percent(made.loss(NOISE))}",
+                falls_short(loss, 0),
+            ),
+            (
+                "From a noise to the DDIM latent of its own sample, images leave no further than they do at the latent "
+                "(ours).",
+                f"rms distance to the image {bootstrap(own[len(own) // 2])} half way, {bootstrap(own[-1])} at the latent",
+                falls_short(further, 0),
+            ),
         ),
-        Claim(
-            "From a noise to the DDIM latent of its own sample, images leave no further than they do at the latent (ours).",
-            f"rms distance to the image {bootstrap(own[len(own) // 2])} half way, {bootstrap(own[-1])} at the latent",
-            falls_short(further, 0),
-            GENERATED,
-        ),
-    ]
+    )
 
 
-def _claims_against(made: Between, reference: str) -> list[Claim]:
+def _claims_against(made: PathImages, reference: str) -> list[Judged]:
     """The paper's three, by the Frechet distance to one reference."""
     rises = {name: made.rise(reference, name) for name in made.images}
-    told = {name: f"the middle {percent(rise)} above the ends" for name, rise in rises.items()}
+    numbers = {name: f"the middle {percent(rise)} above the ends" for name, rise in rises.items()}
+    flat = {name: within(rise, -FLAT, FLAT) for name, rise in rises.items()}
     more = made.higher(reference, USUAL)
-    worse = both(exceeds(rises[USUAL], 0), exceeds(more, 0))
-    claims = [
-        Claim(f"Between noises, images are as good as at the ends (to {FLAT:.0%}; ours).", told[NOISE], _flat(rises[NOISE])),
-        Claim(
+    return [
+        (f"Between noises, images are as good as at the ends (to {FLAT:.0%}; ours).", numbers[NOISE], flat[NOISE]),
+        (
             "Between DDIM latents, they are worse in the middle, and by more than between noises.",
-            f"{told[USUAL]}, {percent(more)} more than between noises",
-            worse,
+            f"{numbers[USUAL]}, {percent(more)} more than between noises",
+            both(exceeds(rises[USUAL], 0), exceeds(more, 0)),
         ),
-        *(Claim(f"By a {name}, they are as good again.", told[name], _flat(rises[name])) for name in list(rises)[2:]),
+        *((f"By a {name}, they are as good again.", numbers[name], flat[name]) for name in list(rises)[2:]),
     ]
-    return [replace(claim, images=f"against {reference}") for claim in claims]
 
 
-def _flat(rise: Interval) -> bool | None:
-    return both(exceeds(rise, -FLAT), falls_short(rise, FLAT))
-
-
-def _metrics(made: Between) -> dict[str, Any]:
-    def ends(found: Interval) -> list[float]:
-        return [found.estimate, found.low, found.high]
-
+def _metrics(made: PathImages) -> dict[str, Any]:
     return {
         "frechet": {
-            reference: {name: [ends(x) for x in points] for name, points in by.items()}
+            reference: {name: [astuple(x) for x in points] for name, points in by.items()}
             for reference, by in made.frechet.items()
         },
         "null": {name: null.mean for name, null in made.nulls.items()},
-        "rise": {ref: {name: ends(made.rise(ref, name)) for name in made.images} for ref in made.references},
-        "diversity": {name: [ends(x) for x in points] for name, points in made.diversity.items()},
-        "own": {name: [ends(bootstrap(x)) for x in made.apart(name)] for name in made.own},
+        "rise": {ref: {name: astuple(made.rise(ref, name)) for name in made.images} for ref in made.references},
+        "diversity": {name: [astuple(x) for x in points] for name, points in made.diversity.items()},
+        "own": {name: [astuple(bootstrap(x)) for x in made.apart(name)] for name in made.own},
         "latents": {n: {where: d.to_dict() for where, d in by.items()} for n, by in made.whiteness.items()},
     }

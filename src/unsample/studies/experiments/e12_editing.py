@@ -8,17 +8,16 @@ loses the image is far from it, too, so that the change is also measured from wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ... import pictures as plotting
 from ...core.model import Condition
-from ...diagnostics import Interval, bootstrap, bootstrap_sums
+from ...diagnostics import bootstrap
 from ...errors import ArgumentError
 from ...methods.registry import parse_method
 from ...methods.starts import parse_start
@@ -26,10 +25,9 @@ from ...models.classifier import Classifier, load_classifier
 from ...runs.html import Table
 from ...uses.invert import invert
 from ...uses.sample import sample
-from .findings import Claim, Figure, Findings
-from .lab import Lab, Pictures
-from .labelled import labelled
-from .paired import exceeds, percent, signed
+from .findings import Figure, Findings, Judged, judged
+from .lab import Lab, Pictures, labelled
+from .verdicts import exceeds, gap_closed, percent, signed
 
 __all__ = ["Editing", "distance"]
 
@@ -65,7 +63,7 @@ class Editing:
     forwards: tuple[str, ...]
 
     def run(self, lab: Lab) -> Findings:
-        """A row and a point for each way.
+        """A row and a point for what each edit starts from.
 
         Raises:
             ArgumentError: A model whose classes are not those of the bundled classifier.
@@ -76,7 +74,7 @@ class Editing:
                 f"the classifier that judges edits knows the classes of tiny-imagenet-32, not those of {lab.model.name!r}"
             )
         pictures, labels = labelled(replace(lab, data=()), self.count, self.steps)
-        ways = _Ways(lab, pictures, labels, judge, self.steps, self.guidance, self.forwards)
+        edits = _Edits(lab, pictures, labels, judge, self.steps, self.guidance, self.forwards)
         return Findings(
             f"{self.count} images sampled under classes spread over the model's, N = {self.steps}, each resampled under the "
             f"class half of them further on, with guidance {self.guidance:g} away from no class. Inverted under their own "
@@ -84,29 +82,29 @@ class Editing:
             "[-1, 1]; the change is that to what the same latent gives under its own class; alignment the probability that "
             "the bundled classifier gives the new class. 95 % intervals over images "
             "(bootstrap, paired where ways are compared).",
-            {"Edits": _table(ways)},
+            {"Edits": _table(edits)},
             (
-                Figure("tradeoff", "Distance to the image against alignment with the new class.", _chart(ways)),
-                Figure("pictures", "Images, and each resampled under its other class.", plotting.pictures(_rows(ways))),
+                Figure("tradeoff", "Distance to the image against alignment with the new class.", _chart(edits)),
+                Figure("pictures", "Images, and each resampled under its other class.", plotting.pictures(_rows(edits))),
             ),
-            tuple(_claims(ways)),
+            judged(pictures.name, *_claims(edits)),
             {
                 "ways": {
                     title: {
-                        "distance": ways.distances[title].tolist(),
-                        "change": ways.changes[title].tolist(),
-                        "alignment": ways.alignments[title].tolist(),
+                        "distance": edits.distances[title].tolist(),
+                        "change": edits.changes[title].tolist(),
+                        "alignment": edits.alignments[title].tolist(),
                     }
-                    for title in ways.edits
+                    for title in edits.images
                 },
-                "source": {"own": ways.own.tolist(), "other": ways.unedited.tolist()},
+                "source": {"own": edits.own.tolist(), "other": edits.unedited.tolist()},
             },
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Ways:
-    """The edits of each way, and what they are judged by."""
+class _Edits:
+    """Edits of the noise and of latents by each inversion, and what they are judged by."""
 
     lab: Lab
     pictures: Pictures
@@ -128,10 +126,10 @@ class _Ways:
         inverted = {USUAL: ("ddim", "0")}
         inverted |= {f"DDIM, k = {forward}": ("ddim", forward) for forward in self.forwards}
         inverted |= {f"{OURS}, k = {forward}": (OURS, forward) for forward in self.forwards[:1]}
-        return {NOISE: self._edited(None), **{title: self._edited(way) for title, way in inverted.items()}}
+        return {NOISE: self._edited(None), **{title: self._edited(how) for title, how in inverted.items()}}
 
     @property
-    def edits(self) -> dict[str, Tensor]:
+    def images(self) -> dict[str, Tensor]:
         """Title -> edited images."""
         return {title: found["images"] for title, found in self.found.items()}
 
@@ -143,12 +141,12 @@ class _Ways:
     @cached_property
     def distances(self) -> dict[str, Tensor]:
         """Title -> distance to the source, of each image."""
-        return {title: distance(self.pictures.shown, images) for title, images in self.edits.items()}
+        return {title: distance(self.pictures.shown, images) for title, images in self.images.items()}
 
     @cached_property
     def alignments(self) -> dict[str, Tensor]:
         """Title -> probability of the new class, of each image."""
-        return {title: self._aligned(images, self.targets) for title, images in self.edits.items()}
+        return {title: self._aligned(images, self.targets) for title, images in self.images.items()}
 
     @cached_property
     def own(self) -> Tensor:
@@ -163,36 +161,39 @@ class _Ways:
     def _aligned(self, images: Tensor, labels: Sequence[int]) -> Tensor:
         return self.judge.class_alignment(images.float().clamp(-1, 1), labels).cpu()
 
-    def _edited(self, way: tuple[str, str] | None) -> dict[str, Tensor]:
+    def _edited(self, inversion: tuple[str, str] | None) -> dict[str, Tensor]:
         """Resampled from the noise, or from the latents of a method and a start."""
-        model, noise = self.lab.model, self.pictures.noise
-        assert noise is not None  # what generated images are sampled from
+        model, noise = self.lab.model, self.pictures.source
         grid = model.grid(self.steps)
 
         def compute(rows: slice) -> dict[str, Tensor]:
             latent = noise[rows]
-            if way is not None:
-                known: dict[str, Any] = {"method": parse_method(way[0]), "start": parse_start(way[1]), "seed": self.lab.seed}
+            if inversion is not None:
+                known: dict[str, Any] = {
+                    "method": parse_method(inversion[0]),
+                    "start": parse_start(inversion[1]),
+                    "seed": self.lab.seed,
+                }
                 known |= {"condition": self.labels[rows], "items": [photo.id for photo in self.pictures.photos[rows]]}
                 latent = invert(model, self.pictures.pixels[rows], grid=grid, **known).latent
             edited = sample(model, latent, grid=grid, condition=self.targets[rows], guidance=self.guidance)
             return {"images": edited.images, "back": sample(model, latent, grid=grid, condition=self.labels[rows]).images}
 
-        settings = {"way": list(way or ()), "steps": self.steps, "guidance": self.guidance, "labels": list(self.labels)}
+        settings = {"way": list(inversion or ()), "steps": self.steps, "guidance": self.guidance, "labels": list(self.labels)}
         return self.lab.streamed("edits to another class", self.pictures, compute, **settings)
 
 
-def _table(ways: _Ways) -> Table:
-    measures = (ways.distances, ways.changes, ways.alignments)
-    rows = [(title, *(str(bootstrap(measure[title])) for measure in measures)) for title in ways.edits]
-    rows.append(("images as they are", "0", "0", str(bootstrap(ways.unedited))))
-    rows.append(("images as they are, their own class", "0", "0", str(bootstrap(ways.own))))
+def _table(edits: _Edits) -> Table:
+    measures = (edits.distances, edits.changes, edits.alignments)
+    rows = [(title, *(str(bootstrap(measure[title])) for measure in measures)) for title in edits.images]
+    rows.append(("images as they are", "0", "0", str(bootstrap(edits.unedited))))
+    rows.append(("images as they are, their own class", "0", "0", str(bootstrap(edits.own))))
     head = ("sampled from", "distance to the image", "change by the edit", "alignment with the new class")
     return Table(head, tuple(rows))
 
 
-def _chart(ways: _Ways) -> plotting.Drawing:
-    spans = {title: (bootstrap(ways.distances[title]), bootstrap(ways.alignments[title])) for title in ways.edits}
+def _chart(edits: _Edits) -> plotting.Drawing:
+    spans = {title: (bootstrap(edits.distances[title]), bootstrap(edits.alignments[title])) for title in edits.images}
     return plotting.tradeoff(
         {title: (across.estimate, up.estimate) for title, (across, up) in spans.items()},
         "distance to the image (left: faithful; the line: as from true noise)",
@@ -202,33 +203,27 @@ def _chart(ways: _Ways) -> plotting.Drawing:
     )
 
 
-def _rows(ways: _Ways) -> list[plotting.Row]:
+def _rows(edits: _Edits) -> list[plotting.Row]:
     return [
-        plotting.Row("images", ways.pictures.shown[:SHOWN]),
-        *(plotting.Row(title, images[:SHOWN].clamp(-1, 1)) for title, images in ways.edits.items()),
+        plotting.Row("images", edits.pictures.shown[:SHOWN]),
+        *(plotting.Row(title, images[:SHOWN].clamp(-1, 1)) for title, images in edits.images.items()),
     ]
 
 
-def _claims(ways: _Ways) -> list[Claim]:
+def _claims(edits: _Edits) -> list[Judged]:
     """Paired over images."""
-    told = []
+    claims: list[Judged] = []
     kinds = {
-        "stay closer to the image": ways.distances,
-        "change less against what the same latent gives under its own class": ways.changes,
-        "follow the new class less": ways.alignments,
+        "stay closer to the image": edits.distances,
+        "change less against what the same latent gives under its own class": edits.changes,
+        "follow the new class less": edits.alignments,
     }
     for words, measure in kinds.items():
         gap = bootstrap(measure[NOISE] - measure[USUAL])
-        told.append((f"Edits of DDIM latents {words} than edits of the noise.", signed(gap), exceeds(gap, 0)))
-        for title in list(ways.edits)[2:]:
-            share = _share(measure, title)
+        claims.append((f"Edits of DDIM latents {words} than edits of the noise.", signed(gap), exceeds(gap, 0)))
+        for title in list(edits.images)[2:]:
+            share = gap_closed(*(measure[each] for each in (title, USUAL, NOISE)))
             numbers = f"{percent(share)} of the gap {signed(gap)}" if gap.low > 0 else f"no gap to close: {signed(gap)}"
             holds = exceeds(share, HALF) if gap.low > 0 else None
-            told.append((f"... {title} closes most of that gap (half; the bound is ours).", numbers, holds))
-    return [Claim(sentence, numbers, holds, ways.pictures.name) for sentence, numbers, holds in told]
-
-
-def _share(measure: Mapping[str, Tensor], title: str) -> Interval:
-    """Of the gap between latents and noise, that a way closes."""
-    sums = torch.stack([measure[each] for each in (title, USUAL, NOISE)], dim=1)
-    return bootstrap_sums(sums, lambda t: (t[..., 0] - t[..., 1]) / (t[..., 2] - t[..., 1]))
+            claims.append((f"... {title} closes most of that gap (half; the bound is ours).", numbers, holds))
+    return claims

@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from ... import pictures as plotting
-from ...diagnostics import Interval, bootstrap
+from ...diagnostics import bootstrap
 from ...diagnostics.diversity import group_diversity
+from ...errors import ArgumentError
 from ...methods.starts import ForwardNoise
 from ...runs.html import Table
 from ...uses.variations import variations
 from .e12_editing import distance
-from .findings import Claim, Figure, Findings, line
-from .lab import Lab, Pictures
-from .paired import both, exceeds, falls_short, percent, signed
+from .findings import Figure, Findings, Judged, judged, line
+from .lab import PHOTOGRAPHS, Lab, Pictures
+from .verdicts import both, exceeds, falls_short, percent, signed
 
 __all__ = ["StochasticEditing"]
 
-LITTLE, SHOWN = 0.1, 4
-"""The share of the diversity that we call little; how many photographs the figure shows."""
+LITTLE, SHOWN, DRAWS = 0.1, 4, 2
+"""The share of the diversity that we call little; how many photographs the figure shows, and how many draws of each."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StochasticEditing:
     Attributes:
         count: Photographs, at most.
         steps: N of the grid.
-        seeds: Draws for each photograph.
+        seeds: Draws for each photograph, at least two.
         forwards: k, rising.
     """
 
@@ -47,7 +48,13 @@ class StochasticEditing:
     forwards: tuple[int, ...]
 
     def run(self, lab: Lab) -> Findings:
-        """Diversity and fidelity by k."""
+        """Diversity and fidelity by k.
+
+        Raises:
+            ArgumentError: Fewer than two draws, between which there is no distance.
+        """
+        if self.seeds < DRAWS:
+            raise ArgumentError(f"seeds: expected at least {DRAWS}, whose results are compared, given {self.seeds}")
         pictures = lab.photographs(self.count)
         found = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
         drawn = plotting.pictures(_rows(pictures, found))
@@ -62,7 +69,7 @@ class StochasticEditing:
                 Figure("curves", "How different results are from each other and from the photograph.", _chart(found)),
                 Figure("pictures", "Photographs, and variations of them.", drawn, shows_data=bool(lab.data)),
             ),
-            tuple(_claims(found)),
+            judged(PHOTOGRAPHS, *_claims(found)),
             {str(k): one.to_dict() for k, one in found.items()},
         )
 
@@ -130,42 +137,28 @@ def _chart(found: Mapping[int, _Varied]) -> plotting.Drawing:
 def _rows(pictures: Pictures, found: Mapping[int, _Varied]) -> list[plotting.Row]:
     rows = [plotting.Row("photograph", pictures.shown[:SHOWN])]
     for k, one in found.items():
-        rows += [plotting.Row(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(2)]
+        rows += [plotting.Row(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(DRAWS)]
     return rows
 
 
-def _claims(found: Mapping[int, _Varied]) -> list[Claim]:
+def _claims(found: Mapping[int, _Varied]) -> list[Judged]:
     first, last = min(found), max(found)
     wider, further = (
         bootstrap(getattr(found[last], name) - getattr(found[first], name)) for name in ("diversity", "fidelity")
     )
-    shares = {k: _share(one) for k, one in found.items()}
-    little = [falls_short(share, LITTLE) for share in shares.values()]
+    shares = {k: bootstrap(one.skipped / one.diversity) for k, one in found.items()}
     each = [bootstrap(one.diversity) for one in found.values()]
-    told = [
+    return [
         (
             "Draws of forward noise give different results of one photograph.",
             "; ".join(f"k = {k}: {value}" for k, value in zip(found, each, strict=True)),
-            all(exceeds(value, 0) for value in each),
+            both(*(exceeds(value, 0) for value in each)),
         ),
         (f"The more forward noise, the more they differ (k = {last} against {first}),", signed(wider), exceeds(wider, 0)),
         ("... and the further they are from the photograph.", signed(further), exceeds(further, 0)),
         (
             f"Going up from the start and back adds little (less than {LITTLE:.0%} of the diversity; ours).",
             "; ".join(f"k = {k}: {percent(share)}" for k, share in shares.items()),
-            _all(little),
+            both(*(falls_short(share, LITTLE) for share in shares.values())),
         ),
     ]
-    return [Claim(sentence, numbers, holds, "photographs") for sentence, numbers, holds in told]
-
-
-def _share(one: _Varied) -> Interval:
-    """Distance between both ways as a share of that between draws, mean over photographs."""
-    return bootstrap(one.skipped / one.diversity)
-
-
-def _all(verdicts: list[bool | None]) -> bool | None:
-    held: bool | None = True
-    for verdict in verdicts:
-        held = both(held, verdict)
-    return held

@@ -14,9 +14,9 @@ from ...methods.registry import METHODS, inversion_of, parse_method
 from ...pictures import Column
 from ...pictures.read import Photo
 from ..compare import COLUMNS, Candidate, Comparison, Measured, equal_cost, measure_candidate, table
-from .findings import Claim, Figure, Findings, above, bar
+from .findings import Figure, Findings, Judged, bar, judged
 from .lab import Lab, Pictures
-from .paired import PSNR_CAP, exceeds, signed
+from .verdicts import PSNR_CAP, Verdict, above, at_floor, both, exceeds, nearer, signed
 
 __all__ = ["PriorMethods"]
 
@@ -35,7 +35,6 @@ CHART: Mapping[str, tuple[str, tuple[float, float]]] = {
 }
 """Diagnostic -> its title in the figure, and what is drawn of it."""
 
-Verdict = tuple[bool | None, str]
 Found = Mapping[Candidate, Measured]
 
 
@@ -75,7 +74,7 @@ class PriorMethods:
                 Figure("methods", "Every method with and without a forward start, at the same cost.", _chart(found)),
                 Figure("tradeoff", "Whiteness against reconstruction, and the ways that no other beats.", compared.picture()),
             ),
-            tuple(replace(claim, images=pictures.name) for claim in _claims(found, tuple(dict.fromkeys(self.starts)))),
+            judged(pictures.name, *_claims(found, dict.fromkeys(self.starts))),
             compared.to_dict(),
         )
 
@@ -108,7 +107,7 @@ def _start(candidate: Candidate) -> str:
     return "usual inversion" if candidate.forward == USUAL else f"forward start, k = {candidate.forward}"
 
 
-def _claims(found: Found, starts: Iterable[str]) -> list[Claim]:
+def _claims(found: Found, starts: Iterable[str]) -> list[Judged]:
     """Of all prior methods, counted; those that are forward diffusion alone have no start to compare, and are left out."""
     by_start: dict[str, dict[str, Measured]] = {}
     for candidate, measured in found.items():
@@ -136,7 +135,7 @@ def _claims(found: Found, starts: Iterable[str]) -> list[Claim]:
     return claims
 
 
-def _claims_of_start(start: str, usual: Mapping[str, Measured], started: Mapping[str, Measured]) -> list[Claim]:
+def _claims_of_start(start: str, usual: Mapping[str, Measured], started: Mapping[str, Measured]) -> list[Judged]:
     """Of every method, DDIM and ours too."""
     r = {m: _row(measured, PATCH_ROW) for m, measured in started.items()}
     pairs = {m: (_row(usual[m], "std plain"), _row(started[m], "std plain")) for m in started if m in usual}
@@ -144,12 +143,12 @@ def _claims_of_start(start: str, usual: Mapping[str, Measured], started: Mapping
     return [
         _counted(
             f"With a forward start of k = {start} the correlation of every method, DDIM and ours too, is at its floor.",
-            {m: (_at_floor(row), str(row)) for m, row in r.items()},
+            {m: (at_floor(row), str(row)) for m, row in r.items()},
             f"top-20 r; noise {next(iter(r.values())).noise}",
         ),
         _counted(
             "... the standard deviation in plain areas of every method is nearer to noise's,",
-            {m: (_nearer(before, after), f"{before} becomes {after}") for m, (before, after) in pairs.items()},
+            {m: (nearer(after, before, to=1), f"{before} becomes {after}") for m, (before, after) in pairs.items()},
             "std plain",
         ),
         _counted(
@@ -165,13 +164,13 @@ def _claims_of_start(start: str, usual: Mapping[str, Measured], started: Mapping
     ]
 
 
-def _counted(sentence: str, verdicts: Mapping[str, Verdict], what: str) -> Claim:
+def _counted(sentence: str, verdicts: Mapping[str, tuple[Verdict, str]], what: str) -> Judged:
     """A claim about every method: how many of how many, and the exceptions by name."""
     true, false, unknown = ([m for m, (holds, _) in verdicts.items() if holds is value] for value in (True, False, None))
     numbers = f"{len(true)} of {len(verdicts)} ({what})"
     for words, methods in (("not", false), ("cannot be told", unknown)):
         numbers += f"; {words}: {', '.join(f'{m} {verdicts[m][1]}' for m in methods)}" if methods else ""
-    return Claim(sentence, numbers, False if false else None if unknown or not true else True)
+    return sentence, numbers, both(*(holds for holds, _ in verdicts.values())) if verdicts else None
 
 
 def _is_prior(method: str) -> bool:
@@ -191,28 +190,6 @@ def _change(ours: Measured, theirs: Measured | None) -> Interval:
     return bootstrap(ours.psnr.clamp(max=PSNR_CAP) - theirs.psnr.clamp(max=PSNR_CAP))
 
 
-def _correlated(row: Row) -> bool | None:
+def _correlated(row: Row) -> Verdict:
     """Above the floor with its whole interval; None where only the value is."""
-    return above(row) or (False if _at_floor(row) else None)
-
-
-def _at_floor(row: Row) -> bool | None:
-    """No higher than 95 % of true noise: its scatter is smaller than that of the interval over images."""
-    return None if row.null is None or math.isnan(row.value) else row.value <= row.null.high
-
-
-def _nearer(before: Row, after: Row) -> bool | None:
-    """Whether all of the interval is nearer to 1 than all of the one before; None where they share a distance."""
-    spans = [_distances(row) for row in (before, after)]
-    if spans[0] is None or spans[1] is None:
-        return None
-    (least, most), (nearest, farthest) = spans[0], spans[1]
-    return True if farthest < least else False if nearest > most else None
-
-
-def _distances(row: Row) -> tuple[float, float] | None:
-    """From 1 to the nearest and to the farthest value of the interval."""
-    if row.low is None or row.high is None or math.isnan(row.low):
-        return None
-    ends = abs(row.low - 1), abs(row.high - 1)
-    return 0.0 if row.low <= 1 <= row.high else min(ends), max(ends)
+    return above(row) or (False if at_floor(row) else None)

@@ -6,7 +6,7 @@ The same for latents in place of the noise: inversion ends nearer to the image t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from torch import Tensor
 
@@ -15,9 +15,9 @@ from ...diagnostics import Interval, Null, bootstrap, nulls
 from ...diagnostics.assignment import Assignment, assignment_accuracy
 from ...pictures import Bar
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings
-from .lab import Lab, Pictures
-from .paired import falls_short, signed
+from .findings import Claim, Figure, Findings, judged
+from .lab import GENERATED, Lab
+from .verdicts import falls_short, lower, row_of, signed
 
 __all__ = ["AssignmentOf"]
 
@@ -44,10 +44,9 @@ class AssignmentOf:
     def run(self, lab: Lab) -> Findings:
         """A table and bars for noise, DDIM latents and latents of a forward start."""
         pictures = lab.generated(self.count, self.steps)
-        noise = pictures.noise
-        assert noise is not None  # they were generated
+        noise = pictures.source
         image = lab.encoded(pictures).to(noise)
-        starts = self._starts(lab, pictures)
+        starts = {OWN: noise, **lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")}
         found = {name: assignment_accuracy(x, image, self.division) for name, x in starts.items()}
         null = nulls(lambda x: _shares(assignment_accuracy(x, image, self.division)), noise.shape, seed=lab.seed)
         far = {name: _distance(x, image) for name, x in starts.items()}
@@ -76,14 +75,6 @@ class AssignmentOf:
             },
         )
 
-    def _starts(self, lab: Lab, pictures: Pictures) -> dict[str, Tensor]:
-        assert pictures.noise is not None
-        return {
-            OWN: pictures.noise,
-            USUAL: lab.inverted(pictures, steps=self.steps).latent,
-            f"forward k = {self.forward}": lab.inverted(pictures, forward=str(self.forward), steps=self.steps).latent,
-        }
-
 
 def _intervals(found: Assignment) -> dict[str, Interval]:
     return {TO_IMAGE: found.to_images, FROM_IMAGE: found.to_noise}
@@ -101,7 +92,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 def _ends(one: Interval | Null) -> list[float]:
     """A share and the ends of its interval; that of a null may reach below 0."""
-    return [one.estimate, one.low, one.high] if isinstance(one, Interval) else [one.mean, max(one.low, 0.0), one.high]
+    return list(astuple(one)) if isinstance(one, Interval) else [one.mean, max(one.low, 0.0), one.high]
 
 
 def _bars(found: Mapping[str, Assignment], null: Mapping[str, Null]) -> dict[str, dict[str, Bar]]:
@@ -130,19 +121,18 @@ def _claims(
 ) -> tuple[Claim, ...]:
     to_image, from_image = _intervals(found[OWN]).values()
     nearer, to_others = bootstrap(far[USUAL] - far[OWN]), bootstrap(others[USUAL] - others[OWN])
-    return (
-        Claim(
+    return judged(
+        GENERATED,
+        (
             "Images find their noise far more often than noise finds its image.",
             f"images find their noise {_percent(from_image)}, noise its image {_percent(to_image)}; unrelated noise "
             f"{_percent(null[FROM_IMAGE])} and {_percent(null[TO_IMAGE])}",
-            True if from_image.low > to_image.high else False if from_image.high < to_image.low else None,
-            "generated",
+            lower(row_of("", to_image), row_of("", from_image)),
         ),
-        Claim(
+        (
             "Latents are nearer to their images than noise is.",
             f"paired change of L2 {signed(nearer)} of {float(far[OWN].mean()):.1f} to the own image, {signed(to_others)} to "
             f"another's; images find their latents {_percent(found[USUAL].to_noise)}",
             falls_short(nearer, 0),
-            "generated",
         ),
     )

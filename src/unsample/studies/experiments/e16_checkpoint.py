@@ -1,4 +1,4 @@
-"""What one checkpoint of a training makes of given noise, and what is measured of it, alone and beside another's."""
+"""What E16 measures of one checkpoint of a training: its samples from given noise and their latents, beside the last one's."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from ...diagnostics.row import PATCH_ROW
 from ...errors import ModelError
 from ...models.classifier import Classifier, load_classifier
 from ...uses.invert import BEYOND_PIXELS
-from .aligned import of_items, of_sets, without_groups
 from .checkpoints import load_checkpoint
-from .lab import Inverted, Lab, Pictures
-from .paired import GROUPS, Array
+from .lab import Lab, Pictures, RoundTrip
+from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, row_of, with_each_group_left_out
 
 __all__ = [
     "ANGLES",
@@ -33,8 +32,8 @@ __all__ = [
     "LATENT",
     "LATENTS",
     "WHITENESS",
+    "Measured",
     "Stage",
-    "Told",
     "classifier_for",
     "measure",
     "stage_of",
@@ -65,13 +64,7 @@ class Stage:
     """
 
     pictures: Pictures
-    inverted: Inverted | None
-
-    @property
-    def noise(self) -> Tensor:
-        """What its images were sampled from."""
-        assert self.pictures.noise is not None
-        return self.pictures.noise
+    inverted: RoundTrip | None
 
     @property
     def compared(self) -> dict[str, Tensor]:
@@ -81,12 +74,12 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Measured:
     """What was measured of a checkpoint.
 
     Attributes:
         rows: Diagnostics by name.
-        cka: Of generations and of latents with the last checkpoint's, `without_groups`; empty for the last.
+        cka: Of generations and of latents with the last checkpoint's, `with_each_group_left_out`; empty for the last.
         angle: At each latent, in degrees; None without latents.
         shown: A few of its images.
     """
@@ -106,22 +99,22 @@ def stage_of(lab: Lab, file: Path, count: int, steps: int) -> Stage:
     return Stage(pictures, here.inverted(pictures, steps=steps))
 
 
-def measure(lab: Lab, stage: Stage, last: Stage, judge: Classifier | None, coarse: int, division: int) -> Told:
-    """All that is told of a checkpoint; beside the last one unless it is that."""
+def measure(lab: Lab, stage: Stage, last: Stage, judge: Classifier | None, coarse: int, division: int) -> Measured:
+    """All that is measured of a checkpoint; beside the last one unless it is that."""
     shown, rows, angle = stage.pictures.shown, _quality(lab, stage.pictures.shown, judge), None
     if stage.inverted is not None:
-        latent, noise = stage.inverted.latent, stage.noise
+        latent, noise = stage.inverted.latent, stage.pictures.source
         image = lab.encoded(stage.pictures).to(noise)
         whole = lab.diagnosed(stage.pictures, stage.inverted)
         rows |= {name: whole[name] for name in WHITENESS if name != FRECHET}
         rows |= _geometry(image, noise, latent, division)
         angle = triangle(image, noise, latent).at_latent
     if stage is last:
-        return Told(rows, {}, angle, shown[:SHOWN])
+        return Measured(rows, {}, angle, shown[:SHOWN])
     ours, theirs = stage.compared, last.compared
     rows |= _aligned(ours, theirs, judge, coarse)
-    cka = {name: without_groups(linear_cka, ours[name], theirs[name]) for name in ours}
-    return Told(rows, cka, angle, shown[:SHOWN])
+    cka = {name: with_each_group_left_out(linear_cka, ours[name], theirs[name]) for name in ours}
+    return Measured(rows, cka, angle, shown[:SHOWN])
 
 
 def _aligned(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], judge: Classifier | None, side: int) -> Rows:
@@ -131,12 +124,15 @@ def _aligned(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], judge: Cl
     rows = []
     for what, a in ours.items():
         b = theirs[what]
-        rows += [of_sets(f"CKA, {what}", linear_cka, a, b), of_sets(f"SVCCA, {what}", svcca, coarse(a), coarse(b))]
+        rows += [
+            alignment_of_sets(f"CKA, {what}", linear_cka, a, b),
+            alignment_of_sets(f"SVCCA, {what}", svcca, coarse(a), coarse(b)),
+        ]
         sides = [judge.features(x).cpu() if judge and what == IMAGE else x for x in (a, b)]
-        rows += [of_items(f"cosine, {what}", feature_cosine, sides[0], sides[1])]
+        rows += [alignment_of_items(f"cosine, {what}", feature_cosine, sides[0], sides[1])]
     a, b = ours[IMAGE], theirs[IMAGE]
-    rows += [of_items("SSIM", ssim, a, b)] if min(a.shape[2:]) >= SSIM_SIDE else []
-    rows += [of_items("PSNR, dB", psnr, a, b)]
+    rows += [alignment_of_items("SSIM", ssim, a, b)] if min(a.shape[2:]) >= SSIM_SIDE else []
+    rows += [alignment_of_items("PSNR, dB", psnr, a, b)]
     return {row.name: row for row in rows}
 
 
@@ -153,7 +149,7 @@ def _geometry(image: Tensor, noise: Tensor, latent: Tensor, division: int) -> Ro
     null = nulls(drawn, noise.shape)
     intervals = [*(bootstrap(column) for column in angles.T), found.to_images, found.to_noise]
     named = zip((*ANGLES, *FOUND), intervals, strict=True)
-    return {name: Row(name, one.estimate, one.low, one.high, null[name]) for name, one in named}
+    return {name: row_of(name, one, null[name]) for name, one in named}
 
 
 def classifier_for(lab: Lab) -> Classifier | None:
@@ -167,7 +163,7 @@ def classifier_for(lab: Lab) -> Classifier | None:
 
 
 def _quality(lab: Lab, shown: Tensor, judge: Classifier | None) -> Rows:
-    """The Frechet distance to photographs, at equal numbers; half of the photographs, so that the rest can tell the null."""
+    """The Frechet distance to photographs, at equal numbers; half of the photographs, so that the rest can give the null."""
     if judge is None or not lab.data:
         return {}
     real = judge.features(lab.photographs(2 * len(shown)).pixels).cpu()

@@ -16,7 +16,6 @@ from ...diagnostics.row import PATCH_ROW, format_number
 from ...errors import ArgumentError
 from ...runs.html import Table
 from ...uses.invert import BEYOND_PIXELS
-from .aligned import above_chance, settled
 from .checkpoints import find_checkpoints
 from .e16_checkpoint import (
     ANGLES,
@@ -27,14 +26,14 @@ from .e16_checkpoint import (
     LATENT,
     LATENTS,
     WHITENESS,
-    Told,
+    Measured,
     classifier_for,
     measure,
     stage_of,
 )
-from .findings import Claim, Figure, Findings, above, below, curve
+from .findings import Figure, Findings, Judged, curve, judged, span
 from .lab import GENERATED, Lab
-from .paired import exceeds, signed
+from .verdicts import above, above_chance, alignment_ratio, below, beside_noise, exceeds, signed, within
 
 __all__ = ["Training"]
 
@@ -80,30 +79,30 @@ class Training:
         last = stage_of(lab, files[end], self.count, self.steps)
         if last.inverted is None:
             raise ArgumentError(f"the generations of {files[end]} cannot be inverted: train on, or raise steps")
-        told: dict[int, Told] = {}
+        found: dict[int, Measured] = {}
         for step, file in files.items():
             stage = last if step == end else stage_of(lab, file, self.count, self.steps)
-            told[step] = measure(lab, stage, last, judge, self.coarse, self.division)
+            found[step] = measure(lab, stage, last, judge, self.coarse, self.division)
         return Findings(
-            f"{len(told)} checkpoints up to step {end}; {self.count} images each, sampled by DDIM in {self.steps} steps from "
+            f"{len(found)} checkpoints up to step {end}; {self.count} images each, sampled by DDIM in {self.steps} steps from "
             f"the same noise and inverted on the same grid ({self.steps} evaluations each way). Alignment is with the last "
             "checkpoint; in brackets chance, where pairs are broken up, or true noise. SVCCA is of maps averaged to "
             f"{self.coarse} x {self.coarse}; the cosine is of {judge.name if judge else 'pixels'}. A checkpoint whose "
             f"generations exceed {BEYOND_PIXELS:g} is not inverted. 95 % intervals over images: jackknife (CKA, SVCCA, r, "
             "Frechet), Wilson's (shares), bootstrap (the rest).",
             {
-                "Generations and the last checkpoint's": _table(told, IMAGES),
-                "Latents and the last checkpoint's": _table(told, LATENTS),
-                "Noise, latent and image": _table(told, (*ANGLES, *FOUND)),
-                "Whiteness of the latents": _table(told, WHITENESS),
+                "Generations and the last checkpoint's": _table(found, IMAGES),
+                "Latents and the last checkpoint's": _table(found, LATENTS),
+                "Noise, latent and image": _table(found, (*ANGLES, *FOUND)),
+                "Whiteness of the latents": _table(found, WHITENESS),
             },
-            _figures(told),
-            tuple(_claims(told)),
-            {f"step={step}": {name: row.to_dict() for name, row in one.rows.items()} for step, one in told.items()},
+            _figures(found),
+            judged(GENERATED, *_claims(found)),
+            {f"step={step}": {name: row.to_dict() for name, row in one.rows.items()} for step, one in found.items()},
         )
 
 
-def _table(told: Mapping[int, Told], names: Sequence[str]) -> Table:
+def _table(found: Mapping[int, Measured], names: Sequence[str]) -> Table:
     """By step, chance or true noise in brackets; the last checkpoint where it has a value."""
 
     def cell(row: Row | None) -> str:
@@ -111,122 +110,117 @@ def _table(told: Mapping[int, Told], names: Sequence[str]) -> Table:
             return ""
         return str(row) if row.null is None else f"{row} ({format_number(row.null.mean)})"
 
-    kept = [name for name in names if any(name in one.rows for one in told.values())]
-    rows = [(str(step), *(cell(one.rows.get(name)) for name in kept)) for step, one in told.items()]
+    kept = [name for name in names if any(name in one.rows for one in found.values())]
+    rows = [(str(step), *(cell(one.rows.get(name)) for name in kept)) for step, one in found.items()]
     return Table(("step", *kept), tuple(row for row in rows if any(row[1:])))
 
 
-def _figures(told: Mapping[int, Told]) -> tuple[Figure, ...]:
-    picked = sorted({list(told)[round(i * (len(told) - 1) / (ROWS - 1))] for i in range(ROWS)})
-    rows = [plotting.Row(f"step {step}", told[step].shown) for step in picked]
+def _figures(found: Mapping[int, Measured]) -> tuple[Figure, ...]:
+    picked = sorted({list(found)[round(i * (len(found) - 1) / (ROWS - 1))] for i in range(ROWS)})
+    rows = [plotting.Row(f"step {step}", found[step].shown) for step in picked]
     panels = [
-        _panel(told, "correlation of the latents", "top-20 r", [PATCH_ROW], noise=True),
-        _panel(told, "variance of the latents", "std", ["std plain", "std other"], noise=True),
+        _panel(found, "correlation of the latents", "top-20 r", [PATCH_ROW], noise=True),
+        _panel(found, "variance of the latents", "std", ["std plain", "std other"], noise=True),
     ]
-    panels += [_panel(told, "distance to photographs", "Frechet distance", [FRECHET])] if _any(told, FRECHET) else []
+    panels += [_panel(found, "distance to photographs", "Frechet distance", [FRECHET])] if _any(found, FRECHET) else []
     return (
         Figure("generations", "The same noise through checkpoints; the last row is the last one's.", plotting.pictures(rows)),
         Figure(
             "settling",
             "Alignment with the last checkpoint, as the share of the way from chance (0) to equality (1); and PSNR.",
             plotting.curves(
-                _alignment(told, "generations", [name for name in IMAGES if name != "PSNR, dB"]),
-                _alignment(told, "latents", LATENTS),
-                _beside_chance(told, "generations", "PSNR, dB", ["PSNR, dB"]),
+                _alignment(found, "generations", [name for name in IMAGES if name != "PSNR, dB"]),
+                _alignment(found, "latents", LATENTS),
+                _beside_chance(found, "generations", "PSNR, dB", ["PSNR, dB"]),
             ),
         ),
         Figure(
             "geometry",
             "Angles of image, noise and latent, and how often noise and image find each other by distance alone.",
             plotting.curves(
-                _panel(told, "triangle", "mean angle, degrees", ANGLES),
-                _beside_chance(told, "assignment", "share of pairs found", FOUND),
+                _panel(found, "triangle", "mean angle, degrees", ANGLES),
+                _beside_chance(found, "assignment", "share of pairs found", FOUND),
             ),
         ),
         Figure("whiteness", "Latents of each checkpoint's own samples.", plotting.curves(*panels)),
     )
 
 
-def _any(told: Mapping[int, Told], name: str) -> bool:
-    return any(name in one.rows and not math.isnan(one.rows[name].value) for one in told.values())
+def _any(found: Mapping[int, Measured], name: str) -> bool:
+    return any(name in one.rows and not math.isnan(one.rows[name].value) for one in found.values())
 
 
-def _panel(told: Mapping[int, Told], title: str, up: str, names: Sequence[str], noise: bool = False) -> plotting.Panel:
+def _panel(found: Mapping[int, Measured], title: str, up: str, names: Sequence[str], noise: bool = False) -> plotting.Panel:
     """Rows over training; with true noise's interval at the last checkpoint."""
-    known = [told[max(told)].rows[name].null for name in names] if noise else []
-    ends = [end for null in known if null for end in (null.low, null.high)]
-    span = (min(ends), max(ends)) if ends else None
-    return plotting.Panel(title, _curves(told, names), "training step", up, span, log="x")
+    known = [span(found[max(found)].rows[name]) for name in names] if noise else []
+    ends = [end for each in known if each for end in each]
+    shaded = (min(ends), max(ends)) if ends else None
+    return plotting.Panel(title, _curves(found, names), "training step", up, shaded, log="x")
 
 
-def _alignment(told: Mapping[int, Told], title: str, names: Sequence[str]) -> plotting.Panel:
-    return plotting.Panel(title, _curves(told, names, above_chance), "training step", "alignment above chance", log="x")
+def _alignment(found: Mapping[int, Measured], title: str, names: Sequence[str]) -> plotting.Panel:
+    return plotting.Panel(title, _curves(found, names, above_chance), "training step", "alignment above chance", log="x")
 
 
-def _beside_chance(told: Mapping[int, Told], title: str, up: str, names: Sequence[str]) -> plotting.Panel:
+def _beside_chance(found: Mapping[int, Measured], title: str, up: str, names: Sequence[str]) -> plotting.Panel:
     """Rows over training, and the chance of the first of them."""
-    chance = {step: one.rows[names[0]].null for step, one in told.items() if names[0] in one.rows}
+    chance = {step: one.rows[names[0]].null for step, one in found.items() if names[0] in one.rows}
     known = {step: null.mean for step, null in chance.items() if null}
-    curves = [*_curves(told, names), plotting.Curve("chance", list(known), list(known.values()))]
+    curves = [*_curves(found, names), plotting.Curve("chance", list(known), list(known.values()))]
     return plotting.Panel(title, curves, "training step", up, log="x")
 
 
 def _curves(
-    told: Mapping[int, Told], names: Sequence[str], shown: Callable[[Row], Row] = lambda row: row
+    found: Mapping[int, Measured], names: Sequence[str], shown: Callable[[Row], Row] = lambda row: row
 ) -> list[plotting.Curve]:
     lines = []
-    for name in (name for name in names if _any(told, name)):
-        rows = {step: one.rows[name] for step, one in told.items() if name in one.rows}
+    for name in (name for name in names if _any(found, name)):
+        rows = {step: one.rows[name] for step, one in found.items() if name in one.rows}
         lines.append(curve(name.partition(",")[0], list(rows), [shown(row) for row in rows.values()]))
     return lines
 
 
-def _claims(told: Mapping[int, Told]) -> list[Claim]:
-    last = max(told)
-    early, late = (min((step for step in told if step < last), key=lambda step: abs(step / last - at)) for at in (EARLY, LATE))
-    r, std = told[last].rows[PATCH_ROW], told[last].rows["std plain"]
+def _claims(found: Mapping[int, Measured]) -> list[Judged]:
+    last = max(found)
+    early, late = (
+        min((step for step in found if step < last), key=lambda step: abs(step / last - at)) for at in (EARLY, LATE)
+    )
+    r, std = found[last].rows[PATCH_ROW], found[last].rows["std plain"]
     return [
-        *(_settles(told, what, early, late) for what in (IMAGE, LATENT)),
-        _turns(told, early),
-        Claim(
+        *(_settles(found, what, early, late) for what in (IMAGE, LATENT)),
+        _turns(found, early),
+        (
             "Training does not whiten latents: the last checkpoint's are correlated.",
-            f"top-20 r {r}; noise {r.noise}",
+            beside_noise("top-20 r", r),
             above(r),
-            GENERATED,
         ),
-        Claim("... and have too little noise in plain areas.", f"std {std}; noise {std.noise}", below(std), GENERATED),
+        ("... and have too little noise in plain areas.", beside_noise("std", std), below(std)),
     ]
 
 
-def _settles(told: Mapping[int, Told], what: str, early: int, late: int) -> Claim:
-    last = max(told)
+def _settles(found: Mapping[int, Measured], what: str, early: int, late: int) -> Judged:
+    last = max(found)
     times = f"at {100 * EARLY:.0f} % of training over {100 * SETTLED:.0f} % of the alignment at {100 * LATE:.0f} %"
     sentence = f"{what.capitalize()} settle early ({times})."
     name = f"CKA, {what}"
-    first, second = (told[step].rows.get(name) for step in (early, late))
+    first, second = (found[step].rows.get(name) for step in (early, late))
     if early == late or first is None or second is None or first.null is None or second.null is None:
-        return Claim(sentence, f"no {what} of checkpoints near both times", None, GENERATED)
-    found = settled((told[early].cka[what], first.null), (told[late].cka[what], second.null))
+        return sentence, f"no {what} of checkpoints near both times", None
+    ratio = alignment_ratio((found[early].cka[what], first.null), (found[late].cka[what], second.null))
     numbers = (
         f"CKA with the last checkpoint ({last} steps): {first} at step {early}, {second} at step {late}, by chance "
-        f"{first.noise} and {second.noise}; ratio above chance {found}"
+        f"{first.noise} and {second.noise}; ratio above chance {ratio}"
     )
-    return Claim(sentence, numbers, exceeds(found, SETTLED), GENERATED)
+    return sentence, numbers, exceeds(ratio, SETTLED)
 
 
-def _turns(told: Mapping[int, Told], early: int) -> Claim:
-    last, name = max(told), ANGLES[2]
+def _turns(found: Mapping[int, Measured], early: int) -> Judged:
+    last, name = max(found), ANGLES[2]
     turn = f"it changes by less than {TURN:g} degrees after {100 * EARLY:.0f} % of training"
     sentence = f"The angle at the latent settles early ({turn})."
-    then, now = told[early].angle, told[last].angle
+    then, now = found[early].angle, found[last].angle
     if then is None or now is None:
-        return Claim(sentence, f"no latents at step {early}", None, GENERATED)
+        return sentence, f"no latents at step {early}", None
     change = bootstrap(now - then)
-    beyond = change.low > TURN or change.high < -TURN
-    within = change.low > -TURN and change.high < TURN
-    return Claim(
-        sentence,
-        f"{told[early].rows[name]} at step {early}, {told[last].rows[name]} at step {last}; paired change {signed(change)}",
-        True if within else False if beyond else None,
-        GENERATED,
-    )
+    numbers = f"{found[early].rows[name]} at step {early}, {found[last].rows[name]} at step {last}"
+    return sentence, f"{numbers}; paired change {signed(change)}", within(change, -TURN, TURN)

@@ -1,4 +1,4 @@
-"""E17: the flaw and its repair on photographs the model never saw, and on images like none it was trained on.
+"""E17: DDIM, its flaw and the repair, on photographs the model never saw, and on images like none it was trained on.
 
 The latter are made from the photographs, each from one: solarised (colours and contrasts of no photograph, less plain area),
 posterised (few colours, much plain area), and with their tiles moved around (no object left).
@@ -7,42 +7,33 @@ posterised (few colours, much plain area), and with their tiles moved around (no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial, reduce
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ... import pictures as plotting
-from ...diagnostics import MIN_IMAGES, Diagnosis, Interval, area_sums, plain_area
+from ...diagnostics import MIN_IMAGES
 from ...diagnostics.row import PATCH_ROW, Row
 from ...pictures import Column
 from ...pictures.read import Photo
-from .findings import Claim, Figure, Findings, above, bar, below, table_of
-from .lab import Inverted, Lab, Pictures
-from .paired import both, change_of_psnr, exceeds, percent, signed, together
+from .findings import Claim, Figure, Findings, Judged, bar, columns, judged, span, table_of
+from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
+from .sweep import Sweep
+from .verdicts import Verdict, above, below, both, exceeds, percent, signed
 
 __all__ = ["Photographs"]
 
-WAYS: Mapping[str, tuple[str, str]] = {
+INVERSIONS: Mapping[str, tuple[str, str]] = {
     "DDIM": ("ddim", "0"),
     "forward start, k = 2, DDIM": ("ddim", "2"),
     "forward start, k = 2, look-ahead": ("look-ahead", "2"),
 }
-USUAL, PAPER, OURS = WAYS
+USUAL, PAPER, OURS = INVERSIONS
 
-COLUMNS = {
-    "plain share": "plain fraction",
-    "top-20 r": PATCH_ROW,
-    "std plain": "std plain",
-    "std other": "std other",
-    "lag-1 plain": "lag-1 plain",
-    "MAE": "MAE",
-    "PSNR, dB": "PSNR",
-    "SSIM": "SSIM",
-}
+COLUMNS = columns("plain share", "top-20 r", "std plain", "std other", "lag-1 plain", "MAE", "PSNR, dB", "SSIM")
 
 CHART = ("top-20 r", "std plain", "lag-1 plain", "PSNR, dB")
 
@@ -94,40 +85,6 @@ KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class _Told:
-    """One set of images, three ways."""
-
-    pictures: Pictures
-    inverted: Mapping[str, Inverted]
-    diagnoses: Mapping[str, Diagnosis]
-
-    @classmethod
-    def of(cls, lab: Lab, pictures: Pictures, steps: int) -> _Told:
-        """Inverted and diagnosed, or read back."""
-        ways = {title: lab.inverted(pictures, *way, steps=steps) for title, way in WAYS.items()}
-        return cls(pictures, ways, {title: lab.diagnosed(pictures, way) for title, way in ways.items()})
-
-    def together(self, value: Callable[..., Any], *ways: str) -> Interval:
-        """A function of the standard deviations in plain areas by several ways."""
-        plain = plain_area(self.pictures.shown, self.inverted[USUAL].latent)
-        return together([area_sums(self.inverted[way].latent, plain).pooled("std") for way in ways], value)
-
-    @property
-    def closed(self) -> Interval:
-        """The share of the deviation missing in plain areas that the paper's start gives back."""
-        return self.together(lambda usual, paper: (paper - usual) / (1 - usual), USUAL, PAPER)
-
-    @property
-    def nearer(self) -> Interval:
-        """By how much our way is nearer to a deviation of 1 there than the paper's."""
-        return self.together(lambda paper, ours: abs(paper - 1) - abs(ours - 1), PAPER, OURS)
-
-    def change(self, ours: str, theirs: str) -> Interval:
-        """Of the PSNR, in dB."""
-        return change_of_psnr(self.pictures.shown, self.inverted[ours].reconstruction, self.inverted[theirs].reconstruction)
-
-
 @dataclass(frozen=True)
 class Photographs:
     """DDIM, the paper's start, and the library's default, on five sets of images.
@@ -144,22 +101,22 @@ class Photographs:
         """A table for each set, and all sets side by side."""
         photographs = lab.photographs(self.count)
         sets = [lab.generated(self.count, self.steps), photographs, *(_made(photographs, kind) for kind in KINDS)]
-        told = {pictures.name: _Told.of(lab, pictures, self.steps) for pictures in sets}
+        found = {pictures.name: Sweep.inverted(lab, pictures, INVERSIONS, self.steps) for pictures in sets}
         return Findings(
             self._setting(len(photographs), bool(lab.data)),
-            {name.capitalize(): table_of(one.diagnoses, COLUMNS, "inversion") for name, one in told.items()},
+            {name.capitalize(): table_of(one.diagnoses, COLUMNS, "inversion") for name, one in found.items()},
             (
-                Figure("sets", "Each set of images, each way; the grey bands are true noise.", _chart(told)),
+                Figure("sets", "Each set of images, each way; the grey bands are true noise.", _chart(found)),
                 Figure(
                     "pictures",
                     "Images, and their latents by DDIM from the image and from a forward start; each row of latents in units "
                     "of true noise.",
-                    plotting.pictures(_rows(told)),
+                    plotting.pictures(_rows(found)),
                     shows_data=bool(lab.data),
                 ),
             ),
-            tuple(_claims(told)),
-            {name: {title: d.to_dict() for title, d in one.diagnoses.items()} for name, one in told.items()},
+            _claims(found),
+            {name: {title: d.to_dict() for title, d in one.diagnoses.items()} for name, one in found.items()},
         )
 
     def _setting(self, photographs: int, given: bool) -> str:
@@ -179,81 +136,71 @@ def _made(pictures: Pictures, kind: str) -> Pictures:
     return Pictures(kind, tuple(Photo.of(KINDS[kind](photo.pixels), photo.name) for photo in pictures.photos))
 
 
-def _chart(told: Mapping[str, _Told]) -> plotting.Drawing:
+def _chart(found: Mapping[str, Sweep[str]]) -> plotting.Drawing:
     def column(title: str) -> Column:
-        rows = {name: {way: d[COLUMNS[title]] for way, d in one.diagnoses.items()} for name, one in told.items()}
-        nulls = {name: next(iter(row.values())).null for name, row in rows.items()}
-        spans = {name: (null.low, null.high) for name, null in nulls.items() if null}
-        return Column(title, {n: {way: bar(r) for way, r in row.items()} for n, row in rows.items()}, spans or None)
+        bars = {name: {how: bar(d[COLUMNS[title]]) for how, d in one.diagnoses.items()} for name, one in found.items()}
+        spans = {name: noise for name, one in found.items() if (noise := span(one[USUAL][COLUMNS[title]]))}
+        return Column(title, bars, spans or None)
 
     return plotting.forest([column(title) for title in CHART])
 
 
-def _rows(told: Mapping[str, _Told]) -> list[plotting.Row]:
+def _rows(found: Mapping[str, Sweep[str]]) -> list[plotting.Row]:
     rows = []
-    for name, one in told.items():
-        latents = {way: one.inverted[way].latent[:SHOWN] for way in (USUAL, PAPER)}
+    for name, one in found.items():
         rows.append(plotting.Row(name, one.pictures.shown[:SHOWN]))
-        rows += [plotting.Row(f"latent: {way}", latent, "latent") for way, latent in latents.items()]
+        rows += [plotting.Row(f"latent: {how}", one.trips[how].latent[:SHOWN], "latent") for how in (USUAL, PAPER)]
     return rows
 
 
-def _claims(told: Mapping[str, _Told]) -> list[Claim]:
-    seen = {"photographs": told["photographs"]}, "On photographs that the model never saw"
-    strange = {kind: told[kind] for kind in KINDS}, "On images like none that it was trained on"
-    generated = told["generated"]
-    return [
-        *(replace(claim, images="photographs") for claim in _claims_of(*seen, generated)),
-        *(replace(claim, images=", ".join(KINDS)) for claim in _claims_of(*strange, generated)),
-    ]
+def _claims(found: Mapping[str, Sweep[str]]) -> tuple[Claim, ...]:
+    seen = {
+        PHOTOGRAPHS: "On photographs that the model never saw",
+        ", ".join(KINDS): "On images like none that it was trained on",
+    }
+    return tuple(
+        claim for names, where in seen.items() for claim in judged(names, *_claims_of(found, names.split(", "), where))
+    )
 
 
-def _claims_of(sets: Mapping[str, _Told], where: str, generated: _Told) -> list[Claim]:
+def _claims_of(found: Mapping[str, Sweep[str]], names: Sequence[str], where: str) -> list[Judged]:
     """The flaw, its repair and its price, on each of the sets, beside generated images."""
 
-    def claim(sentence: str, judge: Judge) -> Claim:
-        verdicts = [judge(one)[0] for one in sets.values()]
-        numbers = [f"{name} {judge(one)[1]}" for name, one in {**sets, "generated": generated}.items()]
-        return Claim(sentence, "; ".join(numbers), reduce(both, verdicts))
+    def claim(sentence: str, judge: Callable[[Sweep[str]], tuple[Verdict, str]]) -> Judged:
+        numbers = [f"{name} {judge(found[name])[1]}" for name in (*names, GENERATED)]
+        return sentence, "; ".join(numbers), both(*(judge(found[name])[0] for name in names))
 
+    floor = f"{where}, a forward start of k = 2 brings the correlation to its floor,"
     return [
         claim(f"{where}, DDIM latents of plain areas have too little noise,", partial(_judged, USUAL, "std plain", below)),
         claim("... and are correlated.", partial(_judged, USUAL, PATCH_ROW, above)),
-        claim(
-            f"{where}, a forward start of k = 2 brings the correlation to its floor,",
-            partial(_judged, PAPER, PATCH_ROW, _floor),
-        ),
+        claim(floor, partial(_judged, PAPER, PATCH_ROW, lambda row: row.is_noise)),
         claim("... gives plain areas most of the deviation they miss,", _gap),
         claim(f"... at little cost in reconstruction (less than {LITTLE:g} dB; the bound is ours).", _cost),
         claim("Look-ahead from the same start is whiter still in plain areas, and reconstructs better (ours).", _ours),
     ]
 
 
-Judge = Callable[[_Told], tuple[bool | None, str]]
-"""From the ways on a set of images to a verdict and its numbers."""
-
-
-def _judged(way: str, name: str, judge: Callable[[Row], bool | None], told: _Told) -> tuple[bool | None, str]:
-    row = told.diagnoses[way][name]
+def _judged(how: str, name: str, judge: Callable[[Row], Verdict], one: Sweep[str]) -> tuple[Verdict, str]:
+    row = one[how][name]
     return (None, "-") if math.isnan(row.value) else (judge(row), f"{row} (noise {row.noise})")
 
 
-def _floor(row: Row) -> bool | None:
-    return row.is_noise
+def _gap(one: Sweep[str]) -> tuple[Verdict, str]:
+    """The share of the deviation missing in plain areas that the paper's start gives back."""
+    closed = one.paired("std plain", lambda usual, paper: (paper - usual) / (1 - usual), USUAL, PAPER)
+    usual, paper = (one[how]["std plain"] for how in (USUAL, PAPER))
+    return exceeds(closed, MOST), f"{usual} becomes {paper}, {percent(closed)} of what is missing"
 
 
-def _gap(told: _Told) -> tuple[bool | None, str]:
-    usual, paper = (told.diagnoses[way]["std plain"] for way in (USUAL, PAPER))
-    return exceeds(told.closed, MOST), f"{usual} becomes {paper}, {percent(told.closed)} of what is missing"
-
-
-def _cost(told: _Told) -> tuple[bool | None, str]:
-    change = told.change(PAPER, USUAL)
+def _cost(one: Sweep[str]) -> tuple[Verdict, str]:
+    change = one.gain("PSNR", PAPER, USUAL)
     return exceeds(change, -LITTLE), signed(change, " dB")
 
 
-def _ours(told: _Told) -> tuple[bool | None, str]:
-    change, std = told.change(OURS, PAPER), told.diagnoses[OURS]["std plain"]
-    return both(
-        exceeds(told.nearer, 0), exceeds(change, 0)
-    ), f"std {std}, {signed(change, ' dB')} against DDIM from that start"
+def _ours(one: Sweep[str]) -> tuple[Verdict, str]:
+    """By how much our inversion is nearer to a deviation of 1 in plain areas than the paper's, and how it reconstructs."""
+    nearer = one.paired("std plain", lambda paper, ours: abs(paper - 1) - abs(ours - 1), PAPER, OURS)
+    change, std = one.gain("PSNR", OURS, PAPER), one[OURS]["std plain"]
+    numbers = f"std {std}, {signed(change, ' dB')} against DDIM from that start"
+    return both(exceeds(nearer, 0), exceeds(change, 0)), numbers

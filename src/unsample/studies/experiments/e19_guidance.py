@@ -18,27 +18,37 @@ from torch import Tensor
 from ... import pictures as plotting
 from ...core.model import Condition
 from ...core.trajectory import Keep, Trajectory
-from ...diagnostics import Diagnosis, Interval, area_sums, bootstrap, bootstrap_sums, diagnose, plain_area
-from ...diagnostics.row import PATCH_ROW
+from ...diagnostics import Diagnosis, Interval, area_sums, bootstrap, diagnose, plain_area
 from ...diagnostics.row import format_number as number
 from ...errors import ArgumentError
 from ...methods.look_ahead import LookAhead
 from ...methods.starts import ForwardNoise
-from ...pictures import Bar, Column
+from ...pictures import Column
 from ...runs.html import Table
 from ...uses.invert import invert
 from ...uses.null_text import null_text
 from ...uses.sample import sample
-from .findings import Claim, Figure, Findings, table_of
-from .lab import Lab, Pictures
-from .labelled import labelled
-from .paired import PSNR_CAP, both, capped_psnr, exceeds, falls_short, percent, signed, together
+from .findings import Figure, Findings, Judged, bar, columns, judged, table_of
+from .lab import Lab, Pictures, labelled
+from .verdicts import (
+    PSNR_CAP,
+    bootstrapped,
+    both,
+    capped_psnr,
+    exceeds,
+    falls_short,
+    gap_closed,
+    percent,
+    row_of,
+    signed,
+    within,
+)
 
 __all__ = ["Guidance"]
 
 METHOD, START = LookAhead(), ForwardNoise(steps=1)
 
-COLUMNS = {"top-20 r": PATCH_ROW, "std plain": "std plain", "std other": "std other", "lag-1 plain": "lag-1 plain"}
+COLUMNS = columns("top-20 r", "std plain", "std other", "lag-1 plain")
 
 CLOSE, EQUAL, EQUALLY = 1.0, 0.1, 0.02
 """The loss in dB that we call mended, the difference in dB and in standard deviation that we call none."""
@@ -70,7 +80,7 @@ class Guidance:
             ArgumentError: A model without classes, or labels that are not among them.
         """
         pictures, labels = labelled(lab, self.count, self.steps)
-        ways = _Ways(lab, pictures, labels, self.steps, self.guidance, self.rates)
+        ways = _WaysBack(lab, pictures, labels, self.steps, self.guidance, self.rates)
         diagnoses = {f"w = {w:g}": diagnose(ways.latent(w), images=pictures.shown) for w in (1.0, self.guidance)}
         return Findings(
             self._setting(pictures, bool(ways.rates)),
@@ -79,7 +89,7 @@ class Guidance:
                 Figure("psnr", "What each way back returns.", _chart(ways)),
                 Figure("pictures", "Images, and what each way returns.", plotting.pictures(_rows(ways)), bool(lab.data)),
             ),
-            tuple(_claims(ways)),
+            judged(pictures.name, *_claims(ways)),
             _metrics(ways, diagnoses),
         )
 
@@ -97,7 +107,7 @@ class Guidance:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ways:
+class _WaysBack:
     """The ways back, each computed once for each batch."""
 
     lab: Lab
@@ -139,7 +149,7 @@ class _Ways:
         """Of the deviation in plain areas, by guidance on the way up."""
         plain = plain_area(self.pictures.shown, self.latent(1.0))
         stds = [area_sums(self.latent(w), plain).pooled("std") for w in (self.guidance, 1.0)]
-        return together(stds, lambda guided, free: guided - free)
+        return bootstrapped(stds, lambda guided, free: guided - free)
 
     def latent(self, w: float) -> Tensor:
         """Of an inversion with guidance w."""
@@ -197,36 +207,31 @@ def _fitted(w: str, rate: float) -> str:
     return f"{w}, null-text, rate {rate:g}{' (published)' * (rate == PUBLISHED)}"
 
 
-def _table(ways: _Ways) -> Table:
+def _table(ways: _WaysBack) -> Table:
     rows = []
     for title, found in ways.back.items():
         values = ways.psnr[title]
         spent = (str(int(found[name].max())) for name in ("down", "fit"))
-        rows.append((title, _span(bootstrap(values)), number(float(values.min())), *spent))
+        rows.append((title, str(row_of("PSNR", bootstrap(values))), number(float(values.min())), *spent))
     return Table(("sampled back with", "PSNR, dB: mean", "worst image", "NFE down", "NFE to fit"), tuple(rows))
 
 
-def _span(found: Interval) -> str:
-    return f"{number(found.estimate)} [{number(found.low)}, {number(found.high)}]"
-
-
-def _chart(ways: _Ways) -> plotting.Drawing:
-    spans = {title: bootstrap(values) for title, values in ways.psnr.items()}
-    rows = {title: {"PSNR": Bar(span.estimate, span.low, span.high)} for title, span in spans.items()}
+def _chart(ways: _WaysBack) -> plotting.Drawing:
+    rows = {title: {"PSNR": bar(bootstrap(values))} for title, values in ways.psnr.items()}
     return plotting.forest([Column("PSNR of the way back, dB", rows)])
 
 
-def _rows(ways: _Ways) -> list[plotting.Row]:
+def _rows(ways: _WaysBack) -> list[plotting.Row]:
     shown = {"image": ways.pictures.shown, **{title: found["images"].clamp(-1, 1) for title, found in ways.back.items()}}
     return [plotting.Row(title, images[:SHOWN]) for title, images in shown.items()]
 
 
-def _claims(ways: _Ways) -> list[Claim]:
+def _claims(ways: _WaysBack) -> list[Judged]:
     """Paired over images."""
     none, guided, too, away, *fitted = ways.psnr
     lost, mended, same = (_change(ways, ours, theirs) for ours, theirs in ((guided, none), (too, none), (away, none)))
     white = ways.std_change
-    told = [
+    claims: list[Judged] = [
         ("Guidance spoils the way back.", f"paired change of PSNR {signed(lost, ' dB')}", falls_short(lost, 0)),
         (
             f"Inverting with the same guidance mends it (to {CLOSE:g} dB; the bound is ours).",
@@ -236,38 +241,36 @@ def _claims(ways: _Ways) -> list[Claim]:
         (
             f"... and leaves plain areas as white (to {EQUALLY:g} in standard deviation; the bound is ours).",
             f"paired change of std plain by guidance on the way up {signed(white)}",
-            both(exceeds(white, -EQUALLY), falls_short(white, EQUALLY)),
+            within(white, -EQUALLY, EQUALLY),
         ),
         (
             f"Moving away from the class itself mends it for any inversion (to {EQUAL:g} dB): guidance then cancels.",
             f"{signed(same, ' dB')} against no guidance",
-            both(exceeds(same, -EQUAL), falls_short(same, EQUAL)),
+            within(same, -EQUAL, EQUAL),
         ),
     ]
     for title in fitted:
         rate, gain, rest = title.rpartition(", ")[2], _change(ways, title, guided), _change(ways, too, title)
-        share = f", {percent(_share(ways, title, guided, none))} of the loss" if lost.high < 0 else ""
-        told.append(
+        share = (
+            f", {percent(gap_closed(*(ways.psnr[each] for each in (title, guided, none))))} of the loss"
+            if lost.high < 0
+            else ""
+        )
+        claims.append(
             (
                 f"Fitting the unconditional embedding ({rate}) brings some of it back, and less than inverting with guidance.",
                 f"{signed(gain, ' dB')}{share}; inverting with guidance {signed(rest, ' dB')} more",
                 both(exceeds(gain, 0), exceeds(rest, 0)),
             )
         )
-    return [Claim(sentence, numbers, holds, ways.pictures.name) for sentence, numbers, holds in told]
+    return claims
 
 
-def _change(ways: _Ways, ours: str, theirs: str) -> Interval:
+def _change(ways: _WaysBack, ours: str, theirs: str) -> Interval:
     return bootstrap(ways.psnr[ours] - ways.psnr[theirs])
 
 
-def _share(ways: _Ways, ours: str, worst: str, best: str) -> Interval:
-    """Of the mean PSNR between the worst and the best."""
-    sums = torch.stack([ways.psnr[title] for title in (ours, worst, best)], dim=1)
-    return bootstrap_sums(sums, lambda t: (t[..., 0] - t[..., 1]) / (t[..., 2] - t[..., 1]))
-
-
-def _metrics(ways: _Ways, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
+def _metrics(ways: _WaysBack, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
     spent = {title: {name: int(found[name].max()) for name in ("down", "fit")} for title, found in ways.back.items()}
     return {
         "ways": {title: {"psnr": values.tolist(), "nfe": spent[title]} for title, values in ways.psnr.items()},

@@ -1,32 +1,41 @@
-"""What an experiment finds: tables, figures, numbers, and judgements of the paper's claims.
+"""What an experiment returns: tables, figures, numbers, and judgements of the paper's claims.
 
-Below, what most experiments need to say it: diagnoses as a table, as curves and as bars, and whether a value is noise's.
+Below, what most experiments need for it: diagnoses as a table, as curves and as bars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...diagnostics import Diagnosis, Interval, Row
+from ...diagnostics.row import PATCH_ROW
 from ...pictures import Bar, Curve, Drawing, Panel
 from ...runs.html import Table
+from .verdicts import Verdict
 
 __all__ = [
     "Claim",
     "Figure",
     "Findings",
-    "above",
-    "apart",
+    "Judged",
     "bar",
-    "below",
+    "columns",
     "curve",
+    "joined",
+    "judged",
     "line",
-    "lower",
     "panel",
+    "span",
     "table_of",
 ]
+
+DIAGNOSTICS = {"top-20 r": PATCH_ROW, "PSNR, dB": "PSNR", "plain share": "plain fraction"}
+"""Heading of a column -> the diagnostic it shows, where they differ."""
+
+Judged = tuple[str, str, Verdict]
+"""A claim's sentence, its numbers, and whether it holds."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Claim:
 
     sentence: str
     numbers: str
-    holds: bool | None
+    holds: Verdict
     images: str = ""
 
     @property
@@ -87,6 +96,32 @@ class Findings:
     metrics: Mapping[str, Any]
 
 
+def joined(parts: Iterable[Findings]) -> Findings:
+    """The findings on several sets of images as one, under the setting of the first."""
+    every = list(parts)
+    return Findings(
+        every[0].setting,
+        {title: table for one in every for title, table in one.tables.items()},
+        tuple(figure for one in every for figure in one.figures),
+        tuple(claim for one in every for claim in one.claims),
+        {name: metrics for one in every for name, metrics in one.metrics.items()},
+    )
+
+
+def judged(images: str, *claims: Judged) -> tuple[Claim, ...]:
+    """Sentences with their numbers and verdicts, as claims about one set of images."""
+    return tuple(Claim(*claim, images) for claim in claims)
+
+
+def columns(*headings: str) -> dict[str, str]:
+    """Headings -> the diagnostics they stand for, as `table_of` takes them.
+
+    >>> columns("top-20 r", "std plain")
+    {'top-20 r': 'top-20 patch correlation', 'std plain': 'std plain'}
+    """
+    return {heading: DIAGNOSTICS.get(heading, heading) for heading in headings}
+
+
 def table_of(found: Mapping[str, Diagnosis], columns: Mapping[str, str], head: str = "") -> Table:
     """Diagnoses as rows, diagnostics as columns (heading -> name), true noise last.
 
@@ -109,9 +144,14 @@ def panel(
 ) -> Panel:
     """Diagnostics (label -> name) as curves over a number, with intervals, and what true noise takes."""
     rows = {label: [diagnosis[name] for diagnosis in found.values()] for label, name in names.items()}
-    null = next((row.null for line in rows.values() for row in line if row.null), None)
+    null = next((row for line in rows.values() for row in line if row.null), None)
     lines = [curve(label, list(found), line) for label, line in rows.items()]
-    return Panel(title, lines, across, up, (null.low, null.high) if null else None, log)
+    return Panel(title, lines, across, up, span(null) if null else None, log)
+
+
+def span(row: Row) -> tuple[float, float] | None:
+    """Where 95 % of true noise lies, which charts shade; None where noise has no value."""
+    return (row.null.low, row.null.high) if row.null else None
 
 
 def curve(name: str, x: Sequence[float], rows: Sequence[Row]) -> Curve:
@@ -121,55 +161,12 @@ def curve(name: str, x: Sequence[float], rows: Sequence[Row]) -> Curve:
     return Curve(name, x, [row.value for row in rows], *ends)
 
 
-def bar(row: Row) -> Bar:
-    """A row as a bar."""
-    return Bar(row.value, row.low, row.high)
-
-
-def above(row: Row) -> bool | None:
-    """Whether the whole interval lies above what true noise takes; None where only the value does, or there is no interval.
-
-    >>> from unsample.diagnostics import Null
-    >>> noise = Null(0.0, 0.5, -1.0, 1.0)
-    >>> [above(Row("r", value, value - 1, value + 1, noise)) for value in (3.0, 1.5, 0.5)]
-    [True, None, False]
-    """
-    if row.low is None or row.null is None:
-        return None
-    return True if row.low > row.null.high else None if row.value > row.null.high else False
-
-
-def below(row: Row) -> bool | None:
-    """Whether the whole interval lies below what true noise takes; None where only the value does, or there is no interval."""
-    if row.high is None or row.null is None:
-        return None
-    return True if row.high < row.null.low else None if row.value < row.null.low else False
-
-
-def apart(row: Row) -> bool | None:
-    """Whether the whole interval lies outside what true noise takes, on either side; None where only the value does.
-
-    >>> from unsample.diagnostics import Null
-    >>> noise = Null(0.0, 0.5, -1.0, 1.0)
-    >>> [apart(Row("r", value, value - 1, value + 1, noise)) for value in (-3.0, -1.5, 0.5)]
-    [True, None, False]
-    """
-    return True if above(row) or below(row) else False if row.is_noise and above(row) is False else None
-
-
-def lower(row: Row, other: Row) -> bool | None:
-    """Whether one value lies below another by intervals that do not meet; None if they do, or there are none.
-
-    >>> a, b, c = (Row("", value, value - 1, value + 1) for value in (0.0, 1.0, 3.0))
-    >>> lower(a, c), lower(a, b), lower(c, a)
-    (True, None, False)
-    """
-    if row.low is None or row.high is None or other.low is None or other.high is None:
-        return None
-    return True if row.high < other.low else False if other.high < row.low else None
-
-
 def line(name: str, x: Sequence[float], intervals: Sequence[Interval]) -> Curve:
     """Estimates over a number as a curve with their intervals."""
     values, low, high = zip(*((found.estimate, found.low, found.high) for found in intervals), strict=True)
     return Curve(name, x, values, low, high)
+
+
+def bar(found: Row | Interval) -> Bar:
+    """A row or an interval as a bar."""
+    return Bar(found.value if isinstance(found, Row) else found.estimate, found.low, found.high)

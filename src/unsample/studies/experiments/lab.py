@@ -1,4 +1,4 @@
-"""Where experiments get their images, latents and reconstructions: made once, kept under what they are, and shared.
+"""Where experiments E1 to E19 get their images, latents and reconstructions: made once, kept on disk, and shared.
 
 Everything is a resumable run directory whose name follows from its settings, so that an experiment which is interrupted goes
 on, and one that needs what another made reads it back. Nothing is drawn from global state: the lab's seed decides.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,23 @@ import torch
 from torch import Tensor
 
 from ...core.batching import batches
-from ...core.model import Model
+from ...core.model import Condition, Model
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError
-from ...pictures.read import Photo, demo_photos, read_photos
+from ...pictures.read import Photo, demo_photos, find_photos, read_photos
 from ...runs import invert as jobs
 from ...runs.directory import Item, Part, Run, slug
 from ...runs.progress import progress_bar
 from ...runs.settings import SampleSettings
+from ...uses.sample import sample
 from ..compare import Candidate, run_candidate
 
-__all__ = ["Inverted", "Lab", "Pictures"]
+__all__ = ["GENERATED", "PHOTOGRAPHS", "Lab", "Pictures", "RoundTrip", "labelled"]
 
 GENERATED, PHOTOGRAPHS = "generated", "photographs"
+
+LABEL = "label"
+"""The column of a parquet file that holds the class of each photograph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +65,19 @@ class Pictures:
         return self.pixels.clamp(-1, 1)
 
     @property
+    def source(self) -> Tensor:
+        """The noise they were sampled from, of images that are known to be generated."""
+        assert self.noise is not None
+        return self.noise
+
+    @property
     def key(self) -> str:
         """A name for exactly these images."""
         return hashlib.sha256("".join(photo.id for photo in self.photos).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)
-class Inverted:
+class RoundTrip:
     """Latents, what DDIM samples back from them (in [-1, 1]), and evaluations per image on the way up."""
 
     latent: Tensor
@@ -116,14 +126,19 @@ class Lab:
         """Generated images, and photographs if any were given."""
         return [self.generated(count, steps), *([self.photographs(count)] if self.data else [])]
 
-    def inverted(self, pictures: Pictures, method: str = "ddim", forward: str = "0", *, steps: int) -> Inverted:
+    def inverted(self, pictures: Pictures, method: str = "ddim", forward: str = "0", *, steps: int) -> RoundTrip:
         """Latents of the pictures by a method from a start, both as on the command line, and the way back."""
         candidate = Candidate(method, forward, steps, f"{pictures.name}: {method}, forward {forward}, N = {steps}")
         run = run_candidate(self.model, pictures.photos, candidate, self.cache, batch_size=self.batch_size, seed=self.seed)
         tensors, cost = run.tensors(), run.manifest.results["cost"]
         assert isinstance(cost, dict)
         spent: Any = cost[forward]
-        return Inverted(tensors[f"latent.{forward}"], tensors[f"reconstruction.{forward}"].clamp(-1, 1), spent["nfe_up"])
+        return RoundTrip(tensors[f"latent.{forward}"], tensors[f"reconstruction.{forward}"].clamp(-1, 1), spent["nfe_up"])
+
+    def latents(self, pictures: Pictures, steps: int, repair: int, usual: str, repaired: str) -> dict[str, Tensor]:
+        """Latents by DDIM from the image and from a forward start of `repair` steps, under these two names."""
+        forwards = {usual: "0", repaired: str(repair)}
+        return {name: self.inverted(pictures, forward=k, steps=steps).latent for name, k in forwards.items()}
 
     def streamed(
         self, what: str, pictures: Pictures, compute: Callable[[slice], Mapping[str, Tensor]], **settings: Any
@@ -155,7 +170,7 @@ class Lab:
         """The images as clean states of the model, x_0."""
         return self.model.codec.encode(pictures.pixels.to(self.model.device))
 
-    def diagnosed(self, pictures: Pictures, inverted: Inverted) -> Diagnosis:
+    def diagnosed(self, pictures: Pictures, inverted: RoundTrip) -> Diagnosis:
         """All diagnostics of latents and reconstructions."""
         return diagnose(inverted.latent, images=pictures.shown, reconstruction=inverted.reconstruction)
 
@@ -174,3 +189,65 @@ def _part(run: Run, rows: slice, compute: Callable[[slice], Mapping[str, Tensor]
     with torch.no_grad():
         tensors = {name: tensor.cpu() for name, tensor in compute(rows).items()}
     return run.store(key, Part(tensors, 0, time.perf_counter() - began))
+
+
+def labelled(lab: Lab, count: int, steps: int) -> tuple[Pictures, list[Condition]]:
+    """The lab's photographs with the classes that their parquet files give; images sampled under classes without those.
+
+    Args:
+        lab: With a model that knows the classes.
+        count: At most so many photographs, or so many sampled images, their classes spread over the model's.
+        steps: Of sampling.
+
+    Raises:
+        ArgumentError: A model without classes, or labels that are not among them.
+    """
+    conditioner = lab.model.conditioner
+    if conditioner is None:
+        raise ArgumentError(f"model {lab.model.name!r} takes no condition, which guidance needs: choose one with classes")
+    labels = _labels(lab.data, count)
+    if labels is not None:
+        conditioner(labels, lab.model.device)  # refuses what is no class before any work
+        return lab.photographs(count), labels
+    names: Sequence[str] = getattr(conditioner, "names", ())
+    if not names:
+        raise ArgumentError(f"model {lab.model.name!r} has no list of classes to sample under: give photographs with labels")
+    return _sampled(lab, count, steps, [index * len(names) // count % len(names) for index in range(count)])
+
+
+def _sampled(lab: Lab, count: int, steps: int, labels: list[Condition]) -> tuple[Pictures, list[Condition]]:
+    """By DDIM without guidance, from the noise of the lab's generated images."""
+    pictures = lab.generated(count, steps)
+    noise = pictures.source
+
+    def compute(rows: slice) -> dict[str, Tensor]:
+        return {"images": sample(lab.model, noise[rows], grid=lab.model.grid(steps), condition=labels[rows]).images}
+
+    images = lab.streamed("samples under classes", pictures, compute, steps=steps, labels=labels)["images"]
+    photos = [Photo.of(image, photo.name) for image, photo in zip(images, pictures.photos, strict=True)]
+    return Pictures(GENERATED, tuple(photos), noise), labels
+
+
+def _labels(data: Sequence[str], count: int) -> list[Condition] | None:
+    """Of the first `count` photographs; None unless all come from parquet files that have them."""
+    labels: list[Condition] = []
+    for path in find_photos(data):
+        found = _column(path, count - len(labels)) if path.suffix == ".parquet" else None
+        if found is None:
+            return None
+        labels += found
+        if len(labels) == count:
+            break
+    return labels or None
+
+
+def _column(path: Path, count: int) -> list[Condition] | None:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        if LABEL not in parquet.read_schema(path).names:
+            return None
+        labels: list[Condition] = parquet.read_table(path, columns=[LABEL]).slice(0, count)[LABEL].to_pylist()
+    except (OSError, ArrowException) as error:
+        raise ArgumentError(f"cannot read the labels of {path} ({' '.join(str(error).split())[:100]})") from None
+    return labels

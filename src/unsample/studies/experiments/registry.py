@@ -21,7 +21,7 @@ from .e07_plain_areas import PlainAreas
 from .e08_step_error import StepError
 from .e09_swap import Swap
 from .e10_forward_start import ForwardStart
-from .e11_interpolation import Ways
+from .e11_interpolation import Interpolation
 from .e12_editing import Editing
 from .e13_varied import StochasticEditing
 from .e14_prior_methods import PriorMethods
@@ -60,7 +60,7 @@ EXPERIMENTS: dict[str, type[Any]] = {
     "E8": StepError,
     "E9": Swap,
     "E10": ForwardStart,
-    "E11": Ways,
+    "E11": Interpolation,
     "E12": Editing,
     "E13": StochasticEditing,
     "E14": PriorMethods,
