@@ -485,16 +485,3 @@ def test_compare(unsample, saved, tmp_path):
     assert done.code == 0, done.err
     assert "ab, forward start 2" in done.out
     assert (tmp_path / "compared" / "comparison.png").is_file()
-
-
-def test_an_old_name_of_a_class_is_followed(tmp_path):
-    """Published DiT pipelines name Transformer2DModel, which diffusers reads as what the config says."""
-    assert issubclass(diffusers.Transformer2DModel, diffusers.ModelMixin)
-    dit().save_pretrained(tmp_path / "it")
-    index = json.loads((tmp_path / "it" / "model_index.json").read_text())
-    (tmp_path / "it" / "model_index.json").write_text(
-        json.dumps({**index, "transformer": ["diffusers", "Transformer2DModel"]})
-    )
-    config = tmp_path / "it" / "transformer" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "_class_name": "Transformer2DModel"}))
-    assert us.load(tmp_path / "it", device="cpu").family == inspect_model(tmp_path / "it").family == "DiT"

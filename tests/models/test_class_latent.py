@@ -104,19 +104,6 @@ def test_reconstruct(tmp_path, start):
     assert torch.equal(found.images, us.sample(model, latent, **settings).images)
 
 
-def test_codec():
-    """Reference: the KL autoencoder's own posterior and its own forward pass."""
-    pipeline = class_latent()
-    model = us.load(pipeline)
-    images = pictures(model)
-    with torch.no_grad():
-        encoded = model.codec.encode(images)
-        torch.testing.assert_close(encoded, 0.7 * pipeline.vqvae.encode(images).latent_dist.mean)
-        torch.testing.assert_close(model.codec.decode(encoded), pipeline.vqvae(images).sample)
-    assert model.codec.scale == 2
-    assert model.notes == ()
-
-
 def test_what_it_is(tmp_path):
     """From its configs alone."""
     named(class_latent(tiny.flow()), tmp_path)
@@ -125,6 +112,7 @@ def test_what_it_is(tmp_path):
     assert (found.conditions, found.guidance, found.spacing) == ("3 classes, none", "classifier-free", None)
     assert found.codec == {"kind": "AutoencoderKL", "scale": 2, "factor": 0.7, "shift": 0.0}
     assert found.schedule["shift"] == 3.0
+    assert us.load(class_latent()).notes == ()
 
 
 def test_tiles(tmp_path):

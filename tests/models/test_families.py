@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
+from diffusers import (
+    IFImg2ImgPipeline,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 
 import unsample as us
+from unsample.models import inspect_model
+from unsample.models.families.prompts import UNCLEANED
 
 from . import test_class_latent, test_deepfloyd, test_dit, test_flux, test_latent, test_pixart, tiny
-from .agreement import TOLERANCE, agrees, leads_back, load, of_prompts, same
+from .agreement import TOLERANCE, agrees, leads_back, load, of_prompts, pictures, same
 from .test_score import score
 from .test_stable_diffusion import QUICK, stable_diffusion
 from .test_stable_diffusion_3 import stable_diffusion_3
@@ -159,8 +167,116 @@ def test_half_precision_is_the_networks_alone(tmp_path, name):
     assert 0 < float((images - expected).abs().max()) < 0.05
 
 
+@pytest.mark.parametrize("name", ["DiT", "latent U-Net"])
+def test_reduced_precision_and_offload(tmp_path, name):
+    """Reference: the same model whole and in float32; eps of a bfloat16 network differs by its rounding."""
+    case = CASES[name]
+    model, offloaded, narrow = (
+        load(case.make(), tmp_path, size=(24, 24), **settings) for settings in ({}, {"offload": True}, {"dtype": "bfloat16"})
+    )
+    torch.testing.assert_close(narrow.codec.encode(pictures(model)), model.codec.encode(pictures(model)))  # it stays float32
+    noise, level = us.draw_noise(model, 2), model.grid(7)[4]
+    with torch.no_grad():
+        exact, same_, rounded = (
+            m.denoiser(case.conditions, case.guidances[-1])(noise, level) for m in (model, offloaded, narrow)
+        )
+    torch.testing.assert_close(same_, exact)
+    assert rounded.dtype == torch.float32
+    assert 0 < float((rounded - exact).std() / exact.std()) < 0.05
+
+
+CODECS = {**{name: CASES[name].make for name in ("Stable Diffusion", "Stable Diffusion 3", "DiT", "FLUX dev")}}
+CODECS["latent U-Net of classes"] = test_class_latent.class_latent
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_codec(name):
+    """Reference: the KL autoencoder's own posterior, its mode, and its own forward pass. Another kind: test_latent.py."""
+    pipeline = CODECS[name]()
+    model = us.load(pipeline, size=(16, 16))
+    vae = pipeline.components.get("vae") or pipeline.vqvae
+    images = pictures(model)
+    with torch.no_grad():
+        encoded, mode = model.codec.encode(images), vae.encode(images).latent_dist.mode()
+        torch.testing.assert_close(encoded, (mode - (vae.config.shift_factor or 0)) * vae.config.scaling_factor)
+        torch.testing.assert_close(model.codec.encode(images), encoded, rtol=0, atol=0)
+        torch.testing.assert_close(model.codec.decode(encoded), vae(images).sample)
+    assert model.codec.scale == 2
+
+
 @pytest.mark.parametrize("name", ["PixArt-alpha", "DeepFloyd IF", "Stable Diffusion"])
 def test_conditions_other_than_prompts_are_refused(name):
     model = us.load(CASES[name].make())
     with pytest.raises(us.ArgumentError, match="takes prompts, given 3"):
         us.sample(model, us.draw_noise(model, 1), condition=3)
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion", "Stable Diffusion 3", "DeepFloyd IF", "PixArt-alpha", "PixArt-Sigma"])
+def test_no_prompt_is_the_empty_one(name):
+    """Reference: the pipeline's call with ""; XL differs: test_stable_diffusion_xl.py."""
+    case = CASES[name]
+    pipeline = case.make()
+    agrees(case.theirs, pipeline, us.load(pipeline), ["", ""], compare=case.compare, told=None)
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion", "Stable Diffusion XL"])
+def test_a_negative_prompt_is_the_pipelines(name):
+    """Reference: the pipeline's call with negative_prompt."""
+    pipeline = CASES[name].make()
+    model = us.load(pipeline)
+    noise = us.draw_noise(model, 2)
+    ours = us.sample(model, noise, steps=7, condition=tiny.PROMPTS, guidance=3.0, negative="ugly").images
+    same(ours, of_prompts(pipeline, model, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
+
+
+XL = {"add_watermarker": False}
+IMAGE_TO_IMAGE = {
+    "Stable Diffusion": (stable_diffusion, StableDiffusionImg2ImgPipeline, {"requires_safety_checker": False}),
+    "Stable Diffusion XL": (stable_diffusion_xl, StableDiffusionXLImg2ImgPipeline, XL),
+    "XL, guided from an empty prompt": (
+        partial(stable_diffusion_xl, zeros=False),
+        StableDiffusionXLImg2ImgPipeline,
+        {**XL, "force_zeros_for_empty_prompt": False},
+    ),
+    "DeepFloyd IF": (test_deepfloyd.stage_one, IFImg2ImgPipeline, {"requires_safety_checker": False}),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_TO_IMAGE)
+def test_the_image_to_image_class_gives_the_same_model(name):
+    make, kind, settings = IMAGE_TO_IMAGE[name]
+    pipeline = make()
+    model, other = us.load(pipeline, size=(24, 16)), us.load(kind(**pipeline.components, **settings), size=(24, 16))
+    assert (other.shape, other.image_size, other.family) == (model.shape, (24, 16), model.family)
+    noise = us.draw_noise(model, 2)
+    settings = {"steps": 7, "condition": tiny.PROMPTS, "guidance": 3.0}
+    assert torch.equal(us.sample(other, noise, **settings).images, us.sample(model, noise, **settings).images)
+
+
+@pytest.mark.parametrize("name", ["DiT", "PixArt-alpha"])
+def test_the_class_of_older_files(tmp_path, name):
+    """Published ones name `Transformer2DModel`; reference: the same weights under today's name."""
+    case = CASES[name]
+    pipeline = case.make()
+    pipeline.save_pretrained(tmp_path)
+    for file in (tmp_path / "model_index.json", tmp_path / "transformer" / "config.json"):
+        text = file.read_text()
+        assert f"{name.split('-')[0]}Transformer2DModel" in text
+        file.write_text(text.replace(f"{name.split('-')[0]}Transformer2DModel", "Transformer2DModel"))
+    model = us.load(str(tmp_path), device="cpu")
+    agrees(case.theirs, pipeline, model, case.conditions, 3.0)
+    assert inspect_model(tmp_path).family == model.family
+
+
+@pytest.mark.parametrize("name", ["PixArt-alpha", "DeepFloyd IF"])
+def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch, name):
+    """Reference: the pipelines, whose default is to drop links and signs, given stand-ins for the packages they need."""
+    case, untidy = CASES[name], "A Cat (from http://example.com/cat)  "
+    pipeline = case.make()
+    tiny.cleaned(monkeypatch, pipeline)
+    model = load(pipeline, tmp_path)
+    assert UNCLEANED not in model.notes
+    agrees(case.theirs, pipeline, model, [untidy], 3.0, compare=case.compare)
+    noise = us.draw_noise(model, 1)
+    images = [us.sample(model, noise, steps=2, condition=prompt).images for prompt in (untidy, "a cat from")]
+    assert torch.equal(*images)

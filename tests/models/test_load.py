@@ -144,22 +144,6 @@ def test_missing_weights(copy):
     refused(copy, "cannot load")
 
 
-@pytest.mark.parametrize("keep", [0, 5, 0.5, -1], ids=["empty", "5 bytes", "half", "last byte"])
-def test_truncated_weights(copy, keep):
-    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    refused(copy, "cannot load")
-
-
-def test_pickled_weights_are_never_opened(copy):
-    """A pickle can run code; only safetensors are read."""
-    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    torch.save(load_file(file), file.with_suffix(".bin"))
-    file.unlink()
-    refused(copy, "safetensors")
-
-
 def test_weights_of_another_network(copy):
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
@@ -323,14 +307,18 @@ def test_an_index_names_no_paths(text_copy):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 0.5, -1], ids=["empty", "5 bytes", "half", "last byte"])
-def test_truncated_text_encoder(text_copy, keep):
-    file = text_copy / "text_encoder" / "model.safetensors"
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_truncated_weights(text_copy, part, keep):
+    (file,) = (text_copy / part).glob("*.safetensors")
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    refused(text_copy, "cannot load .*text_encoder")
+    refused(text_copy, f"cannot load .*{part}")
 
 
-@pytest.mark.parametrize(("part", "name"), [("text_encoder", "pytorch_model.bin"), ("vae", "diffusion_pytorch_model.bin")])
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("text_encoder", "pytorch_model.bin"), *((part, "diffusion_pytorch_model.bin") for part in ("vae", "unet"))],
+)
 def test_pickled_weights_of_any_part_are_never_opened(text_copy, part, name, monkeypatch):
     """A pickle can run code; only safetensors are read."""
     (file,) = (text_copy / part).glob("*.safetensors")

@@ -49,6 +49,42 @@ def levels(flags):
     return [(int(m * flags["num_channels"]), 2**i in attended) for i, m in enumerate(multipliers)]
 
 
+def described_steps(flags):
+    """(what happens, its name, channels in, channels out), in the order of computation.
+
+    States on the way down are kept, and taken on the way up, the last one first.
+    """
+    plan, blocks = levels(flags), flags["num_res_blocks"]
+    channels, kept, index = plan[0][0], [], 1
+    yield "conv", "input_blocks.0.0", 3, channels
+    yield "keep", "", channels, kept.append(channels)
+    for level, (outputs, attended) in enumerate(plan):
+        for _ in range(blocks):
+            yield "residual", f"input_blocks.{index}.0", channels, outputs
+            if attended:
+                yield "attention", f"input_blocks.{index}.1", outputs, outputs
+            channels, index = outputs, index + 1
+            yield "keep", "", channels, kept.append(channels)
+        if level < len(plan) - 1:
+            yield "halve", f"input_blocks.{index}.0", channels, channels
+            index += 1
+            yield "keep", "", channels, kept.append(channels)
+    yield "residual", "middle_block.0", channels, channels
+    yield "attention", "middle_block.1", channels, channels
+    yield "residual", "middle_block.2", channels, channels
+    index = 0
+    for level, (outputs, attended) in reversed(list(enumerate(plan))):
+        for block in range(blocks + 1):
+            yield "take", "", channels, None
+            yield "residual", f"output_blocks.{index}.0", channels + kept.pop(), outputs
+            channels = outputs
+            if attended:
+                yield "attention", f"output_blocks.{index}.1", channels, channels
+            if level and block == blocks:
+                yield "double", f"output_blocks.{index}.{1 + attended}", channels, channels
+            index += 1
+
+
 def described(flags, classes=CLASSES):
     """Name -> shape of every parameter."""
     width, told = flags["num_channels"], 4 * flags["num_channels"]
@@ -75,40 +111,13 @@ def described(flags, classes=CLASSES):
     layer("time_embed.2", told, told)
     if flags["class_cond"]:
         shapes["label_emb.weight"] = (classes, told)
-    plan, blocks = levels(flags), flags["num_res_blocks"]
-    channels = plan[0][0]
-    layer("input_blocks.0.0", channels, 3, 3, 3)
-    handed, index = [channels], 1
-    for level, (outputs, attended) in enumerate(plan):
-        for _ in range(blocks):
-            residual(f"input_blocks.{index}.0", channels, outputs)
-            if attended:
-                attention(f"input_blocks.{index}.1", outputs)
-            channels, index = outputs, index + 1
-            handed.append(channels)
-        if level < len(plan) - 1:
-            if flags["resblock_updown"]:
-                residual(f"input_blocks.{index}.0", channels, channels)
-            else:
-                layer(f"input_blocks.{index}.0.op", channels, channels, 3, 3)
-            index += 1
-            handed.append(channels)
-    residual("middle_block.0", channels, channels)
-    attention("middle_block.1", channels)
-    residual("middle_block.2", channels, channels)
-    index = 0
-    for level, (outputs, attended) in reversed(list(enumerate(plan))):
-        for block in range(blocks + 1):
-            residual(f"output_blocks.{index}.0", channels + handed.pop(), outputs)
-            channels = outputs
-            if attended:
-                attention(f"output_blocks.{index}.1", channels)
-            if level and block == blocks:
-                if flags["resblock_updown"]:
-                    residual(f"output_blocks.{index}.{1 + attended}", channels, channels)
-                else:
-                    layer(f"output_blocks.{index}.{1 + attended}.conv", channels, channels, 3, 3)
-            index += 1
+    for kind, name, inputs, channels in described_steps(flags):
+        if kind == "attention":
+            attention(name, channels)
+        elif kind == "residual" or (kind in ("halve", "double") and flags["resblock_updown"]):
+            residual(name, inputs, channels)
+        elif name:
+            layer(name + {"conv": "", "halve": ".op", "double": ".conv"}[kind], channels, inputs, 3, 3)
     layer("out.0", channels)
     layer("out.2", 6 if flags["learn_sigma"] else 3, channels, 3, 3)
     return shapes
@@ -176,32 +185,22 @@ def described_output(w, flags, x, t, labels=None):
     emb = linear("time_embed.2", silu(linear("time_embed.0", torch.cat([torch.cos(phases), torch.sin(phases)], dim=1))))
     if labels is not None:
         emb = emb + w["label_emb.weight"][labels]
-    plan, blocks = levels(flags), flags["num_res_blocks"]
-    h = conv("input_blocks.0.0", x)
-    handed, index = [h], 1
-    for level, (_, attended) in enumerate(plan):
-        for _ in range(blocks):
-            h = residual(f"input_blocks.{index}.0", h)
-            if attended:
-                h = attention(f"input_blocks.{index}.1", h)
-            handed.append(h)
-            index += 1
-        if level < len(plan) - 1:
-            name = f"input_blocks.{index}.0"
-            h = residual(name, h, halved) if flags["resblock_updown"] else conv(f"{name}.op", h, stride=2)
-            handed.append(h)
-            index += 1
-    h = residual("middle_block.2", attention("middle_block.1", residual("middle_block.0", h)))
-    index = 0
-    for level, (_, attended) in reversed(list(enumerate(plan))):
-        for block in range(blocks + 1):
-            h = residual(f"output_blocks.{index}.0", torch.cat([h, handed.pop()], dim=1))
-            if attended:
-                h = attention(f"output_blocks.{index}.1", h)
-            if level and block == blocks:
-                name = f"output_blocks.{index}.{1 + attended}"
-                h = residual(name, h, doubled) if flags["resblock_updown"] else conv(f"{name}.conv", doubled(h))
-            index += 1
+    h, kept = x, []
+    for kind, name, _, _ in described_steps(flags):
+        if kind == "keep":
+            kept.append(h)
+        elif kind == "take":
+            h = torch.cat([h, kept.pop()], dim=1)
+        elif kind == "attention":
+            h = attention(name, h)
+        elif kind == "residual":
+            h = residual(name, h)
+        elif kind == "conv":
+            h = conv(name, h)
+        elif flags["resblock_updown"]:
+            h = residual(name, h, halved if kind == "halve" else doubled)
+        else:
+            h = conv(f"{name}.op", h, stride=2) if kind == "halve" else conv(f"{name}.conv", doubled(h))
     return conv("out.2", silu(norm("out.0", h)))
 
 

@@ -44,12 +44,6 @@ def stable_diffusion_3(scheduler=None, *, t5=True, **transformer):
     return pipeline
 
 
-def test_no_condition_is_the_empty_prompt(tmp_path):
-    """Reference: the pipeline's images of empty prompts."""
-    pipeline = stable_diffusion_3()
-    agrees(of_prompts, pipeline, load(pipeline, tmp_path), ["", ""], told=None)
-
-
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
 @pytest.mark.parametrize("size", SIZES)
 def test_sample_is_the_pipelines_own_with_a_shift_by_size(tmp_path, kind, size):

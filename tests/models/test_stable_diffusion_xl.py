@@ -74,27 +74,6 @@ def test_no_prompt_is_the_pipelines_unconditional(zeros):
     same(us.sample(model, noise, steps=STEPS).images, images)
 
 
-def test_a_negative_prompt_is_the_pipelines():
-    """Reference: the pipeline's call with negative_prompt."""
-    pipeline = stable_diffusion_xl()
-    model = us.load(pipeline)
-    noise = us.draw_noise(model, 2)
-    ours = us.sample(model, noise, steps=STEPS, condition=tiny.PROMPTS, guidance=3.0, negative="ugly").images
-    same(ours, of_prompts(pipeline, model, noise, tiny.PROMPTS, 3.0, negative_prompt=["ugly", "ugly"]))
-
-
-@pytest.mark.parametrize("zeros", [True, False])
-def test_the_image_to_image_class_gives_the_same_model(zeros):
-    pipeline = stable_diffusion_xl(zeros=zeros)
-    parts = {"force_zeros_for_empty_prompt": zeros, "add_watermarker": False}
-    other = us.load(StableDiffusionXLImg2ImgPipeline(**pipeline.components, **parts), size=(24, 16))
-    model = us.load(pipeline, size=(24, 16))
-    assert (model.shape, model.image_size, model.family) == ((4, 12, 8), (24, 16), "Stable Diffusion XL")
-    noise = us.draw_noise(model, 2)
-    settings = {"steps": STEPS, "condition": tiny.PROMPTS, "guidance": 3.0}
-    assert torch.equal(us.sample(other, noise, **settings).images, us.sample(model, noise, **settings).images)
-
-
 def test_the_network_is_told_its_own_size():
     """A picture of another size would be told of as cropped or enlarged: the answer depends on it."""
     pipeline = stable_diffusion_xl()
