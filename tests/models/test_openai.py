@@ -57,25 +57,28 @@ def described_steps(flags):
     plan, blocks = levels(flags), flags["num_res_blocks"]
     channels, kept, index = plan[0][0], [], 1
     yield "conv", "input_blocks.0.0", 3, channels
-    yield "keep", "", channels, kept.append(channels)
+    kept.append(channels)
+    yield "keep", "", channels, channels
     for level, (outputs, attended) in enumerate(plan):
         for _ in range(blocks):
             yield "residual", f"input_blocks.{index}.0", channels, outputs
             if attended:
                 yield "attention", f"input_blocks.{index}.1", outputs, outputs
             channels, index = outputs, index + 1
-            yield "keep", "", channels, kept.append(channels)
+            kept.append(channels)
+            yield "keep", "", channels, channels
         if level < len(plan) - 1:
             yield "halve", f"input_blocks.{index}.0", channels, channels
             index += 1
-            yield "keep", "", channels, kept.append(channels)
+            kept.append(channels)
+            yield "keep", "", channels, channels
     yield "residual", "middle_block.0", channels, channels
     yield "attention", "middle_block.1", channels, channels
     yield "residual", "middle_block.2", channels, channels
     index = 0
     for level, (outputs, attended) in reversed(list(enumerate(plan))):
         for block in range(blocks + 1):
-            yield "take", "", channels, None
+            yield "take", "", channels, channels
             yield "residual", f"output_blocks.{index}.0", channels + kept.pop(), outputs
             channels = outputs
             if attended:
