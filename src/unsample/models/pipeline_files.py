@@ -199,16 +199,11 @@ def _reading(place: Path, expected: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Neither library's log, warnings of age nor progress bars while parts are read: what matters is raised."""
+    """Silence the libraries' logs, warnings about old configs, and progress bars: what matters is raised."""
     from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    loggers = [diffusers_logging]
-    try:
-        from transformers.utils import logging as transformers_logging
-
-        loggers.append(transformers_logging)
-    except ImportError:
-        pass
+    loggers = [diffusers_logging, transformers_logging]
     before = [logger.get_verbosity() for logger in loggers]
     bars = [logger.is_progress_bar_enabled() for logger in loggers]
     for logger in loggers:

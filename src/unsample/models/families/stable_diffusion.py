@@ -50,7 +50,11 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
     channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
     shape = state_shape(size, channels, unet.config.sample_size, scale=codec.scale)
     is_xl = "text_encoder_2" in pipeline.components
-    encoder = _xl(pipeline, shape[1] * codec.scale, shape[2] * codec.scale) if is_xl else _encoder(pipeline)
+    encoder: Callable[[str | None], Embedding] = (
+        _xl_encoder(pipeline, shape[1] * codec.scale, shape[2] * codec.scale)
+        if is_xl
+        else lambda prompt: pipeline.encode_prompt(prompt or "", pipeline._execution_device, 1, False)[0]
+    )
     return Model(
         network=TextUNet(unet, channels),
         shape=shape,
@@ -72,15 +76,7 @@ def _check(pipeline: Any) -> None:
             raise ModelError(f"{type(pipeline).__name__} {what}: expected a base model of Stable Diffusion 1, 2 or XL")
 
 
-def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
-    def encode(prompt: str | None) -> Tensor:
-        tokens: Tensor = pipeline.encode_prompt(prompt or "", pipeline._execution_device, 1, False)[0]
-        return tokens
-
-    return encode
-
-
-def _xl(pipeline: Any, height: int, width: int) -> Callable[[str | None], Embedding]:
+def _xl_encoder(pipeline: Any, height: int, width: int) -> Callable[[str | None], Embedding]:
     """Zeros for no prompt, or "" if the pipeline was trained so; size and crop of a whole picture of its own size."""
 
     def encode(prompt: str | None) -> Embedding:
