@@ -187,6 +187,17 @@ def test_a_pixel_network_with_a_flow_matching_scheduler(tmp_path, save_tiny):
     assert us.load(str(tmp_path / "flow"), device="cpu").prediction == "flow"
 
 
+def test_without_an_index_the_scheduler_is_the_one_that_its_config_names(tmp_path, save_tiny):
+    """PNDMScheduler clips nothing; a DDIMScheduler of its config would clip by default, and its clipping be noted."""
+    save_tiny(tmp_path / "bare", kind="PNDMScheduler")
+    (tmp_path / "bare" / "model_index.json").unlink()
+    model = us.load(str(tmp_path / "bare"), device="cpu")
+    assert (model.notes, model.clean) == ((), "first")
+    save_tiny(tmp_path / "flow", kind="FlowMatchEulerDiscreteScheduler")
+    (tmp_path / "flow" / "model_index.json").unlink()
+    assert us.load(str(tmp_path / "flow"), device="cpu").prediction == "flow"
+
+
 def test_networks_with_other_channels(tmp_path, save_tiny):
     save_tiny(tmp_path / "odd", unet={"in_channels": 3, "out_channels": 4})
     refused(tmp_path / "odd", "maps 3 to 4 channels; expected 3, or 6 with a learned variance")
