@@ -93,7 +93,13 @@ def test_sample_is_the_pipelines_own(tmp_path, name, guidance, size):
 
 
 BACK = {
-    "Stable Diffusion": (partial(stable_diffusion, **QUICK), tiny.PROMPTS, [1.0], None, {"iterations": 30}),
+    "Stable Diffusion": (
+        partial(stable_diffusion, **QUICK),
+        tiny.PROMPTS,
+        [1.0],
+        None,
+        {"method": "fixed-point:iterations=30"},
+    ),
     "Stable Diffusion XL": (  # v-prediction's fixed point needs fewer iterations
         lambda: stable_diffusion_xl(tiny.ddim(**VELOCITY), **XL_QUICK),
         tiny.PROMPTS,
