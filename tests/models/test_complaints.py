@@ -63,7 +63,7 @@ def test_any_number_of_steps_leads_back(model, steps, top, iterations):
 
 def test_nearly_every_timestep_leads_back(model):
     """As above, with 999 steps; a stand-in for the network, which would take a minute."""
-    model = replace(model, network=lambda x, t, _condition: torch.tanh(x + t[:, None, None, None] / 1000))
+    model = replace(model, network=lambda x, t, _condition: 10 * torch.tanh(x + t[:, None, None, None] / 1000))
     assert model.grid(999)[999].t == 999
     leads_back(model, "a cat", count=1, method="fixed-point:iterations=2", steps=999)
 

@@ -31,6 +31,7 @@ from .test_stable_diffusion_xl import stable_diffusion_xl
 
 WIDE = (16, 24)
 XL_QUICK = {**QUICK, "transformer_layers_per_block": 1, "attention_head_dim": 2}
+SLOW = "fixed-point:iterations=30"
 VELOCITY = {"prediction_type": "v_prediction"}
 NAMED = [5, 1]
 
