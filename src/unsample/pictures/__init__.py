@@ -8,7 +8,7 @@ plots cost against closeness to true noise, `charts` are curves, bars and maps, 
 from __future__ import annotations
 
 from ._canvas import Drawing
-from .charts import Bar, Curve, Panel, Row, bars, curves, heatmaps, pictures, triangles
+from .charts import Bar, Curve, Panel, PictureRow, bars, curves, heatmaps, picture_rows, triangles
 from .forest import Column, forest
 from .frames import ANIMATIONS, animation, check_animation, strip
 from .overview import ROWS, LatentColumns, latent_picture, overview, sheet
@@ -23,7 +23,7 @@ __all__ = [
     "Drawing",
     "LatentColumns",
     "Panel",
-    "Row",
+    "PictureRow",
     "animation",
     "bars",
     "check_animation",
@@ -32,7 +32,7 @@ __all__ = [
     "heatmaps",
     "latent_picture",
     "overview",
-    "pictures",
+    "picture_rows",
     "sheet",
     "strip",
     "tradeoff",

@@ -16,7 +16,7 @@ from ._canvas import Drawing, Span, bare, blank, drawing, grid_of, null_of, null
 from .overview import latent_picture
 from .read import to_bytes
 
-__all__ = ["Bar", "Curve", "Panel", "Row", "bars", "curves", "heatmaps", "pictures", "triangles"]
+__all__ = ["Bar", "Curve", "Panel", "PictureRow", "bars", "curves", "heatmaps", "picture_rows", "triangles"]
 
 Values = Sequence[float]
 Angles = tuple[float, float, float]
@@ -75,7 +75,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """A row of pictures.
 
     Attributes:
@@ -216,7 +216,7 @@ def heatmaps(
     return drawing(figure, canvas)
 
 
-def pictures(rows: Sequence[Row]) -> Drawing:
+def picture_rows(rows: Sequence[PictureRow]) -> Drawing:
     """Rows of pictures, one under the other, their columns the same items."""
     count = max(len(row.values) for row in rows)
     figure, canvas = blank(1.15 * count + 1.5, 1.15 * len(rows) + 0.3)

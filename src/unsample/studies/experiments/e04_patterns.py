@@ -91,7 +91,7 @@ class Patterns:
         """Rows of pictures, with the distance from noise where it is known, else with the local variance."""
         items = most_plain(pictures.shown, self.shown)
         chosen = {name: x[items] for name, x in values.items()}
-        rows = [plotting.Row("image", pictures.shown[items])]
+        rows = [plotting.PictureRow("image", pictures.shown[items])]
         noun = pictures.name if pictures.noise is None else f"{pictures.name} images"
         which = f"Of {len(pictures)} {noun} the {len(items)} with the largest plain areas, largest first"
         if NOISE in chosen:
@@ -99,7 +99,7 @@ class Patterns:
             return Figure(f"patterns-{pictures.name}", *_distance_rows(rows, chosen, caption))
         rows += [row for name in (LATENT, FORWARD) for row in (_latent(name, chosen), _variance(name, chosen))]
         caption = f"{which}. Local variance: blue, too little noise; white, that of noise; red, too much."
-        return Figure(f"patterns-{pictures.name}", caption, plotting.pictures(rows), shows_data=True)
+        return Figure(f"patterns-{pictures.name}", caption, plotting.picture_rows(rows), shows_data=True)
 
     def _claims(self, rows: Found) -> list[Judged]:
         usual, repaired = rows[PLAIN, LATENT], rows[PLAIN, FORWARD]
@@ -132,21 +132,21 @@ def most_plain(images: Batch, count: int) -> list[int]:
     return [int(i) for i in area.argsort(descending=True, stable=True)[:count]]
 
 
-def _distance_rows(rows: list[plotting.Row], chosen: Values, caption: str) -> tuple[str, plotting.Drawing]:
+def _distance_rows(rows: list[plotting.PictureRow], chosen: Values, caption: str) -> tuple[str, plotting.Drawing]:
     distance = {name: (chosen[name] - chosen[NOISE]).abs().mean(1, keepdim=True) for name in (LATENT, FORWARD)}
     top = float(torch.cat(list(distance.values())).quantile(BRIGHT))
     rows.append(_latent(NOISE, chosen))
     for name, values in distance.items():
-        rows += [_latent(name, chosen), plotting.Row("|latent - noise|", values, "map", top)]
-    return caption.format(top=top), plotting.pictures(rows)
+        rows += [_latent(name, chosen), plotting.PictureRow("|latent - noise|", values, "map", top)]
+    return caption.format(top=top), plotting.picture_rows(rows)
 
 
-def _latent(name: str, chosen: Values) -> plotting.Row:
-    return plotting.Row(name, chosen[name], "latent")
+def _latent(name: str, chosen: Values) -> plotting.PictureRow:
+    return plotting.PictureRow(name, chosen[name], "latent")
 
 
-def _variance(name: str, chosen: Values) -> plotting.Row:
-    return plotting.Row("its local variance", excess_variance(chosen[name])[:, None], "excess", 1.0)
+def _variance(name: str, chosen: Values) -> plotting.PictureRow:
+    return plotting.PictureRow("its local variance", excess_variance(chosen[name])[:, None], "excess", 1.0)
 
 
 def _measured(images: Batch, values: Values) -> Found:

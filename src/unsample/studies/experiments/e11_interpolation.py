@@ -65,7 +65,7 @@ class Interpolation:
             },
             (
                 Figure("frechet", "Frechet distance and diversity along the way.", plotting.curves(*_panels(made))),
-                Figure("pictures", "Ways between the same images.", plotting.pictures(_rows(made))),
+                Figure("pictures", "Ways between the same images.", plotting.picture_rows(_rows(made))),
             ),
             _claims(made),
             _metrics(made),
@@ -120,9 +120,11 @@ def _drawn(name: str) -> str:
     return "true noise" if name == NOISE else name
 
 
-def _rows(made: PathImages) -> list[plotting.Row]:
+def _rows(made: PathImages) -> list[plotting.PictureRow]:
     return [
-        plotting.Row(f"{name}, {pair + 1}", images[:, pair]) for pair in range(SHOWN) for name, images in made.images.items()
+        plotting.PictureRow(f"{name}, {pair + 1}", images[:, pair])
+        for pair in range(SHOWN)
+        for name, images in made.images.items()
     ]
 
 

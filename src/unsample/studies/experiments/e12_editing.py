@@ -85,7 +85,7 @@ class Editing:
             {"Edits": _table(edits)},
             (
                 Figure("tradeoff", "Distance to the image against alignment with the new class.", _chart(edits)),
-                Figure("pictures", "Images, and each resampled under its other class.", plotting.pictures(_rows(edits))),
+                Figure("pictures", "Images, and each resampled under its other class.", plotting.picture_rows(_rows(edits))),
             ),
             judged(pictures.name, *_claims(edits)),
             {
@@ -203,10 +203,10 @@ def _chart(edits: _Edits) -> plotting.Drawing:
     )
 
 
-def _rows(edits: _Edits) -> list[plotting.Row]:
+def _rows(edits: _Edits) -> list[plotting.PictureRow]:
     return [
-        plotting.Row("images", edits.pictures.shown[:SHOWN]),
-        *(plotting.Row(title, images[:SHOWN].clamp(-1, 1)) for title, images in edits.images.items()),
+        plotting.PictureRow("images", edits.pictures.shown[:SHOWN]),
+        *(plotting.PictureRow(title, images[:SHOWN].clamp(-1, 1)) for title, images in edits.images.items()),
     ]
 
 

@@ -57,7 +57,7 @@ class StochasticEditing:
             raise ArgumentError(f"seeds: expected at least {DRAWS}, whose results are compared, given {self.seeds}")
         pictures = lab.photographs(self.count)
         found = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
-        drawn = plotting.pictures(_rows(pictures, found))
+        drawn = plotting.picture_rows(_rows(pictures, found))
         whose = "" if lab.data else " (those that come with unsample)"
         return Findings(
             f"{len(pictures)} photographs{whose} that the model never saw, {self.seeds} draws each, N = {self.steps}, no "
@@ -134,10 +134,10 @@ def _chart(found: Mapping[int, _Varied]) -> plotting.Drawing:
     return plotting.curves(plotting.Panel("Variations", lines, "k, moves replaced by forward diffusion", "distance", None))
 
 
-def _rows(pictures: Pictures, found: Mapping[int, _Varied]) -> list[plotting.Row]:
-    rows = [plotting.Row("photograph", pictures.shown[:SHOWN])]
+def _rows(pictures: Pictures, found: Mapping[int, _Varied]) -> list[plotting.PictureRow]:
+    rows = [plotting.PictureRow("photograph", pictures.shown[:SHOWN])]
     for k, one in found.items():
-        rows += [plotting.Row(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(DRAWS)]
+        rows += [plotting.PictureRow(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(DRAWS)]
     return rows
 
 

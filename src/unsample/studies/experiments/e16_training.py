@@ -117,14 +117,16 @@ def _table(found: Mapping[int, Measured], names: Sequence[str]) -> Table:
 
 def _figures(found: Mapping[int, Measured]) -> tuple[Figure, ...]:
     picked = sorted({list(found)[round(i * (len(found) - 1) / (ROWS - 1))] for i in range(ROWS)})
-    rows = [plotting.Row(f"step {step}", found[step].shown) for step in picked]
+    rows = [plotting.PictureRow(f"step {step}", found[step].shown) for step in picked]
     panels = [
         _panel(found, "correlation of the latents", "top-20 r", [PATCH_ROW], noise=True),
         _panel(found, "variance of the latents", "std", ["std plain", "std other"], noise=True),
     ]
     panels += [_panel(found, "distance to photographs", "Frechet distance", [FRECHET])] if _any(found, FRECHET) else []
     return (
-        Figure("generations", "The same noise through checkpoints; the last row is the last one's.", plotting.pictures(rows)),
+        Figure(
+            "generations", "The same noise through checkpoints; the last row is the last one's.", plotting.picture_rows(rows)
+        ),
         Figure(
             "settling",
             "Alignment with the last checkpoint, as the share of the way from chance (0) to equality (1); and PSNR.",

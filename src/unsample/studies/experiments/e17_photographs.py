@@ -111,7 +111,7 @@ class Photographs:
                     "pictures",
                     "Images, and their latents by DDIM from the image and from a forward start; each row of latents in units "
                     "of true noise.",
-                    plotting.pictures(_rows(found)),
+                    plotting.picture_rows(_rows(found)),
                     shows_data=bool(lab.data),
                 ),
             ),
@@ -145,11 +145,11 @@ def _chart(found: Mapping[str, Sweep[str]]) -> plotting.Drawing:
     return plotting.forest([column(title) for title in CHART])
 
 
-def _rows(found: Mapping[str, Sweep[str]]) -> list[plotting.Row]:
+def _rows(found: Mapping[str, Sweep[str]]) -> list[plotting.PictureRow]:
     rows = []
     for name, one in found.items():
-        rows.append(plotting.Row(name, one.pictures.shown[:SHOWN]))
-        rows += [plotting.Row(f"latent: {how}", one.trips[how].latent[:SHOWN], "latent") for how in (USUAL, PAPER)]
+        rows.append(plotting.PictureRow(name, one.pictures.shown[:SHOWN]))
+        rows += [plotting.PictureRow(f"latent: {how}", one.trips[how].latent[:SHOWN], "latent") for how in (USUAL, PAPER)]
     return rows
 
 

@@ -87,7 +87,7 @@ class Guidance:
             {"The way back": _table(ways), "Latents": table_of(diagnoses, COLUMNS, "inverted with guidance")},
             (
                 Figure("psnr", "What each way back returns.", _chart(ways)),
-                Figure("pictures", "Images, and what each way returns.", plotting.pictures(_rows(ways)), bool(lab.data)),
+                Figure("pictures", "Images, and what each way returns.", plotting.picture_rows(_rows(ways)), bool(lab.data)),
             ),
             judged(pictures.name, *_claims(ways)),
             _metrics(ways, diagnoses),
@@ -221,9 +221,9 @@ def _chart(ways: _WaysBack) -> plotting.Drawing:
     return plotting.forest([Column("PSNR of the way back, dB", rows)])
 
 
-def _rows(ways: _WaysBack) -> list[plotting.Row]:
+def _rows(ways: _WaysBack) -> list[plotting.PictureRow]:
     shown = {"image": ways.pictures.shown, **{title: found["images"].clamp(-1, 1) for title, found in ways.back.items()}}
-    return [plotting.Row(title, images[:SHOWN]) for title, images in shown.items()]
+    return [plotting.PictureRow(title, images[:SHOWN]) for title, images in shown.items()]
 
 
 def _claims(ways: _WaysBack) -> list[Judged]:
