@@ -80,7 +80,7 @@ def bench_of(model, folder, *ways, **fields):
 
 
 def found_by(bench, place):
-    run = Run.open(place, "edit-benchmark", bench.settings, bench.found.items)
+    run = Run.open(place, "edit-benchmark", bench.settings, bench.editable.items)
     return pie_bench.benchmarked(bench, run, lambda *given: None)
 
 
@@ -140,7 +140,7 @@ def test_an_editor_costs_what_it_is_told_to_and_uses_the_budget(model, small, tm
     settings = (20, guidance, None, ["prompt", ON])
     ways = pie_bench.edits_at_equal_cost(model, [method], ["0"], *settings)
     assert [way.editor for way in ways] == ["prompt", ON]
-    bench = replace(bench_of(model, small, *ways, guidance=guidance), found=pie_bench.editable(model, small, 1))
+    bench = replace(bench_of(model, small, *ways, guidance=guidance), editable=pie_bench.editable(model, small, 1))
     _, costs = found_by(bench, tmp_path / "run")
     budget = 20 * (2 if guidance == 1 else 3)
     for way in ways:
@@ -159,7 +159,7 @@ def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
     back = model.codec.decode(model.codec.encode(images.to(model.device)))[0].detach().float().clamp(-1, 1)
     away = {}
     for use_mask in (True, False):
-        found_by(replace(bench_of(model, small, way, use_mask=use_mask), found=found), tmp_path / f"{use_mask}")
+        found_by(replace(bench_of(model, small, way, use_mask=use_mask), editable=found), tmp_path / f"{use_mask}")
         pixels = read_photo(tmp_path / f"{use_mask}/edits/mine/{KEYS[0]}.png", (16, 16)).pixels
         away[use_mask] = float((pixels - back).abs().max()) * 127.5
     assert away[True] < 1.01
@@ -214,7 +214,7 @@ def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkey
     whole, _ = found_by(bench, tmp_path / "whole")
 
     def edit(picture, *given):
-        if picture.item == bench.found.items[1].id:
+        if picture.item == bench.editable.items[1].id:
             raise DivergenceError("left the finite numbers")
         return real(picture, *given)
 

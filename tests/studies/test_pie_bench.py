@@ -628,7 +628,7 @@ def test_unknown_rows_and_bad_names_are_refused(folder):
     with pytest.raises(UnknownNameError, match="number"):
         scores.mean("negative", "psnr")
     for ways in ({}, {"codec alone": invert_colours}):
-        with pytest.raises(ArgumentError, match="ways"):
+        with pytest.raises(ArgumentError, match="edits"):
             measure(layout, ways)
 
 

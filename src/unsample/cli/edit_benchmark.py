@@ -78,9 +78,9 @@ def run(
     if not math.isfinite(guidance):
         raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
     model = chosen.load()
-    ways = edits_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
+    candidates = edits_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
-    bench = Benchmark(model, found, ways, guidance, seed, batch_size, use_mask, networks)
+    bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
     place = out or Path("runs") / f"edit-benchmark-{short_hash(json.dumps(settings, sort_keys=True))}"
@@ -118,7 +118,7 @@ def make(
 
 
 def _show(scores: Scores, costs: Mapping[str, Any], types: bool) -> None:
-    from ..studies.pie_bench.report import by_type, differences, table_of, told
+    from ..studies.pie_bench.report import by_type, differences, notes, table_of
 
     print_table(table_of(scores, costs))
     if (apart := differences(scores, costs)) is not None:
@@ -127,5 +127,5 @@ def _show(scores: Scores, costs: Mapping[str, Any], types: bool) -> None:
     if types:
         print()
         print_table(by_type(scores))
-    for line in told(scores):
+    for line in notes(scores):
         print(line)

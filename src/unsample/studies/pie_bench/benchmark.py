@@ -1,4 +1,4 @@
-"""What a benchmark edits and how: a batch of entries in one way becomes 8-bit pictures, and which of them came out.
+"""The settings of a benchmark, and its edits: 8-bit pictures of a batch of entries by one candidate.
 
 With an attention editor the batch is inverted together, and each picture then walks down beside its own target. An edit that
 diverges, or prompts that an editor cannot compare, lose no other.
@@ -27,7 +27,7 @@ from ...runs.directory import Part, slugs
 from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
 from .candidates import EditCandidate
-from .controls import CODEC, PASTED, SOURCE
+from .controls import rows_of
 from .entries import Editable
 from .metrics import METRICS, TARGET_CLASS, Metric, Perception, judge
 
@@ -41,20 +41,20 @@ class Benchmark:
     """What is edited, and how.
 
     Attributes:
-        model: That edits.
-        found: The entries.
-        ways: Of editing, with titles that differ.
+        model: The model that edits.
+        editable: The entries.
+        candidates: Methods, starts and editors, with titles that differ.
         guidance: On the way down, as `unsample.edit`.
         seed: Of the starts' noise, together with each picture's content.
         batch_size: Entries per network call; with an attention editor on the way up alone.
-        use_mask: Whether an edit is told the region; else it is for measuring alone.
-        networks: Whether the numbers of DINO, LPIPS and CLIP are asked for.
+        use_mask: Whether an edit is confined to the region; otherwise the region is for measuring alone.
+        networks: Whether the numbers of DINO, LPIPS and CLIP are computed.
         perception: Those networks.
     """
 
     model: Model
-    found: Editable
-    ways: tuple[EditCandidate, ...]
+    editable: Editable
+    candidates: tuple[EditCandidate, ...]
     guidance: float = 3.0
     seed: int = 0
     batch_size: int = 16
@@ -72,13 +72,13 @@ class Benchmark:
             "schedule_digest": model.schedule.digest,
             "image_size": list(model.image_size),
             "device": str(model.device),
-            "ways": [way.settings for way in self.ways],
+            "ways": [candidate.settings for candidate in self.candidates],
             "guidance": self.guidance,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "use_mask": self.use_mask,
             "networks": self.networks,
-            "entries": self.found.digest,
+            "entries": self.editable.digest,
         }
 
     @property
@@ -88,36 +88,35 @@ class Benchmark:
 
     @property
     def rows(self) -> list[str]:
-        """Controls, then every way and what pasting makes of it."""
-        own = [row for way in self.ways for row in (way.title, PASTED.format(way.title))]
-        return [SOURCE, *([CODEC] if self.has_codec else []), *own]
+        """Rows of the table, as `rows_of`."""
+        return rows_of((candidate.title for candidate in self.candidates), codec=self.has_codec)
 
     @property
     def metrics(self) -> list[Metric]:
-        """The numbers asked for: that of the class only where a target is one."""
+        """The numbers to compute; that of the class only where a target is one."""
         seven = [metric for metric in METRICS if self.networks or metric.name not in NETWORKS]
-        _, targets = self.found.prompts(slice(None))
+        _, targets = self.editable.prompts(slice(None))
         return [*seven, *([TARGET_CLASS] if set(targets) & set(judge().classes) else [])]
 
     def check(self) -> None:
-        """Refuse an attention editor that can make no edit of these entries, before any work.
+        """Check that every attention editor can make an edit of these entries, before any work.
 
         Raises:
-            ArgumentError: There is one.
+            ArgumentError: One can make none.
         """
         for editor, reasons in self.refused.items():
-            if len(reasons) == len(self.found.entries):
+            if len(reasons) == len(self.editable.entries):
                 raise ArgumentError(f"editor {editor!r} can edit no entry: {next(iter(reasons.values()))}")
 
     @cached_property
     def refused(self) -> Mapping[str, Mapping[str, str]]:
         """Attention editor -> key of an entry -> why it cannot make that edit."""
-        editors = dict.fromkeys(way.editor for way in self.ways if way.editor != PROMPT)
+        editors = dict.fromkeys(one.editor for one in self.candidates if one.editor != PROMPT)
         return {editor: self._refused(editor) for editor in editors}
 
     def _refused(self, editor: str) -> dict[str, str]:
         named, refused = parse_editor(editor), dict[str, str]()
-        for entry, source, target in zip(self.found.entries, *self.found.prompts(slice(None)), strict=True):
+        for entry, source, target in zip(self.editable.entries, *self.editable.prompts(slice(None)), strict=True):
             try:
                 if named is not None:
                     bound(self.model, named.editor, source, [target])
@@ -128,56 +127,57 @@ class Benchmark:
     @cached_property
     def folders(self) -> dict[str, str]:
         """Title of a candidate -> the folder of its pictures."""
-        return {title: f"edits/{name}" for title, name in slugs(way.title for way in self.ways).items()}
+        return {title: f"edits/{name}" for title, name in slugs(candidate.title for candidate in self.candidates).items()}
 
     @cached_property
     def files(self) -> dict[str, str]:
         """Key of an entry -> the file of its picture in each folder."""
-        return {key: f"{name}.png" for key, name in slugs(entry.key for entry in self.found.entries).items()}
+        return {key: f"{name}.png" for key, name in slugs(entry.key for entry in self.editable.entries).items()}
 
-    def edited(self, way: EditCandidate, rows: slice, on_step: OnStep | None = None) -> Part:
+    def edited(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> Part:
         """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
         began = time.perf_counter()
         try:
-            parts = [self._edit(way, rows, on_step)]
+            parts = [self._edit(candidate, batch, on_step)]
         except DivergenceError:
-            parts = [self._alone(way, i) for i in range(rows.start, rows.stop)]
+            parts = [self._alone(candidate, slice(i, i + 1)) for i in range(batch.start, batch.stop)]
         tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("edited", "fine")}
         nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
         return Part(tensors, nfe, time.perf_counter() - began, up)
 
-    def _alone(self, way: EditCandidate, index: int) -> Part:
+    def _alone(self, candidate: EditCandidate, batch: slice) -> Part:
         try:
-            return self._edit(way, slice(index, index + 1))
+            return self._edit(candidate, batch)
         except DivergenceError:
-            nothing = torch.zeros((1, 3, *self.model.image_size), dtype=torch.uint8)
-            return Part({"edited": nothing, "fine": torch.tensor([False])}, 0, 0.0)
+            return self._part(torch.tensor([False]), None)
 
-    def _edit(self, way: EditCandidate, rows: slice, on_step: OnStep | None = None) -> Part:
-        refused = self.refused.get(way.editor, {})
-        fine = torch.tensor([entry.key not in refused for entry in self.found.entries[rows]])
+    def _edit(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> Part:
+        refused = self.refused.get(candidate.editor, {})
+        fine = torch.tensor([entry.key not in refused for entry in self.editable.entries[batch]])
+        return self._part(fine, self._made(candidate, batch, fine, on_step) if bool(fine.any()) else None)
+
+    def _part(self, fine: Bool[Tensor, " batch"], made: Edit | None) -> Part:
+        """The edits of those that are fine as 8-bit pictures, black elsewhere."""
         pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8)
-        if not bool(fine.any()):
-            return Part({"edited": pixels, "fine": fine}, 0, 0.0)
-        made = self._made(way, rows, fine, on_step)
-        pixels[fine] = quantised(made.images).cpu()
-        return Part({"edited": pixels, "fine": fine}, made.nfe, 0.0, made.nfe_up)
+        if made is not None:
+            pixels[fine] = quantised(made.images).cpu()
+        return Part({"edited": pixels, "fine": fine}, made.nfe if made else 0, 0.0, made.nfe_up if made else 0)
 
-    def _made(self, way: EditCandidate, rows: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
-        """The edits of the chosen ones of these rows."""
-        images, regions = self.found.load(rows, self.model.image_size, border=False)
+    def _made(self, candidate: EditCandidate, batch: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
+        """The edits of the chosen entries of a batch."""
+        images, regions = self.editable.load(batch, self.model.image_size, border=False)
         places = chosen.nonzero().flatten().tolist()
-        source, target = ([prompts[i] for i in places] for prompts in self.found.prompts(rows))
+        source, target = ([prompts[i] for i in places] for prompts in self.editable.prompts(batch))
         shared: dict[str, Any] = {
             "source": source,
-            "method": parse_method(way.method),
-            "start": parse_start(way.forward),
+            "method": parse_method(candidate.method),
+            "start": parse_start(candidate.forward),
             "seed": self.seed,
-            "items": [self.found.items[rows][i].id for i in places],
-            "grid": self.model.grid(way.steps, way.spacing),
+            "items": [self.editable.items[batch][i].id for i in places],
+            "grid": self.model.grid(candidate.steps, candidate.spacing),
         }
         mask = regions[chosen] if self.use_mask else None
-        if (named := parse_editor(way.editor)) is not None:
+        if (named := parse_editor(candidate.editor)) is not None:
             return self._attended(named, images[chosen], target, mask, on_step, shared)
         given = {"guidance": self.guidance, "mask": mask, "on_step": on_step, **shared}
         return edit(self.model, images[chosen], to=target, **given)

@@ -1,4 +1,4 @@
-"""Every way of editing on every entry, beside three rows that say what the numbers are worth.
+"""Every edit of every entry, beside three control rows that show what the numbers are worth.
 
 The unedited source has a perfect background and no edit; the codec alone is the best background that a latent model can have;
 and an edit with the source's pixels pasted back outside of the region keeps only what the method did inside.
@@ -6,12 +6,11 @@ and an edit with the source's pixels pasted back outside of the region keeps onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..._typing import Images
@@ -21,7 +20,7 @@ from .layout import Entry, Failure, Layout, without_brackets
 from .metrics import METRICS, Compared, Metric, Perception, eight_bit, measured
 from .scores import Scores
 
-__all__ = ["CODEC", "PASTED", "SOURCE", "EditImage", "measure", "measured_rows", "pasted"]
+__all__ = ["CODEC", "PASTED", "SOURCE", "EditImage", "measure", "measured_rows", "pictures_of", "rows_of"]
 
 EditImage = Callable[[Images, str, str, Bool[Tensor, "1 height width"]], Images]
 """(image [1, 3, H, W], source prompt, target prompt, region Bool[1, H, W]) -> the edited image, of the same shape."""
@@ -33,7 +32,7 @@ PASTED = "{}, source pasted outside"
 
 def measure(
     layout: Layout,
-    ways: Mapping[str, EditImage],
+    edits: Mapping[str, EditImage],
     *,
     codec: Codec | None = None,
     size: tuple[int, int] | None = None,
@@ -41,42 +40,61 @@ def measure(
     cut: bool = False,
     perception: Perception | None = None,
 ) -> Scores:
-    """Edit every entry in every way, and measure what came out, as 8-bit pictures.
+    """Edit every entry with every function, and measure the edits as 8-bit pictures.
 
     Args:
-        layout: Of `read_layout`.
-        ways: Name -> a function that edits; it is told prompts without brackets. What it raises fails that entry alone.
+        layout: From `read_layout`.
+        edits: Name -> a function that edits; its prompts have no brackets. An exception fails that entry alone.
         codec: Of the model that edits, for the row of images that are encoded and decoded only.
         size: Height and width to edit at; None is each picture's own.
         border: As `decode_mask`.
         cut: As `decode_mask`.
-        perception: The networks of four of the numbers; those that are missing leave their columns empty.
+        perception: The networks of four of the numbers; a missing one leaves its columns empty.
 
     Raises:
-        ArgumentError: No way of editing, or one with the name of a row.
+        ArgumentError: No function that edits, or one with the name of a control row.
 
     >>> measure(Layout(()), {"nothing": lambda image, source, target, region: image}).entries
     0
     """
-    taken = {SOURCE, CODEC, *(PASTED.format(name) for name in ways)} & set(ways)
-    if not ways or taken:
-        raise ArgumentError(f"ways: expected names of functions that edit, given {sorted(taken) or 'none'}; rename them")
-    bench = _Bench(dict(ways), codec, perception or Perception(), failed=list(layout.failed))
+    rows, every = rows_of(edits, codec=codec is not None), rows_of(edits, codec=True)
+    taken = {row for row in edits if every.count(row) > 1}
+    if not edits or taken:
+        raise ArgumentError(f"edits: expected names of functions that edit, given {sorted(taken) or 'none'}; rename them")
+    failed, reasons, parts = list(layout.failed), dict[str, UnsampleError](), dict[str, dict[str, Tensor]]()
     for entry in layout.entries:
         try:
             image, region = entry.load(size, border=border, cut=cut)
         except UnsampleError as error:
-            bench.failed.append(Failure(entry.key, str(error)))
+            failed.append(Failure(entry.key, str(error)))
             continue
-        bench.add(entry, image, region)
-    reasons = {name: str(error) for name, error in bench.reasons.items()}
+        edited, own = _edited(entry, image, region, edits, codec)
+        failed += own
+        shown = pictures_of(image, region, edited)
+        parts[entry.key] = measured_rows(entry, image, region, shown, rows, perception or Perception(), reasons)
+    nothing = torch.full((len(rows),), torch.nan)
+    columns = {metric.name: [part.get(metric.name, nothing) for part in parts.values()] for metric in METRICS}
     kinds = {entry.key: entry.kind for entry in layout.entries}
-    return Scores(bench.values, tuple(bench.failed), reasons, bench.read, kinds)
+    return Scores.of(rows, list(parts), columns, failed, reasons, kinds)
 
 
-def pasted(image: Images, edited: Images, region: Bool[Tensor, "batch height width"]) -> Images:
-    """The edit inside of the region, the source outside."""
-    return torch.where(region[:, None], edited, image)
+def rows_of(names: Iterable[str], *, codec: bool) -> list[str]:
+    """Rows of the table: controls, then each edit and the same with the source pasted outside.
+
+    >>> rows_of(["mine"], codec=False)
+    ['source, unedited', 'mine', 'mine, source pasted outside']
+    """
+    return [SOURCE, *([CODEC] if codec else []), *(row for name in names for row in (name, PASTED.format(name)))]
+
+
+def pictures_of(image: Images, region: Bool[Tensor, "1 height width"], edited: Mapping[str, Images]) -> dict[str, Images]:
+    """Row -> 8-bit picture of an entry: the source, then `edited`, and beside each but the codec's the pasted one."""
+    found = {SOURCE: image}
+    for name, picture in edited.items():
+        found[name] = picture
+        if name != CODEC:
+            found[PASTED.format(name)] = torch.where(region[:, None], picture, image)
+    return {row: eight_bit(picture) for row, picture in found.items()}
 
 
 def measured_rows(
@@ -84,68 +102,47 @@ def measured_rows(
     image: Images,
     region: Bool[Tensor, "1 height width"],
     shown: Mapping[str, Images],
+    rows: Sequence[str],
     perception: Perception,
     reasons: dict[str, UnsampleError],
     metrics: Sequence[Metric] = METRICS,
-) -> dict[str, dict[str, float]]:
-    """Number -> row -> value of all rows of an entry, 8-bit pictures measured as one batch; NaN where there is none."""
-    count = len(shown)
+) -> dict[str, Float[Tensor, " rows"]]:
+    """Number -> its value for each of `rows`, 8-bit pictures measured as one batch; NaN for rows not shown or without one."""
+    count, places = len(shown), torch.tensor([rows.index(row) for row in shown])
     compared = Compared(
         eight_bit(image).expand(count, -1, -1, -1),
         torch.cat(list(shown.values())),
         region.expand(count, -1, -1),
         (without_brackets(entry.target_prompt),) * count,
     )
+    nothing = torch.full((len(rows),), torch.nan, dtype=torch.float64)
     found = measured(compared, perception, reasons, metrics)
-    return {name: dict(zip(shown, column.tolist(), strict=True)) for name, column in found.items()}
+    return {name: nothing.index_copy(0, places, values.double().cpu()) for name, values in found.items()}
 
 
-@dataclass
-class _Bench:
-    """What is measured so far: row -> metric -> key -> value."""
-
-    ways: Mapping[str, EditImage]
-    codec: Codec | None
-    perception: Perception
-    failed: list[Failure]
-    values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    reasons: dict[str, UnsampleError] = field(default_factory=dict)
-    read: int = 0
-
-    def __post_init__(self) -> None:
-        controls = [SOURCE] if self.codec is None else [SOURCE, CODEC]
-        rows = [*controls, *(row for name in self.ways for row in (name, PASTED.format(name)))]
-        self.values = {row: {metric.name: {} for metric in METRICS} for row in rows}
-
-    def add(self, entry: Entry, image: Images, region: Bool[Tensor, "1 height width"]) -> None:
-        """All rows of an entry, measured as one batch."""
-        self.read += 1
-        shown = {row: eight_bit(found) for row, found in self._edited(entry, image, region).items()}
-        for name, column in measured_rows(entry, image, region, shown, self.perception, self.reasons).items():
-            for row, value in column.items():
-                if value == value:  # no NaN: a region without a background, or without pixels
-                    self.values[row][name][entry.key] = value
-
-    def _edited(self, entry: Entry, image: Images, region: Bool[Tensor, "1 height width"]) -> dict[str, Images]:
-        found = {SOURCE: image}
-        prompts = without_brackets(entry.source_prompt), without_brackets(entry.target_prompt)
-        codec = self.codec
-        if codec is not None:
-            self._try(found, entry.key, CODEC, lambda: codec.decode(codec.encode(image.clone())), image)
-        for name, edit in self.ways.items():
-            self._try(found, entry.key, name, partial(edit, image.clone(), *prompts, region.clone()), image)
-            if name in found:
-                found[PASTED.format(name)] = pasted(image, found[name], region)
-        return found
-
-    def _try(self, found: dict[str, Images], key: str, row: str, edit: Callable[[], object], image: Images) -> None:
-        """Put what `edit` returns into `found`, or why it is none into `failed`."""
+def _edited(
+    entry: Entry,
+    image: Images,
+    region: Bool[Tensor, "1 height width"],
+    edits: Mapping[str, EditImage],
+    codec: Codec | None,
+) -> tuple[dict[str, Images], list[Failure]]:
+    """Name -> edited image, the codec's own first; and the edits that failed."""
+    prompts = without_brackets(entry.source_prompt), without_brackets(entry.target_prompt)
+    calls: dict[str, Callable[[], object]] = {}
+    if codec is not None:
+        calls[CODEC] = lambda: codec.decode(codec.encode(image.clone()))
+    calls |= {name: partial(edit, image.clone(), *prompts, region.clone()) for name, edit in edits.items()}
+    edited: dict[str, Images] = {}
+    failed: list[Failure] = []
+    for name, call in calls.items():
         try:
-            found[row] = _checked(edit(), image)
+            edited[name] = _checked(call(), image)
         except Exception as error:  # an edit is anyone's function, and may raise anything
-            reason = " ".join(str(error).split())[:200]
-            told = reason if isinstance(error, UnsampleError) else f"{type(error).__name__}: {reason}"
-            self.failed.append(Failure(key, told, row))
+            text = " ".join(str(error).split())[:200]
+            reason = text if isinstance(error, UnsampleError) else f"{type(error).__name__}: {text}"
+            failed.append(Failure(entry.key, reason, name))
+    return edited, failed
 
 
 def _checked(edited: object, image: Images) -> Images:

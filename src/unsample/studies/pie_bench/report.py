@@ -1,4 +1,4 @@
-"""A benchmark told to people: tables with what each way cost, the differences between ways, pictures, a page, JSON."""
+"""Report of a benchmark: tables with costs, differences between candidates, pictures, an HTML page and JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .layout import Entry, without_brackets
 from .running import SCORES, read_scores, run_benchmark
 from .scores import Scores
 
-__all__ = ["as_dict", "benchmarked", "by_type", "differences", "table_of", "told"]
+__all__ = ["as_dict", "benchmarked", "by_type", "differences", "notes", "table_of"]
 
 SHOWN = 10
-"""Failures that are told one by one; `scores.json` has all."""
+"""Failures that are listed one by one; `scores.json` has all."""
 
 WIDTH = 21
 """Letters above a picture of the sheet."""
@@ -32,12 +32,12 @@ Costs = Mapping[str, Any]
 
 
 def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Costs]:
-    """A run to its end, and told in its folder; the scores, and way -> steps, evaluations per picture and seconds.
+    """Run a benchmark to its end and write its report; the scores, and title -> steps, evaluations per picture and seconds.
 
-    A complete run is read back. `on_step` is told of moves down.
+    A complete run is read back. `on_step` is called with moves down.
 
     Raises:
-        ArgumentError: A way that cannot edit as it is asked to, or an editor that can edit no entry.
+        ArgumentError: A candidate that cannot edit with these settings, or an editor that can edit no entry.
         RunError: A complete run without its scores.
     """
     if run.complete:
@@ -45,13 +45,13 @@ def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Co
         return read_scores(run), costs
     bench.check()
     scores, first, spent = run_benchmark(bench, run, on_step)
-    _write(run, scores, spent, bench.found.entries, first)
+    _write(run, scores, spent, bench.editable.entries, first)
     run.finish({}, {"cost": spent})
     return scores, spent
 
 
 def table_of(scores: Scores, costs: Costs) -> Table:
-    """The means, with N and the network evaluations of each way, up and down together, a source's beside its target, too."""
+    """The means, with N and each candidate's network evaluations, up and down together; an editor's include the source's."""
     made = scores.table(empty=False)
     spent = {row: costs.get(row, {}) for row in scores.values}
     rows = [(row[0], str(spent[row[0]].get("steps", "")), str(spent[row[0]].get("nfe", "")), *row[1:]) for row in made.rows]
@@ -71,13 +71,13 @@ def by_type(scores: Scores) -> Table:
 
 
 def differences(scores: Scores, costs: Costs) -> Table | None:
-    """Each way less the first, over entries that both have; None of a single way."""
+    """Each candidate less the first, over entries that both have; None for a single candidate."""
     first, *others = costs
     return scores.against(first, others) if others else None
 
 
-def told(scores: Scores) -> Iterator[str]:
-    """Lines below the table: numbers that are missing, and entries that are left out, not too many."""
+def notes(scores: Scores) -> Iterator[str]:
+    """Lines below the table: why numbers are missing, and the first of the entries and edits that are left out."""
     lines = list(scores.notes())
     yield from lines[: len(scores.reasons) + SHOWN]
     if (more := len(lines) - len(scores.reasons) - SHOWN) > 0:
@@ -85,7 +85,7 @@ def told(scores: Scores) -> Iterator[str]:
 
 
 def as_dict(scores: Scores, costs: Costs) -> dict[str, Any]:
-    """All of it for `json.dumps`: the scores, the means of each type of edit, and costs."""
+    """Everything for `json.dumps`: the scores, the means of each type of edit, and costs."""
     kinds = {kind: own.to_dict() for kind, own in scores.by_type().items()}
     return scores.to_dict() | {
         "cost": dict(costs),
@@ -103,7 +103,7 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
         f"<p>{scores.entries} entries. The mean over entries, its 95&nbsp;% bootstrap interval, how many have the number; "
         "NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.</p>",
         report.html_table(table_of(scores, costs)),
-        *(f"<p>{report.text(line)}</p>" for line in told(scores)),
+        *(f"<p>{report.text(line)}</p>" for line in notes(scores)),
         f"<h2>Differences, entry by entry</h2>{report.html_table(apart)}" if apart else "",
         report.picture(f"The first {len(first)} entries, in the order of the table", sheet),
         f"<h2>By type of edit</h2>{report.html_table(by_type(scores))}",
@@ -114,12 +114,12 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
 
 
 def _markdown(scores: Scores, costs: Costs, apart: Table | None) -> str:
-    pieces = [table_of(scores, costs).markdown(), *([apart.markdown()] if apart else []), *told(scores)]
+    pieces = [table_of(scores, costs).markdown(), *([apart.markdown()] if apart else []), *notes(scores)]
     return "\n\n".join(pieces) + "\n"
 
 
 def _sheet(entries: Sequence[Entry], first: Sequence[Mapping[str, Tensor]], rows: Sequence[str]) -> bytes:
-    """A row an entry, a column a row of the table; grey where an edit failed. Below the source what it is, and shall be."""
+    """Entries as rows, rows of the table as columns, grey where an edit failed; both prompts below the picture."""
     nothing = torch.zeros_like(next(iter(first[0].values())))
     columns = {_title(row): torch.cat([shown.get(row, nothing) for shown in first]) for row in rows}
     notes = [
@@ -130,7 +130,7 @@ def _sheet(entries: Sequence[Entry], first: Sequence[Mapping[str, Tensor]], rows
 
 
 def _title(row: str) -> str:
-    """In lines as wide as a picture: a method or an editor has options as long as you like."""
+    """The title in lines as wide as a picture: options of a method or an editor may be long."""
     return "\n".join(line for part in row.replace(":", " ").split(", ") for line in wrap(part, WIDTH))
 
 

@@ -1,7 +1,7 @@
-"""A benchmark as a resumable run: entries in batches, each edited in every way and measured, both kept as they finish.
+"""A benchmark as a resumable run: entries in batches, edited by every candidate and measured; both are stored as they finish.
 
-Edits are kept as the 8-bit pictures that are measured. Numbers are kept by their names, so that one whose network was missing
-is asked for again when the run goes on. An edit that diverges is left out and named, and loses no other.
+Edits are stored as the 8-bit pictures that are measured. Numbers are stored by name, so that one whose network was missing is
+computed when the run is resumed. An edit that diverges is left out and reported, and does not affect the others.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from ...pictures.read import png_bytes
 from ...runs.directory import Part, Run, slug
 from .benchmark import Benchmark
 from .candidates import EditCandidate
-from .controls import CODEC, PASTED, SOURCE, measured_rows, pasted
+from .controls import CODEC, measured_rows, pictures_of
 from .layout import Failure
-from .metrics import eight_bit
 from .scores import Scores
 
 __all__ = ["SCORES", "read_scores", "run_benchmark"]
@@ -37,28 +36,21 @@ def run_benchmark(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, 
     """Every batch, edited and measured; what was finished before is read back.
 
     Args:
-        bench: What to do.
-        run: Where, new or interrupted.
-        on_step: Told of moves down.
+        bench: What to edit, and how.
+        run: Its directory, new or interrupted.
+        on_step: Called with moves down.
 
     Returns:
-        The scores; row -> picture [1, 3, H, W] of the first entries, for a sheet; and way -> what it cost.
+        The scores; row -> picture [1, 3, H, W] of the first entries, for a sheet; and title of a candidate -> its cost.
     """
     working = _Working(bench, run, on_step)
-    for rows in batches(len(bench.found.entries), bench.batch_size):
-        working.batch(rows)
-    reasons = {name: str(error) for name, error in working.reasons.items()}
-    keys, metrics = [entry.key for entry in bench.found.entries], bench.metrics
-    values: dict[str, dict[str, dict[str, float]]] = {}
-    for index, row in enumerate(bench.rows):
-        columns = {metric.name: torch.cat([part[metric.name][:, index] for part in working.values]) for metric in metrics}
-        values[row] = {
-            name: {key: value for key, value in zip(keys, column.tolist(), strict=True) if value == value}
-            for name, column in columns.items()
-        }
-    kinds = {entry.key: entry.kind for entry in bench.found.entries}
-    failed = (*bench.found.failed, *working.failed)
-    return Scores(values, failed, reasons, len(keys), kinds), working.first, working.costs
+    entries = bench.editable.entries
+    for batch in batches(len(entries), bench.batch_size):
+        working.batch(batch)
+    columns = {one.name: list(torch.cat([part[one.name] for part in working.values])) for one in bench.metrics}
+    failed, kinds = (*bench.editable.failed, *working.failed), {entry.key: entry.kind for entry in entries}
+    scores = Scores.of(bench.rows, [entry.key for entry in entries], columns, failed, working.reasons, kinds)
+    return scores, working.first, working.costs
 
 
 def read_scores(run: Run) -> Scores:
@@ -68,16 +60,16 @@ def read_scores(run: Run) -> Scores:
         RunError: They are missing or damaged.
     """
     try:
-        told = json.loads((run.path / SCORES).read_text(encoding="utf-8"))
+        found = json.loads((run.path / SCORES).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise RunError(f"cannot read {run.path / SCORES} ({reason}); delete the folder and run again") from None
-    return Scores.from_dict(told)
+    return Scores.from_dict(found)
 
 
 @dataclass
 class _Working:
-    """What a run has found so far."""
+    """The state of a run."""
 
     bench: Benchmark
     run: Run
@@ -92,26 +84,26 @@ class _Working:
     @property
     def total(self) -> int:
         """Moves down in all."""
-        return sum(way.steps for way in self.bench.ways) * len(self.bench.found.entries)
+        return sum(candidate.steps for candidate in self.bench.candidates) * len(self.bench.editable.entries)
 
-    def batch(self, rows: slice) -> None:
+    def batch(self, batch: slice) -> None:
         """Edit and measure some entries."""
-        images, regions = self.bench.found.load(rows, self.bench.model.image_size)
-        made = {way: self._part(way, rows) for way in self.bench.ways}
+        images, regions = self.bench.editable.load(batch, self.bench.model.image_size)
+        made = {candidate: self._part(candidate, batch) for candidate in self.bench.candidates}
         shown = [self._shown(images[i : i + 1], regions[i : i + 1], made, i) for i in range(len(images))]
-        for way, part in made.items():
-            self._tell(way, part, rows)
+        for candidate, part in made.items():
+            self._record(candidate, part, batch)
         self.first += shown[: ROWS - len(self.first)]
-        self.values.append(self._measured(rows, images, regions, shown))
+        self.values.append(self._measured(batch, images, regions, shown))
 
-    def _part(self, way: EditCandidate, rows: slice) -> Part:
-        key = f"{slug(way.title)}-{self.bench.ways.index(way)}.{rows.start:06d}"
-        before, count = self.done, rows.stop - rows.start
+    def _part(self, candidate: EditCandidate, batch: slice) -> Part:
+        key = f"{slug(candidate.title)}-{self.bench.candidates.index(candidate)}.{batch.start:06d}"
+        before, count = self.done, batch.stop - batch.start
         part = self.run.stored(key)
         if part is None:
-            told = self.bench.edited(way, rows, lambda done, _total: self.on_step(before + done, self.total))
-            part = self.run.store(key, told)
-        self.done = before + count * way.steps
+            made = self.bench.edited(candidate, batch, lambda done, _total: self.on_step(before + done, self.total))
+            part = self.run.store(key, made)
+        self.done = before + count * candidate.steps
         self.on_step(self.done, self.total)
         return part
 
@@ -119,49 +111,45 @@ class _Working:
         self, image: Images, region: Bool[Tensor, "1 height width"], made: Mapping[EditCandidate, Part], index: int
     ) -> dict[str, Images]:
         """Row -> 8-bit picture of an entry, without the edits that failed."""
-        codec, found = self.bench.model.codec, {SOURCE: eight_bit(image)}
+        codec, edited = self.bench.model.codec, dict[str, Images]()
         if self.bench.has_codec:
             with torch.no_grad():
-                found[CODEC] = eight_bit(codec.decode(codec.encode(image.to(self.bench.model.device))).float().cpu())
-        for way, part in made.items():
+                edited[CODEC] = codec.decode(codec.encode(image.to(self.bench.model.device))).float().cpu()
+        for candidate, part in made.items():
             if bool(part.tensors["fine"][index]):
-                edited = part.tensors["edited"][index : index + 1].float() / 127.5 - 1
-                found |= {way.title: edited, PASTED.format(way.title): eight_bit(pasted(image, edited, region))}
-        return found
+                edited[candidate.title] = part.tensors["edited"][index : index + 1].float() / 127.5 - 1
+        return pictures_of(image, region, edited)
 
-    def _tell(self, way: EditCandidate, part: Part, rows: slice) -> None:
-        """Costs and failures of a batch, and its pictures as files."""
-        spent = self.costs.setdefault(way.title, {"steps": way.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
-        spent |= {"nfe": max(spent["nfe"], part.nfe), "nfe_up": max(spent["nfe_up"], part.nfe_up)}
-        spent["seconds"] = round(spent["seconds"] + part.seconds, 3)
-        folder, refused = self.bench.folders[way.title], self.bench.refused.get(way.editor, {})
-        for entry, pixels, fine in zip(
-            self.bench.found.entries[rows], part.tensors["edited"], part.tensors["fine"].tolist(), strict=True
-        ):
+    def _record(self, candidate: EditCandidate, part: Part, batch: slice) -> None:
+        """Add the costs and failures of a batch, and write its pictures as files."""
+        cost = self.costs.setdefault(candidate.title, {"steps": candidate.steps, "nfe": 0, "nfe_up": 0, "seconds": 0.0})
+        cost |= {"nfe": max(cost["nfe"], part.nfe), "nfe_up": max(cost["nfe_up"], part.nfe_up)}
+        cost["seconds"] = round(cost["seconds"] + part.seconds, 3)
+        folder, refused = self.bench.folders[candidate.title], self.bench.refused.get(candidate.editor, {})
+        entries, fine = self.bench.editable.entries[batch], part.tensors["fine"].tolist()
+        for entry, pixels, is_fine in zip(entries, part.tensors["edited"], fine, strict=True):
             name = f"{folder}/{self.bench.files[entry.key]}"
-            if not fine:
+            if not is_fine:
                 reason = f"the edit left the finite numbers; try a guidance below {self.bench.guidance:g}, or more steps"
-                self.failed.append(Failure(entry.key, refused.get(entry.key, reason), way.title))
+                self.failed.append(Failure(entry.key, refused.get(entry.key, reason), candidate.title))
             elif not (self.run.path / name).exists():
                 self.run.write(name, png_bytes(pixels.float() / 127.5 - 1))
 
     def _measured(
-        self, rows: slice, images: Images, regions: Bool[Tensor, "batch height width"], shown: Sequence[Mapping[str, Tensor]]
+        self, batch: slice, images: Images, regions: Bool[Tensor, "batch height width"], shown: Sequence[Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """Number -> values [B, rows], NaN where there are none; those found before are read back."""
-        key, every = f"scores.{rows.start:06d}", self.bench.rows
+        """Number -> values [B, rows], NaN where there are none; those stored before are read back."""
+        key, bench = f"scores.{batch.start:06d}", self.bench
         before = self.run.stored(key)
         kept = dict(before.tensors) if before else {}
-        wanted = [metric for metric in self.bench.metrics if metric.name not in kept]
-        nothing = torch.full((len(images), len(every)), torch.nan, dtype=torch.float64)
-        found: dict[str, Tensor] = {}
-        for i, entry in enumerate(self.bench.found.entries[rows]):
-            region, image = regions[i : i + 1], images[i : i + 1]
-            told = measured_rows(entry, image, region, shown[i], self.bench.perception, self.reasons, wanted)
-            for name, column in told.items():
-                values = [column.get(row, torch.nan) for row in every]
-                found.setdefault(name, nothing.clone())[i] = torch.tensor(values, dtype=torch.float64)
-        if found:
-            kept |= found
+        missing = [metric for metric in bench.metrics if metric.name not in kept]
+        measured = [
+            measured_rows(entry, image[None], region[None], rows, bench.rows, bench.perception, self.reasons, missing)
+            for entry, image, region, rows in zip(bench.editable.entries[batch], images, regions, shown, strict=True)
+        ]
+        nothing = torch.full((len(bench.rows),), torch.nan, dtype=torch.float64)
+        for name in dict.fromkeys(name for values in measured for name in values):
+            kept[name] = torch.stack([values.get(name, nothing) for values in measured])
+        if any(measured):
             self.run.store(key, Part(kept, 0, 0.0))
-        return {metric.name: kept.get(metric.name, nothing) for metric in self.bench.metrics}
+        return {metric.name: kept.get(metric.name, nothing.expand(len(images), -1)) for metric in bench.metrics}

@@ -1,15 +1,18 @@
-"""What an editing benchmark found: a mean, its interval over entries and how many there were, for every row and number."""
+"""The scores of an editing benchmark: for every row and number a mean, its interval over entries and their count."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from ...diagnostics import Interval, bootstrap
 from ...diagnostics.row import format_number
-from ...errors import RunError, UnknownNameError
+from ...errors import RunError, UnknownNameError, UnsampleError
 from ...runs.html import Table
 from .layout import Failure
 from .metrics import METRICS, TARGET_CLASS
@@ -33,6 +36,11 @@ KINDS = {
 BETTER = {metric.name: metric.better for metric in (*METRICS, TARGET_CLASS)}
 ARROWS = {"higher": "↑", "lower": "↓"}
 
+Column = Mapping[str, float]
+"""Key of an entry -> value."""
+
+Changed = TypeVar("Changed")
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -50,11 +58,32 @@ class Scores:
     Interval(estimate=21.0, low=20.0, high=22.0)
     """
 
-    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    values: Mapping[str, Mapping[str, Column]]
     failed: tuple[Failure, ...]
     reasons: Mapping[str, str]
     entries: int
     kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[str],
+        keys: Sequence[str],
+        columns: Mapping[str, Sequence[Tensor]],
+        failed: Sequence[Failure],
+        reasons: Mapping[str, UnsampleError],
+        kinds: Mapping[str, str],
+    ) -> Scores:
+        """Scores from name of the number -> for each key the values of all rows, NaN where there is none."""
+        lists = {name: [values.tolist() for values in column] for name, column in columns.items()}
+        values = {
+            row: {
+                name: {key: value[i] for key, value in zip(keys, column, strict=True) if not math.isnan(value[i])}
+                for name, column in lists.items()
+            }
+            for i, row in enumerate(rows)
+        }
+        return cls(values, tuple(failed), {name: str(error) for name, error in reasons.items()}, len(keys), kinds)
 
     def mean(self, row: str, metric: str) -> Interval:
         """The mean over entries with its 95 % bootstrap interval: no interval of a single entry, NaN of none.
@@ -81,10 +110,7 @@ class Scores:
         found = {}
         for kind in sorted(set(self.kinds.values())):
             keys = {key for key, own in self.kinds.items() if own == kind}
-            values = {
-                row: {name: {key: value for key, value in column.items() if key in keys} for name, column in columns.items()}
-                for row, columns in self.values.items()
-            }
+            values = _each(self.values, partial(_chosen, keys))
             failed = tuple(one for one in self.failed if one.key in keys)
             own = {key: kind for key in self.kinds if key in keys}
             found[KINDS.get(kind, kind or "no type")] = Scores(values, failed, self.reasons, len(keys), own)
@@ -93,8 +119,8 @@ class Scores:
     def table(self, *, empty: bool = True) -> Table:
         """Rows with the mean, its interval and the number of entries; `empty` shows numbers that no entry has, too."""
         names = self._names(empty)
-        head = ("", *(f"{name} {ARROWS[BETTER[name]]}" for name in names))
-        return Table(head, tuple((row, *(self._cell(row, name) for name in names)) for row in self.values))
+        rows = tuple((row, *(_cell(columns[name]) for name in names)) for row, columns in self.values.items())
+        return Table(_head("", names), rows)
 
     def against(self, row: str, rows: Collection[str]) -> Table:
         """`difference` of each of `rows` to `row`, of the numbers that there are; a star where 0 lies outside the interval.
@@ -104,7 +130,7 @@ class Scores:
         """
         names = self._names(empty=False)
         shown = [(each, *(_shown(self.difference(each, row, name), star=True) for name in names)) for each in rows]
-        return Table((f"less {row}", *(f"{name} {ARROWS[BETTER[name]]}" for name in names)), tuple(shown))
+        return Table(_head(f"less {row}", names), tuple(shown))
 
     def notes(self) -> Iterator[str]:
         """Lines to put below the table: what is missing and why."""
@@ -118,30 +144,24 @@ class Scores:
         return {
             "entries": self.entries,
             "better": {name: BETTER[name] for name in self._names()},
-            "rows": {row: {name: self._told(row, name) for name in columns} for row, columns in self.values.items()},
-            "values": {
-                row: {name: {key: _json(value) for key, value in column.items()} for name, column in columns.items()}
-                for row, columns in self.values.items()
-            },
+            "rows": _each(self.values, _summary),
+            "values": _each(self.values, lambda column: {key: _json(value) for key, value in column.items()}),
             "missing": dict(self.reasons),
             "kinds": dict(self.kinds),
             "failed": [{"key": one.key, "row": one.row, "reason": one.reason} for one in self.failed],
         }
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Scores:
-        """What `to_dict` told.
+    def from_dict(cls, given: Mapping[str, Any]) -> Scores:
+        """Scores from the result of `to_dict`.
 
         Raises:
-            RunError: Something else.
+            RunError: Something else was given.
         """
         try:
-            values = {
-                row: {name: {key: float(value) for key, value in column.items()} for name, column in columns.items()}
-                for row, columns in told["values"].items()
-            }
-            failed = tuple(Failure(one["key"], one["reason"], one["row"]) for one in told["failed"])
-            return cls(values, failed, dict(told["missing"]), int(told["entries"]), dict(told["kinds"]))
+            values = _each(given["values"], lambda column: {key: float(value) for key, value in column.items()})
+            failed = tuple(Failure(one["key"], one["reason"], one["row"]) for one in given["failed"])
+            return cls(values, failed, dict(given["missing"]), int(given["entries"]), dict(given["kinds"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"expected the scores of an editing benchmark, given something without {error}") from None
 
@@ -150,22 +170,34 @@ class Scores:
         rows = list(self.values.values())
         return [name for name in (rows[0] if rows else ()) if empty or any(columns.get(name) for columns in rows)]
 
-    def _column(self, row: str, metric: str) -> Mapping[str, float]:
+    def _column(self, row: str, metric: str) -> Column:
         if row not in self.values:
             raise UnknownNameError("row", row, self.values)
         if metric not in self.values[row]:
             raise UnknownNameError("number", metric, self.values[row])
         return self.values[row][metric]
 
-    def _told(self, row: str, metric: str) -> dict[str, Any]:
-        mean = self.mean(row, metric)
-        ends = {"mean": _json(mean.estimate), "low": _json(mean.low), "high": _json(mean.high)}
-        return {**ends, "n": len(self.values[row][metric])}
 
-    def _cell(self, row: str, metric: str) -> str:
-        if not (found := self.values[row].get(metric)):
-            return "-"
-        return f"{_shown(self.mean(row, metric))} ({len(found)})"
+def _each(values: Mapping[str, Mapping[str, Any]], change: Callable[[Any], Changed]) -> dict[str, dict[str, Changed]]:
+    """The values with the column of every row and number changed."""
+    return {row: {name: change(column) for name, column in columns.items()} for row, columns in values.items()}
+
+
+def _chosen(keys: Collection[str], column: Column) -> Column:
+    return {key: value for key, value in column.items() if key in keys}
+
+
+def _head(first: str, names: Iterable[str]) -> tuple[str, ...]:
+    return (first, *(f"{name} {ARROWS[BETTER[name]]}" for name in names))
+
+
+def _summary(column: Column) -> dict[str, Any]:
+    mean = _mean(list(column.values()))
+    return {"mean": _json(mean.estimate), "low": _json(mean.low), "high": _json(mean.high), "n": len(column)}
+
+
+def _cell(column: Column) -> str:
+    return f"{_shown(_mean(list(column.values())))} ({len(column)})" if column else "-"
 
 
 def _mean(values: list[float]) -> Interval:
