@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .core.ascend import ascend, descend
 from .core.ddim import DDIM
 from .core.denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
 from .core.grid import Grid, Step
@@ -22,6 +23,7 @@ from .core.model import ClassConditioner, Codec, Model, PixelCodec
 from .core.prediction import to_eps, to_x0
 from .core.rng import ItemNoise
 from .core.schedule import FlowSchedule, Level, Schedule
+from .core.starts import ForwardNoise, FromImage, Start
 from .core.stepper import Moved, Stepper
 from .core.trajectory import Keep, Stored, Trajectory
 from .core.transfer import transfer
@@ -30,7 +32,7 @@ from .diagnostics import Diagnosis, diagnose
 from .errors import ArgumentError, DivergenceError, ImageError, ModelError, RunError, UnknownNameError, UnsampleError
 from .methods.look_ahead import LookAhead
 from .methods.registry import parse_method
-from .methods.starts import ForwardNoise, FromImage, PlainNoise, Start
+from .methods.starts import AutoStart, PlainNoise
 from .models import load
 from .pictures.read import load_images
 from .uses.attention import Edited, MasaCtrl, PromptToPrompt, StyleAligned
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DDIM",
     "ArgumentError",
+    "AutoStart",
     "ClassConditioner",
     "Codec",
     "Comparison",
@@ -109,8 +112,10 @@ __all__ = [
     "UnknownNameError",
     "UnsampleError",
     "Variations",
+    "ascend",
     "compare",
     "corners",
+    "descend",
     "diagnose",
     "draw_noise",
     "edit",

@@ -20,7 +20,6 @@ from unsample.pictures.read import demo_photos, read_photo
 from unsample.runs import invert as jobs
 from unsample.runs.directory import Run
 from unsample.runs.settings import InvertSettings
-from unsample.uses import invert as inversion
 
 from .conftest import start
 
@@ -88,8 +87,8 @@ def test_latents_equal_the_library(unsample, photos, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "method", "forward", "python"),
     [
-        ((), "look-ahead", "4%", (inversion.DEFAULT_METHOD, inversion.DEFAULT_START)),
-        (("--paper",), "ddim", "4%", (inversion.PAPER_METHOD, inversion.PAPER_START)),
+        ((), "look-ahead", "4%", (methods.DEFAULT_METHOD, methods.DEFAULT_START)),
+        (("--paper",), "ddim", "4%", (methods.PAPER_METHOD, methods.PAPER_START)),
     ],
     ids=["default", "paper"],
 )

@@ -9,7 +9,7 @@ import torch
 import unsample as us
 from unsample.core.prediction import to_velocity
 from unsample.core.schedule import MIN_ALPHA, TINY_ALPHA
-from unsample.methods.registry import METHODS, sampler_of
+from unsample.methods.registry import METHODS
 from unsample.models.analytic import gaussian, mixture
 
 FLOW = us.FlowSchedule()
@@ -214,8 +214,8 @@ def test_every_method_runs_on_a_flow_model(name):
     assert found.latent.dtype == torch.float32
     assert bool(found.finite.all())
     moves = list(model.grid(6).up(2))
-    assert found.nfe == us.core.stepper.evaluations_on(method, moves)
-    back = us.sample(model, found.latent, steps=6, method=sampler_of(method), stored=found.stored).images
+    assert found.nfe == method.evaluations_on(moves)
+    back = us.sample(model, found.latent, steps=6, method=method.sampler, stored=found.stored).images
     assert back.dtype == torch.float32
     assert torch.isfinite(back).all()
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.stepper import evaluations_on
 from unsample.methods.registry import METHODS
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
@@ -57,12 +56,7 @@ def test_a_walk_builds_no_autograd_graph():
 
 def test_a_walk_hands_the_state_of_a_method_from_move_to_move():
     @dataclasses.dataclass(frozen=True)
-    class Counting:
-        order: int = 1
-
-        def evaluations(self, moves):
-            return moves
-
+    class Counting(us.Stepper):
         def init(self, x):
             return 10
 
@@ -82,7 +76,7 @@ def test_every_method_states_its_cost(name, k):
     assert isinstance(method, us.Stepper)
     for _ in us.walk(counted, torch.ones((1, 1, 8, 8)), GRID.up(k), method):
         pass
-    assert counted.nfe == evaluations_on(method, list(GRID.up(k))) <= method.evaluations(6 - k)
+    assert counted.nfe == method.evaluations_on(list(GRID.up(k))) <= method.evaluations(6 - k)
 
 
 def test_ddim_prints_compares_and_refuses(untyped):

@@ -149,7 +149,7 @@ def test_an_adaptive_start_alone_says_what_it_needs():
 @pytest.mark.parametrize(
     ("text", "start"),
     [
-        ("auto", us.ForwardNoise(steps="auto")),
+        ("auto", us.AutoStart()),
         ("2@plain", PlainNoise(steps=2)),
         ("3@next", us.ForwardNoise(steps=3, at_next_level=True)),
     ],

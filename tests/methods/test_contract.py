@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.stepper import evaluations_on
 from unsample.core.trajectory import Stored
-from unsample.methods.registry import METHODS, sampler_of
+from unsample.methods.registry import METHODS
 
 STEPS = 6
 STARTS = {"0": us.FromImage(), "2": us.ForwardNoise(steps=2)}
@@ -53,7 +52,7 @@ def test_every_method(model, images, name, start):
     torch.testing.assert_close(swapped.latent.flip(0), found.latent, rtol=1e-9, atol=1e-9)
 
     # network evaluations as documented
-    assert found.nfe == evaluations_on(method, list(grid.up(STARTS[start].index(grid))))
+    assert found.nfe == method.evaluations_on(list(grid.up(STARTS[start].index(grid))))
 
     # float32 in, float32 out
     single = inverted(model, images.float(), name, start)
@@ -61,8 +60,8 @@ def test_every_method(model, images, name, start):
     torch.testing.assert_close(single.latent.double(), found.latent, rtol=1e-2, atol=1e-2)
 
     # the way back, with what was stored, item by item
-    back = us.sample(model, found.latent, steps=STEPS, method=sampler_of(method), stored=found.stored)
-    parts = us.sample(model, found.latent, steps=STEPS, method=sampler_of(method), stored=found.stored, batch_size=3)
+    back = us.sample(model, found.latent, steps=STEPS, method=method.sampler, stored=found.stored)
+    parts = us.sample(model, found.latent, steps=STEPS, method=method.sampler, stored=found.stored, batch_size=3)
     assert back.images.shape == images.shape
     torch.testing.assert_close(parts.images, back.images, rtol=1e-9, atol=1e-9)
 

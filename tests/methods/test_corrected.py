@@ -6,7 +6,7 @@ import torch
 import unsample as us
 from unsample.methods.corrected import Direct, ExactAndGaussian
 from unsample.methods.multistep import AdamsBashforth
-from unsample.methods.registry import METHODS, sampler_of
+from unsample.methods.registry import METHODS
 from unsample.methods.reversible import BDIA, EDICT
 
 STEPS = 12
@@ -33,7 +33,7 @@ def images():
 
 def there_and_back(model, images, method, start, **more):
     there = us.invert(model, images, steps=STEPS, method=method, start=start)
-    return there, us.sample(model, there.latent, steps=STEPS, method=sampler_of(method), stored=there.stored, **more)
+    return there, us.sample(model, there.latent, steps=STEPS, method=method.sampler, stored=there.stored, **more)
 
 
 @pytest.mark.parametrize("start", [us.FromImage(), us.ForwardNoise(steps=1), us.ForwardNoise(steps=4)], ids=str)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.stepper import is_reversible
 from unsample.methods.reversible import BDIA, EDICT, OBELM
 from unsample.models.analytic import gaussian, mixture
 
@@ -88,12 +87,15 @@ def test_the_memory_is_needed(method, toy):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_the_memory_is_a_tuple_of_tensors_with_a_row_per_item(method, toy):
+def test_what_is_kept_of_the_memory_are_tensors_with_a_row_per_item(method, toy):
     """So that batches can be joined, split and stored: a turn with the parts equals a turn with the whole."""
     grid, denoiser, x = toy().grid(10), toy().denoiser(), draw()
-    assert is_reversible(method)
+    assert method.reversible
     top, memory = end(denoiser, x, grid.up(), method)
-    parts = [end(denoiser, x[rows], grid.up(), method)[1] for rows in (slice(0, 2), slice(2, 5))]
+    memory, parts = (
+        method.kept(memory),
+        [method.kept(end(denoiser, x[rows], grid.up(), method)[1]) for rows in (slice(0, 2), slice(2, 5))],
+    )
     assert isinstance(memory, tuple)
     assert all(isinstance(part, torch.Tensor) and len(part) == 5 for part in memory)
     joined = tuple(torch.cat(pair) for pair in zip(*parts, strict=True))

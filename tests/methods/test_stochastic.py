@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import unsample as us
+from unsample.core.corrections import Corrected
 from unsample.core.schedule import level_of
-from unsample.methods.corrected import Corrected
 from unsample.methods.drawn_paths import CycleDiffusion, EditFriendly, LEditsPP, noise_maps
 from unsample.methods.stochastic import Ancestral, SDEDPMSolverPP, Stochastic
 from unsample.models.analytic import gaussian
@@ -147,15 +147,7 @@ def test_what_is_drawn_is_standard_normal_and_new_at_every_level():
     """Reference: N(0, 1), independent of other levels and of the latent; by a sampler whose means are 0 and spreads 2."""
     model, seen = gaussian(USUAL, torch.ones(4096), shape=(1, 64, 64)), {}
 
-    class Spy:
-        order = 1
-
-        def evaluations(self, moves):
-            return moves
-
-        def init(self, x):
-            return None
-
+    class Spy(Stochastic):
         def spread(self, step):
             return 2.0
 
@@ -163,7 +155,6 @@ def test_what_is_drawn_is_standard_normal_and_new_at_every_level():
             seen[step.src.index] = x
             return us.Moved(step, torch.zeros_like(x), x)
 
-    assert isinstance(Spy(), Stochastic)
     images = us.sample(model, us.draw_noise(model, 2, dtype=torch.float64), steps=4, method=Spy()).images
     drawn = torch.stack([images, *(seen[i] for i in (1, 2, 3))]).flatten(1) / 2
     count = drawn.shape[1]

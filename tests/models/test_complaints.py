@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.methods.registry import METHODS, sampler_of
+from unsample.methods.registry import METHODS
 from unsample.methods.starts import parse_start
 
 from . import tiny
@@ -238,7 +238,7 @@ def test_every_method_runs(model, name):
     found = us.invert(model, images, method=method, start=us.ForwardNoise(steps=1), **settings)
     assert found.latent.shape == (1, *model.shape)
     assert bool(found.finite.all())
-    back = us.sample(model, found.latent, method=sampler_of(method), stored=found.stored, **settings).images
+    back = us.sample(model, found.latent, method=method.sampler, stored=found.stored, **settings).images
     assert back.shape == images.shape
     assert bool(back.isfinite().all())
 

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 import unsample as us
-from unsample.core.stepper import evaluations_on
 from unsample.methods.registry import METHODS, parse_method
 from unsample.methods.starts import parse_start
 from unsample.models.analytic import gaussian
@@ -38,7 +37,7 @@ def test_equal_cost_spends_the_budget_and_no_more(model, method, forward):
 
     def cost(steps: int) -> int:
         grid = model.grid(steps)
-        return evaluations_on(parse_method(method), list(grid.up(parse_start(way.forward).index(grid))))
+        return parse_method(method).evaluations_on(list(grid.up(parse_start(way.forward).index(grid))))
 
     assert cost(way.steps) <= 60 < cost(way.steps + 1)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import unsample as us
+from unsample.methods.registry import PAPER_METHOD, PAPER_START
 from unsample.models.analytic import gaussian
-from unsample.uses.invert import PAPER_METHOD, PAPER_START
 
 
 @pytest.fixture

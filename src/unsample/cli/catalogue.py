@@ -19,7 +19,7 @@ __all__ = ["cite", "inspect", "methods", "models"]
 
 def methods(as_json: AsJson = False) -> None:
     """The methods of inversion, with their cost and source."""
-    from ..methods.corrected import Corrected
+    from ..core.corrections import Corrected
     from ..methods.registry import AUTO, METHODS
     from ..runs.html import Table
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ArgumentError, RunError
+from ..methods import registry
 from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import (
@@ -37,10 +38,7 @@ from .show import print_json, print_table, tell
 
 __all__ = ["demo", "diagnose", "invert", "reconstruct", "sample"]
 
-DEFAULT = {"--method": "auto", "--forward": "4%"}
-"""What `unsample.invert` does if not told."""
-
-PAPER = {"--method": "ddim", "--forward": "4%"}
+DEFAULT, PAPER = ({"--method": typed.method, "--forward": typed.forward} for typed in (registry.DEFAULT, registry.PAPER))
 
 
 @loads_a_model

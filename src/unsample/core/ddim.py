@@ -15,16 +15,16 @@ from torch import Tensor
 from ..errors import UnknownNameError
 from .denoiser import Denoiser
 from .grid import Step
-from .stepper import Moved, Stepper, ask_ahead, is_reversible
+from .stepper import Moved, Stepper, ask_ahead
 from .transfer import transfer
 
-__all__ = ["DDIM", "EvalAt", "sampler_for"]
+__all__ = ["DDIM", "EvalAt"]
 
 EvalAt = Literal["target", "source", "target_time"]
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(Stepper):
     """DDIM with eta = 0; one evaluation a move (Song et al. 2021; Dhariwal and Nichol 2021 for the way up).
 
     Attributes:
@@ -45,19 +45,7 @@ class DDIM:
         if self.eval_at not in get_args(EvalAt):
             raise UnknownNameError("eval_at", self.eval_at, get_args(EvalAt))
 
-    @property
-    def order(self) -> int:
-        """First order, both ways."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One evaluation, one transfer."""
         if not step.is_up or self.eval_at == "source":
             eps = denoiser(x, step.src)
@@ -66,12 +54,3 @@ class DDIM:
         else:
             eps = denoiser(x, replace(step.src, t=step.dst.t))
         return Moved(step, transfer(x, eps, step, self.clip), eps)
-
-
-def sampler_for(method: Stepper) -> Stepper:
-    """What samples back from where `method` walked up to: itself if it is reversible, DDIM otherwise.
-
-    >>> sampler_for(DDIM(eval_at="source"))
-    DDIM(eval_at='target', clip=None)
-    """
-    return method if is_reversible(method) else DDIM()

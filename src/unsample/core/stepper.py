@@ -1,23 +1,25 @@
 """What a method is: how to make one move.
 
 A method is a small frozen dataclass. Its configuration is the dataclass itself, so it prints, compares and serialises. It
-differs from other methods only in which eps it uses for a move; the move itself is always `transfer`.
+differs from other methods only in which eps it uses for a move; the move itself is always `transfer`. What most methods share
+(first order, no memory, one evaluation a move, sampled back by DDIM) they inherit from `Stepper`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .denoiser import Denoiser
-from .grid import Step
+from .grid import Grid, Step
 from .prediction import to_velocity
 from .transfer import transfer
 
-__all__ = ["HasCost", "Moved", "Steered", "Stepper", "ask_ahead", "evaluations_on", "is_reversible"]
+__all__ = ["Moved", "Stepper", "ask_ahead"]
 
 
 @dataclass(frozen=True)
@@ -35,42 +37,72 @@ class Moved:
     step: Step
     x: Tensor
     eps: Tensor
-    state: Any = None
+    state: Any = ()
     residual: Tensor | None = None
 
 
-@runtime_checkable
-class HasCost(Protocol):
-    """What has a price in network evaluations."""
+class Stepper(ABC):
+    """A method of making one move, up or down. Of a subclass only `step` is required; the rest describes the usual method.
 
-    def evaluations(self, moves: int) -> int:
-        """Network evaluations per item of a walk of so many moves up, tested.
+    >>> class Euler(Stepper):
+    ...     def step(self, denoiser, x, step, state=()):
+    ...         eps = denoiser(x, step.src)
+    ...         return Moved(step, transfer(x, eps, step), eps)
+    >>> Euler().evaluations(50), Euler().sampler
+    (50, DDIM(eval_at='target', clip=None))
+    """
 
-        An upper bound if the method decides from the levels; it then has `evaluations_on(steps)`, which is exact.
-        """
+    reversible: ClassVar[bool] = False
+    """Whether a walk down from the memory that a walk up ended with returns to where it began, exactly."""
 
-
-@runtime_checkable
-class Stepper(HasCost, Protocol):
-    """One move of a method, up or down."""
+    @abstractmethod
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any = ()) -> Moved:
+        """`x` at `step.src` moved to `step.dst`."""
 
     @property
     def order(self) -> int:
-        """Order of convergence, tested."""
+        """Order of convergence (tested); that of fixed points is backward Euler's, 1."""
+        return 1
 
     def init(self, x: Tensor) -> Any:
         """The memory before the first move."""
+        return ()
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any) -> Moved:
-        """`x` at `step.src` moved to `step.dst`."""
+    def kept(self, state: Any) -> tuple[Tensor, ...]:
+        """The memory as tensors with one row per item, which a reversible method turns around with: `step` takes them, too."""
+        return ()
 
+    def evaluations(self, moves: int) -> int:
+        """Network evaluations per item of a walk of so many moves up (tested); at most, if the levels decide."""
+        return moves
 
-@runtime_checkable
-class Steered(Stepper, Protocol):
-    """A method that pulls the inversion towards a draw of noise, one per item."""
+    def evaluations_on(self, steps: Iterable[Step]) -> int:
+        """Network evaluations per item of a walk up these very steps (tested)."""
+        return self.evaluations(len(list(steps)))
 
-    def steer(self, denoiser: Denoiser, noise: Tensor) -> Denoiser:
-        """What is asked instead of `denoiser` on the way up."""
+    def spread(self, step: Step) -> float:
+        """Standard deviation of the noise that belongs to the end of a move, in units of x; 0 but for stochastic samplers."""
+        return 0.0
+
+    def steer(self, denoiser: Denoiser, noise: Callable[[], Tensor]) -> Denoiser:
+        """What is evaluated instead of `denoiser` on the way up, by a method that aims at a draw of `noise` per item."""
+        return denoiser
+
+    @property
+    def sampler(self) -> Stepper:
+        """What samples back from where the method walked up to: itself if it is reversible, DDIM otherwise."""
+        from .ddim import DDIM  # which is a Stepper, and so cannot be imported before this class
+
+        return self if self.reversible else DDIM()
+
+    @property
+    def inversion(self) -> Stepper:
+        """What walks up: the method itself."""
+        return self
+
+    def moves(self, grid: Grid, first: int, last: int) -> int:
+        """Moves of an inversion from level `first` to level `last` of a grid."""
+        return last - first
 
 
 def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = None) -> Tensor:
@@ -92,17 +124,3 @@ def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = No
         return answer
     velocity = to_velocity(answer, state, step.dst)
     return (x + step.src.alpha * velocity) / (step.src.alpha + step.src.sigma)
-
-
-def is_reversible(method: Stepper) -> bool:
-    """Whether a walk down from the memory that a walk up ended with returns to where it began, exactly.
-
-    The memory of such a method, `Moved.state`, is a tuple of tensors with one row per item.
-    """
-    return bool(getattr(method, "reversible", False))
-
-
-def evaluations_on(method: HasCost, steps: Sequence[Step]) -> int:
-    """Network evaluations per item of a walk up these very steps."""
-    exact = getattr(method, "evaluations_on", None)
-    return int(exact(steps)) if exact else method.evaluations(len(steps))

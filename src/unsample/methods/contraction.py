@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..errors import ArgumentError
 from .fixed_point import Mixing, Update, at_least, per_item, solve
 
@@ -39,7 +39,7 @@ def contraction(step: Step) -> float:
 
 
 @dataclass(frozen=True)
-class ContractionAware:
+class ContractionAware(Stepper):
     """Fixed point whose number of iterations follows from the levels of each move; ours.
 
     n iterations leave q^n of the DDIM guess's error in plain areas; n is the least that leaves no more than `tolerance`, and
@@ -69,11 +69,6 @@ class ContractionAware:
         if not 0 < self.tolerance < 1:
             raise ArgumentError(f"tolerance must lie between 0 and 1, given {self.tolerance}")
 
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
     def evaluations(self, moves: int) -> int:
         """At most so many: the moves' levels decide. `evaluations_on` gives the exact number."""
         return moves * (1 + self.maximum)
@@ -89,10 +84,7 @@ class ContractionAware:
             return 1
         return min(self.maximum, math.ceil(math.log(self.tolerance) / math.log(q))) if q < 1 else self.maximum
 
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations(step) evaluations up, one down."""
         mixing: Update | None = Mixing(self.window, 1e-6) if self.window else None
         target: Tensor | None = None

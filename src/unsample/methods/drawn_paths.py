@@ -1,7 +1,7 @@
 """Methods whose path is forward diffusion: no inversion, only states as training draws them, and what the sampler misses.
 
 The image is diffused to every level, a stochastic sampler is walked down beside it, and what each move misses is stored
-(`methods/corrected.py`): spread * z, z the "noise maps" of the papers. The latent is alpha_N x0 + sigma_N noise, white by
+(`core/corrections.py`): spread * z, z the "noise maps" of the papers. The latent is alpha_N x0 + sigma_N noise, white by
 construction; the image is in the maps. Methods differ in how the levels are drawn and in the sampler. There are no moves up,
 so a start changes nothing.
 
@@ -12,17 +12,17 @@ there all the same and is kept: the image returns to rounding error.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..core.corrections import Corrected, Path
 from ..core.grid import Grid, Step
 from ..core.rng import ItemNoise
 from ..core.stepper import Stepper
 from ..core.trajectory import What
-from .corrected import Path
 from .stochastic import Ancestral, SDEDPMSolverPP, Stochastic
 
 __all__ = ["CycleDiffusion", "EditFriendly", "LEditsPP", "noise_maps"]
@@ -47,8 +47,22 @@ def noise_maps(corrections: Mapping[int, Tensor], sampler: Stochastic, grid: Gri
     return {i: correction / spreads[i] for i, correction in corrections.items() if spreads[i] > 0}
 
 
+class DrawnPath(Corrected):
+    """A method whose every level is forward diffusion: no moves up, so the network is evaluated on the way down alone."""
+
+    inversion: ClassVar[Stepper | None] = None
+    keeps: ClassVar[What] = "latent"
+
+    def __post_init__(self) -> None:
+        _ = self.sampler  # refuses options that it does not have
+
+    def path(self, x0: Tensor, grid: Grid, noise: ItemNoise, states: Mapping[int, Tensor]) -> Path:
+        """Level -> alpha x0 + sigma noise, drawn for that level alone; x0 itself at the clean end."""
+        return lambda index: _diffused(x0, grid, index, _draw(x0, noise, index)) if index else x0
+
+
 @dataclass(frozen=True)
-class EditFriendly:
+class EditFriendly(DrawnPath):
     """Edit-friendly DDPM inversion: every level drawn on its own, DDPM's sampler (Huberman-Spiegelglas et al. 2024, alg. 1).
 
     Stores a map a move. z is not what DDPM draws: for a network that knows the image, its variance is 1 + 2 kept / spread^2,
@@ -65,32 +79,15 @@ class EditFriendly:
     """
 
     eta: float = 1.0
-    inversion: ClassVar[Stepper | None] = None
-    keeps: ClassVar[What] = "latent"
-
-    def __post_init__(self) -> None:
-        Ancestral(self.eta)  # refuses an eta that is none
 
     @property
     def sampler(self) -> Ancestral:
         """DDIM with this eta; DDPM for 1."""
         return Ancestral(self.eta)
 
-    def evaluations(self, moves: int) -> int:
-        """Down alone."""
-        return moves
-
-    def evaluations_on(self, steps: Sequence[Step]) -> int:
-        """All the way down, whatever the start."""
-        return steps[-1].dst.index
-
-    def path(self, x0: Tensor, grid: Grid, noise: ItemNoise, states: Mapping[int, Tensor]) -> Path:
-        """Independent draws, and the image."""
-        return _Independent(x0, grid, noise)
-
 
 @dataclass(frozen=True)
-class LEditsPP:
+class LEditsPP(DrawnPath):
     """The inversion of LEDITS++: every level drawn on its own, SDE-DPM-Solver++ as the sampler (Brack et al. 2024).
 
     Stores a map a move.
@@ -103,32 +100,15 @@ class LEditsPP:
     """
 
     order: Literal[1, 2] = 2
-    inversion: ClassVar[Stepper | None] = None
-    keeps: ClassVar[What] = "latent"
-
-    def __post_init__(self) -> None:
-        SDEDPMSolverPP(self.order)  # refuses an order that is none
 
     @property
     def sampler(self) -> SDEDPMSolverPP:
         """SDE-DPM-Solver++ of this order."""
         return SDEDPMSolverPP(self.order)
 
-    def evaluations(self, moves: int) -> int:
-        """Down alone."""
-        return moves
-
-    def evaluations_on(self, steps: Sequence[Step]) -> int:
-        """All the way down, whatever the start."""
-        return steps[-1].dst.index
-
-    def path(self, x0: Tensor, grid: Grid, noise: ItemNoise, states: Mapping[int, Tensor]) -> Path:
-        """Independent draws, and the image."""
-        return _Independent(x0, grid, noise)
-
 
 @dataclass(frozen=True)
-class CycleDiffusion:
+class CycleDiffusion(DrawnPath):
     """CycleDiffusion's "DPM-Encoder": x_N ~ q(x_N | x0), then each level from q(x_dst | x_src, x0) (Wu and De la Torre 2023).
 
     Stores a map a move. A map is the noise that the path was drawn with, plus what the network misses of the image: where it
@@ -142,40 +122,15 @@ class CycleDiffusion:
     """
 
     eta: float = 1.0
-    inversion: ClassVar[Stepper | None] = None
-    keeps: ClassVar[What] = "latent"
-
-    def __post_init__(self) -> None:
-        Ancestral(self.eta)  # refuses an eta that is none
 
     @property
     def sampler(self) -> Ancestral:
         """DDIM with this eta; DDPM for 1."""
         return Ancestral(self.eta)
 
-    def evaluations(self, moves: int) -> int:
-        """Down alone."""
-        return moves
-
-    def evaluations_on(self, steps: Sequence[Step]) -> int:
-        """All the way down, whatever the start."""
-        return steps[-1].dst.index
-
     def path(self, x0: Tensor, grid: Grid, noise: ItemNoise, states: Mapping[int, Tensor]) -> Path:
         """One chain of draws from the noisy end, and the image."""
         return _Chain(x0, grid, noise, self.sampler)
-
-
-@dataclass(frozen=True)
-class _Independent:
-    """Level -> alpha x0 + sigma noise, drawn for that level alone; x0 itself at the clean end."""
-
-    x0: Tensor
-    grid: Grid
-    noise: ItemNoise
-
-    def __call__(self, index: int) -> Tensor:
-        return _diffused(self.x0, self.grid, index, _draw(self.x0, self.noise, index)) if index else self.x0
 
 
 @dataclass

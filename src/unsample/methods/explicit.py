@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,15 +17,15 @@ from ..core.ddim import DDIM, EvalAt
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
 from ..core.schedule import Level
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
-from ..errors import ArgumentError, UnknownNameError
+from ..errors import ArgumentError
 
 __all__ = ["EasyInv", "Heun", "Midpoint"]
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(Stepper):
     """Heun's method in S: the mean of eps at the source and at the state DDIM predicts there (Karras et al. 2022, alg. 1).
 
     Two evaluations a move. A move down to a level without noise is DDIM's, as in that algorithm: there is no eps there.
@@ -34,19 +34,13 @@ class Heun:
     (2, 20)
     """
 
-    @property
-    def order(self) -> int:
-        """Second order, both ways."""
-        return 2
+    order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
         """Two a move up."""
         return 2 * moves
 
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One transfer along (eps_src + eps_dst) / 2."""
         eps = denoiser(x, step.src)
         if step.is_up or step.dst.sigma > 0:
@@ -55,7 +49,7 @@ class Heun:
 
 
 @dataclass(frozen=True)
-class Midpoint:
+class Midpoint(Stepper):
     """The explicit midpoint method in S: eps at a level between the two (the solver of RF-Solver, Wang et al. 2025).
 
     Two evaluations a move. The network is asked at the trained timestep halfway, t = (t_src + t_dst) // 2, which the grid does
@@ -67,19 +61,13 @@ class Midpoint:
     (2, 20)
     """
 
-    @property
-    def order(self) -> int:
-        """Second order, both ways."""
-        return 2
+    order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
         """Two a move up."""
         return 2 * moves
 
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One transfer along eps_src + (eps_mid - eps_src) / (2 c), the middle a share c of the way in S."""
         middle = between(step)
         if middle is None:
@@ -106,7 +94,7 @@ def between(step: Step) -> Level | None:
 
 
 @dataclass(frozen=True)
-class EasyInv:
+class EasyInv(Stepper):
     """DDIM, but in a window of moves up the new state is averaged with the old one (Zhang et al. 2025, "EasyInv").
 
     One evaluation a move. A window of a fixed number of moves leaves the method first order; one that is a share of the grid,
@@ -127,24 +115,11 @@ class EasyInv:
     eval_at: EvalAt = "target"
 
     def __post_init__(self) -> None:
-        if self.eval_at not in get_args(EvalAt):
-            raise UnknownNameError("eval_at", self.eval_at, get_args(EvalAt))
+        DDIM(self.eval_at)  # refuses an eval_at that is none
         if self.start < 0 or self.length < 0:
             raise ArgumentError(f"a window needs start and length of at least 0, given {self.start} and {self.length}")
 
-    @property
-    def order(self) -> int:
-        """First order, for a window of a fixed number of moves."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """DDIM's move; (new + old) / 2 inside the window on the way up."""
         moved = DDIM(self.eval_at).step(denoiser, x, step)
         inside = step.is_up and self.start <= step.src.index < self.start + self.length

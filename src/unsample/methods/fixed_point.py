@@ -21,11 +21,11 @@ from torch import Tensor
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved, ask_ahead
+from ..core.stepper import Moved, Stepper, ask_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
-__all__ = ["Anderson", "AveragedFixedPoint", "DampedFixedPoint", "FixedPoint", "residual_of", "solve"]
+__all__ = ["Anderson", "AveragedFixedPoint", "DampedFixedPoint", "FixedPoint", "Iterated", "residual_of", "solve"]
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(e, the network's answer at transfer(x, e), residual per item) -> the next e."""
@@ -71,7 +71,25 @@ def at_least(least: int, **options: int) -> None:
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class Iterated(Stepper):
+    """A method that improves the DDIM guess of each move up a fixed number of times, at an evaluation each.
+
+    Attributes:
+        iterations: Improvements after the DDIM guess.
+    """
+
+    iterations: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(1, iterations=self.iterations)
+
+    def evaluations(self, moves: int) -> int:
+        """The guess, and one for each iteration; backward passes, where there are any, are not counted."""
+        return moves * (1 + self.iterations)
+
+
+@dataclass(frozen=True)
+class FixedPoint(Iterated):
     """u <- f(u) (Pan et al. 2023, AIDI without acceleration; Meiri et al. 2023, FPI); 1 + iterations evaluations a move.
 
     Attributes:
@@ -83,30 +101,13 @@ class FixedPoint:
     300
     """
 
-    iterations: int = 5
-
-    def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations)
-
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each iteration."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations up, one down."""
         return solve(denoiser, x, step, self.iterations, lambda eps, answer, residual: answer)
 
 
 @dataclass(frozen=True)
-class AveragedFixedPoint:
+class AveragedFixedPoint(Iterated):
     """u_{k+1} <- (f(u_k) + f(u_{k-1})) / 2 (Pan et al. 2023, AIDI-E); 1 + iterations evaluations a move.
 
     The mean of the last two answers damps iterations that swing from side to side, as strong guidance can make them; where f'
@@ -116,24 +117,7 @@ class AveragedFixedPoint:
     40
     """
 
-    iterations: int = 5
-
-    def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations)
-
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each iteration."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations up, one down."""
         answers: list[Tensor] = []
 
@@ -146,7 +130,7 @@ class AveragedFixedPoint:
 
 
 @dataclass(frozen=True)
-class DampedFixedPoint:
+class DampedFixedPoint(Iterated):
     """u <- u - rho (S(u) - x), S the sampler's own move down (Hong et al. 2024, order 1); 1 + iterations evaluations a move.
 
     As u - f(u) = (a_dst/a_src) (S(u) - x), this is `FixedPoint` relaxed by rho a_src/a_dst; on the straight path of a flow
@@ -168,23 +152,12 @@ class DampedFixedPoint:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations, patience=1 if self.patience is None else self.patience)
+        super().__post_init__()
+        at_least(1, patience=1 if self.patience is None else self.patience)
         if not self.rho > 0:
             raise ArgumentError(f"rho must be positive, given {self.rho}")
 
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each iteration."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations up, one down."""
         scale = 1.0 if step.dst.is_flow else step.src.alpha / step.dst.alpha
         rho = torch.full((len(x),), self.rho * scale, dtype=x.dtype, device=x.device)
@@ -202,7 +175,7 @@ class DampedFixedPoint:
 
 
 @dataclass(frozen=True)
-class Anderson:
+class Anderson(Iterated):
     """Fixed point with Anderson mixing (Walker and Ni 2011; Pan et al. 2023, AIDI-A); 1 + iterations evaluations a move.
 
     With R_k = f(u_k) - u_k, the next u is f(u_k) - sum_i g_i (f(u_{i+1}) - f(u_i)), with the g that make
@@ -220,28 +193,16 @@ class Anderson:
     200
     """
 
-    iterations: int = 5
     window: int = 3
     ridge: float = 1e-6
 
     def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations, window=self.window)
+        super().__post_init__()
+        at_least(1, window=self.window)
         if not self.ridge > 0:
             raise ArgumentError(f"ridge must be positive, given {self.ridge}")
 
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each iteration."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations up, one down."""
         return solve(denoiser, x, step, self.iterations, Mixing(self.window, self.ridge))
 

@@ -7,8 +7,9 @@ along eps = (x + alpha w) / (alpha + sigma). Euler's method in these variables i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ..core.denoiser import Denoiser, Wrapper
 from ..core.grid import Step
 from ..core.prediction import to_eps, to_velocity
 from ..core.schedule import Level
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .explicit import between
@@ -29,7 +30,7 @@ Direction = tuple[float, Tensor]
 
 
 @dataclass(frozen=True)
-class RFSolver:
+class RFSolver(Stepper):
     """The explicit midpoint method in tau: w half a move ahead (RF-Solver, Wang et al. 2025, second-order Taylor expansion).
 
     Two evaluations a move. The middle of two levels of a flow model is a level as good as any. A table has one at whole
@@ -40,26 +41,20 @@ class RFSolver:
     (2, 20)
     """
 
-    @property
-    def order(self) -> int:
-        """Second order, both ways."""
-        return 2
+    order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
         """Two a move."""
         return 2 * moves
 
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One evaluation at the source, one in the middle."""
         first = step.src.tau, ask(denoiser, x, step.src)
         return moved_along(x, _halfway(step, first, _ahead(denoiser, x, step, first[1])), step)
 
 
 @dataclass(frozen=True)
-class FireFlow:
+class FireFlow(Stepper):
     """RF-Solver that looks ahead along the last move's middle direction instead of asking at the source (Deng et al. 2025).
 
     One evaluation a move, and one more for the first. Middles are those of `RFSolver`.
@@ -68,19 +63,13 @@ class FireFlow:
     (2, 11)
     """
 
-    @property
-    def order(self) -> int:
-        """Second order, both ways."""
-        return 2
+    order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
         """One a move, and one."""
         return moves + (moves > 0)
 
-    def init(self, x: Tensor) -> None:
-        """Nothing remembered yet."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Direction | None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[()] | Direction = ()) -> Moved:
         """One evaluation in the middle; the memory is its answer."""
         last = state or (step.src.tau, ask(denoiser, x, step.src))
         middle = _ahead(denoiser, x, step, last[1])
@@ -116,7 +105,7 @@ class Controlled(Wrapper):
 
 
 @dataclass(frozen=True)
-class RFInversion:
+class RFInversion(Stepper):
     """Euler's way up, pulled towards a draw of noise (RF-Inversion, Rout et al. 2025, the controlled ODE); see `Controlled`.
 
     With `gamma` 1 it is forward diffusion to that noise, with 0 `DDIM(eval_at="source")`; the pull makes latents whiter and
@@ -136,23 +125,11 @@ class RFInversion:
         if not 0 <= self.gamma <= 1:
             raise ArgumentError(f"expected a pull gamma from 0 to 1, given {self.gamma}")
 
-    @property
-    def order(self) -> int:
-        """First order, of a path that is not the model's unless gamma is 0."""
-        return 1
+    def steer(self, denoiser: Denoiser, noise: Callable[[], Tensor]) -> Denoiser:
+        """The denoiser pulled towards the draw."""
+        return Controlled(denoiser, noise(), self.gamma)
 
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def steer(self, denoiser: Denoiser, noise: Tensor) -> Denoiser:
-        """The pulled denoiser."""
-        return Controlled(denoiser, noise, self.gamma)
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """DDIM's move, asked at the source; `denoiser` is pulled already."""
         return DDIM(eval_at="source").step(denoiser, x, step)
 

@@ -1,6 +1,6 @@
 """Undoing DDIM by looking ahead: one evaluation a move, at the state where the last moves would lead.
 
-DDIM sampling is undone exactly by the u = transfer(x, e) with e = eps(u, dst) (docs/theory.md, eq. 5). `implicit` iterates
+DDIM sampling is undone exactly by the u = transfer(x, e) with e = eps(u, dst) (docs/theory.md, eq. 5). `fixed_point` iterates
 that from what the network says of x; here the first guess is so good that one evaluation does. The guess is where the last
 direction leads, bent as the direction itself was bending.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, zeros_like
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..errors import ArgumentError, UnknownNameError
 from .flow import Direction, ask, moved_along
 
@@ -25,7 +25,7 @@ First = Literal["source", "zero"]
 
 
 @dataclass(frozen=True)
-class LookAhead:
+class LookAhead(Stepper):
     """u' = u + dtau w(u + dtau guess, dst), the guess on the line through the last two directions: ours, after Uni-Inv.
 
     In u = x / (alpha + sigma), tau = sigma / (alpha + sigma), w = eps - x0, as the methods in `flow`, on any model. The line
@@ -49,20 +49,11 @@ class LookAhead:
         if not self.ratio >= 1:
             raise ArgumentError(f"expected a ratio from 1 on, given {self.ratio}")
 
-    @property
-    def order(self) -> int:
-        """First order, both ways."""
-        return 1
-
     def evaluations(self, moves: int) -> int:
         """One a move up, and one at the source of the first."""
         return moves + (moves > 0)
 
-    def init(self, x: Tensor) -> tuple[Direction, ...]:
-        """Nothing remembered yet."""
-        return ()
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...]) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...] = ()) -> Moved:
         """One evaluation at the target; the memory is the last two directions, newest first."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
@@ -76,7 +67,7 @@ class LookAhead:
 
 
 @dataclass(frozen=True)
-class UniInv:
+class UniInv(Stepper):
     """Euler's way down, undone by one look at where the last move's direction would lead (Uni-Inv, Jiao et al. 2025).
 
     u' = u + dtau w(u + dtau w_last, dst): an explicit guess at the implicit step that undoes DDIM. One evaluation a move. Down
@@ -95,21 +86,12 @@ class UniInv:
         if self.first not in get_args(First):
             raise UnknownNameError("first direction", self.first, get_args(First))
 
-    @property
-    def order(self) -> int:
-        """First order, both ways."""
-        return 1
-
     def evaluations(self, moves: int) -> int:
         """One a move up, and one if the first move asks at the source."""
         return moves + (moves > 0 and self.first == "source")
 
-    def init(self, x: Tensor) -> tuple[Direction, ...]:
-        """Nothing remembered yet."""
-        return ()
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...] | None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...] = ()) -> Moved:
         """`LookAhead` that never follows a line; the memory is its."""
         if not state and self.first == "zero":
             state = ((step.src.tau, zeros_like(x)),)
-        return LookAhead(ratio=1.0).step(denoiser, x, step, state or ())
+        return LookAhead(ratio=1.0).step(denoiser, x, step, state)

@@ -22,7 +22,7 @@ from ..core.denoiser import Denoiser
 from ..core.grid import Step
 from ..core.prediction import to_eps, to_velocity, to_x0
 from ..core.schedule import Level
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError, UnknownNameError
 
@@ -35,7 +35,7 @@ Memory = tuple[tuple[Level, Tensor], ...]
 
 
 @dataclass(frozen=True)
-class AdamsBashforth:
+class AdamsBashforth(Stepper):
     """Adams-Bashforth with variable steps: eps extrapolated linearly (order 2) or quadratically (order 3).
 
     One evaluation a move. Started by a move of DDIM, whose error is of second order in its size: on the way up it is not
@@ -64,14 +64,6 @@ class AdamsBashforth:
             raise ArgumentError(f"expected order 2 or 3, given {self.order}; for order 1 use DDIM(eval_at='source')")
         if self.variable not in get_args(Variable):
             raise UnknownNameError("variable", self.variable, get_args(Variable))
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> Memory:
-        """Nothing remembered yet."""
-        return ()
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
         """One evaluation at the source."""
@@ -138,7 +130,7 @@ def _exponential_moments(h: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class DPMSolverPP:
+class DPMSolverPP(Stepper):
     """Multistep DPM-Solver++ in lambda = log(alpha / sigma), up and down (Lu et al. 2022b, alg. 2).
 
     One evaluation a move; order 1 is DDIM asked at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped. A
@@ -164,14 +156,6 @@ class DPMSolverPP:
             raise ArgumentError(f"expected order 1, 2 or 3, given {self.order}")
         if self.solver not in get_args(Solver):
             raise UnknownNameError("solver", self.solver, get_args(Solver))
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> Memory:
-        """Nothing remembered yet."""
-        return ()
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
         """One evaluation at the source; transfer along eps - (x0_used - x0) / S."""

@@ -1,7 +1,7 @@
 """The exact inverse of a DDIM sampling move, by gradient descent through the network.
 
-The unknown is the e of u = transfer(x, e), as in `implicit`; descended is the mean square of e - eps(u, dst), which is that of
-the sampler's error S(u) - x up to a factor. Each step costs a network evaluation and a backward pass through it: about three
+The unknown is the e of u = transfer(x, e), as in `fixed_point`; descended is the mean square of e - eps(u, dst), that of the
+sampler's error S(u) - x up to a factor. Each step costs a network evaluation and a backward pass through it: about three
 evaluations' time, and the memory of the network's activations for the whole batch.
 """
 
@@ -15,16 +15,16 @@ from torch import Tensor
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved, ask_ahead
+from ..core.stepper import Moved, Stepper, ask_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
-from .fixed_point import FixedPoint, at_least, per_item, residual_of
+from .fixed_point import FixedPoint, Iterated, per_item, residual_of
 
 __all__ = ["GradientDescent", "GradientThenFixedPoint"]
 
 
 @dataclass(frozen=True)
-class GradientDescent:
+class GradientDescent(Iterated):
     """Adam on e from the DDIM guess, keeping each item's best; 1 + iterations evaluations a move, all but one with a backward.
 
     Zuo et al. (2025, "Precise Diffusion Inversion") descend the same error with AdamW on the e of u = a_dst x0 + s_dst e from
@@ -43,23 +43,11 @@ class GradientDescent:
     rate: float = 0.05
 
     def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations)
+        super().__post_init__()
         if not self.rate > 0:
             raise ArgumentError(f"rate must be positive, given {self.rate}")
 
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each step of Adam; their backward passes are not counted."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations and iterations backward passes up, one evaluation down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
@@ -79,7 +67,7 @@ class GradientDescent:
 
 
 @dataclass(frozen=True)
-class GradientThenFixedPoint:
+class GradientThenFixedPoint(Stepper):
     """Gradient descent for the first move of a walk, fixed point for the others (Zeng et al. 2026, arXiv 2606.03111).
 
     The first move, out of the clean level, is where fixed points do not converge. That much is the paper's; the optimiser and
@@ -102,11 +90,6 @@ class GradientThenFixedPoint:
     def __post_init__(self) -> None:
         self._parts()
 
-    @property
-    def order(self) -> int:
-        """First order: the equation solved is backward Euler."""
-        return 1
-
     def evaluations(self, moves: int) -> int:
         """Those of the first move and of the others."""
         first, others = self._parts()
@@ -116,7 +99,7 @@ class GradientThenFixedPoint:
         """Whether the first move up is still to come."""
         return True
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: bool) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: bool = True) -> Moved:
         """Gradient descent the first time up, fixed point then; DDIM sampling down."""
         first, others = self._parts()
         moved = (first if state and step.is_up else others).step(denoiser, x, step)

@@ -1,18 +1,18 @@
-"""Every method by the name the command line knows it by, with its family, its source and how to write its options."""
+"""Every method by its name, with its family and source; how people type one, and which is the default."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..core.ddim import DDIM, sampler_for
-from ..core.grid import Grid
+from ..core.corrections import Corrected
+from ..core.ddim import DDIM
 from ..core.specs import check_options, parse_spec
 from ..core.stepper import Stepper
 from ..errors import ArgumentError, UnknownNameError
 from .contraction import ContractionAware
-from .corrected import Corrected, Direct, ExactAndGaussian
+from .corrected import Direct, ExactAndGaussian
 from .drawn_paths import CycleDiffusion, EditFriendly, LEditsPP
 from .explicit import EasyInv, Heun, Midpoint
 from .fixed_point import Anderson, AveragedFixedPoint, DampedFixedPoint, FixedPoint
@@ -23,8 +23,22 @@ from .optimised import GradientDescent, GradientThenFixedPoint
 from .regularised import Pix2PixZero
 from .renoise import ReNoise
 from .reversible import BDIA, EDICT, OBELM
+from .starts import parse_start
 
-__all__ = ["AUTO", "METHODS", "Method", "inversion_of", "moves_of", "parse_method", "sampler_of"]
+__all__ = [
+    "AUTO",
+    "DEFAULT",
+    "DEFAULT_METHOD",
+    "DEFAULT_START",
+    "METHODS",
+    "PAPER",
+    "PAPER_METHOD",
+    "PAPER_START",
+    "Method",
+    "Typed",
+    "parse_method",
+    "spelled_out",
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,16 @@ AUTO = "look-ahead"
 """What `auto` stands for: the best of all at equal cost on the bundled model (docs/choosing.md)."""
 
 
+def spelled_out(text: str, eval_at: str | None = None) -> str:
+    """A method as people type it, with the name of one in place of `auto`; of DDIM where an `eval_at` goes with it.
+
+    >>> spelled_out("auto:ratio=1.5"), spelled_out("auto", eval_at="source"), spelled_out("ab")
+    ('look-ahead:ratio=1.5', 'ddim', 'ab')
+    """
+    name, colon, options = text.strip().partition(":")
+    return ("ddim" if eval_at else AUTO) + colon + options if name == "auto" else text
+
+
 def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     """A method from what people type: its name, then options, with colons between: `damped:iterations=10:rho=0.5`.
 
@@ -104,33 +128,33 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     >>> parse_method("ddim:eval_at=source")
     DDIM(eval_at='source', clip=None)
     """
-    name, given = parse_spec(text)
-    name, given = AUTO if name == "auto" else name, {**options, **given}
+    name, typed = parse_spec(spelled_out(text, options.get("eval_at")))
+    given = {**options, **typed}
     if name not in METHODS:
         raise UnknownNameError("method", name, ["auto", *METHODS])
-    known = [field.name for field in fields(METHODS[name].make)]  # type: ignore[arg-type]
-    check_options(f"method {name!r}", given, known)
+    check_options(f"method {name!r}", given, [field.name for field in fields(METHODS[name].make)])  # type: ignore[arg-type]
     if isinstance(given.get("method"), str):
         given["method"] = parse_method(given["method"].replace("/", ":"))
+        if not isinstance(given["method"], Stepper):
+            raise ArgumentError(f"method {text!r}: expected a method that walks up by itself, given {given['method']}")
     try:
         return METHODS[name](**given)
     except TypeError as error:
         raise ArgumentError(f"method {text!r}: {error}") from None
 
 
-def sampler_of(method: Stepper | Corrected) -> Stepper:
-    """What samples back from the latents of `method`: itself if it is reversible, DDIM otherwise."""
-    if isinstance(method, Corrected):
-        return method.sampler
-    return sampler_for(method)
+class Typed(NamedTuple):
+    """A method and its start as people type them."""
+
+    method: str
+    forward: str
 
 
-def inversion_of(method: Stepper | Corrected) -> Stepper | None:
-    """What walks up; None for a path of forward diffusion alone."""
-    return method.inversion if isinstance(method, Corrected) else method
+DEFAULT = Typed("auto", "4%")
+"""What `invert` does if nothing else is said: the best method at equal cost on the bundled model, from the paper's start."""
 
+PAPER = Typed("ddim", "4%")
+"""The paper's repair: DDIM with forward diffusion in place of the first 4 % of the moves."""
 
-def moves_of(method: Stepper | Corrected, grid: Grid, first: int, last: int) -> int:
-    """Moves of an inversion from level `first` to level `last`, those on the way down to record corrections included."""
-    up = 0 if inversion_of(method) is None else last - first
-    return up + (grid.steps if isinstance(method, Corrected) else 0)
+DEFAULT_METHOD, DEFAULT_START = parse_method(DEFAULT.method), parse_start(DEFAULT.forward)
+PAPER_METHOD, PAPER_START = parse_method(PAPER.method), parse_start(PAPER.forward)

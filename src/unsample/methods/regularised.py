@@ -7,16 +7,15 @@ network is in them, so the gradients are cheap and the method costs what DDIM co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from torch import Tensor
 
 from ..core.ddim import DDIM, EvalAt
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
-from ..errors import ArgumentError, UnknownNameError
+from ..errors import ArgumentError
 from .fixed_point import at_least
 from .renoise import autocorrelation, descended
 
@@ -79,7 +78,7 @@ def regularised(eps: Tensor, rounds: int = 5, rolls: int = 5, correlation: float
 
 
 @dataclass(frozen=True)
-class Pix2PixZero:
+class Pix2PixZero(Stepper):
     """DDIM inversion with `regularised` eps; one evaluation a move, down it is DDIM (Parmar et al. 2023, "Pix2Pix-Zero").
 
     Every move up changes eps by about the same amount however short it is, so with regularisation the method does not converge
@@ -100,26 +99,13 @@ class Pix2PixZero:
     eval_at: EvalAt = "target"
 
     def __post_init__(self) -> None:
-        if self.eval_at not in get_args(EvalAt):
-            raise UnknownNameError("eval_at", self.eval_at, get_args(EvalAt))
+        DDIM(self.eval_at)  # refuses an eval_at that is none
         at_least(0, rounds=self.rounds)
         at_least(1, rolls=self.rolls)
         if not (self.correlation >= 0 and self.divergence >= 0):
             raise ArgumentError(f"step sizes must be at least 0, given {self.correlation} and {self.divergence}")
 
-    @property
-    def order(self) -> int:
-        """First order, for no regularisation."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """One a move; the gradients are of eps alone and are not counted."""
-        return moves
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """DDIM's move, up with regularised eps."""
         moved = DDIM(self.eval_at).step(denoiser, x, step)
         if not step.is_up or not self.rounds:

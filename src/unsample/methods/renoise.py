@@ -20,7 +20,7 @@ from ..core.grid import Step
 from ..core.stepper import Moved, ask_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
-from .fixed_point import at_least, residual_of
+from .fixed_point import Iterated, residual_of
 
 __all__ = ["ReNoise", "autocorrelation", "descended", "patch_divergence", "whitened"]
 
@@ -118,7 +118,7 @@ def whitened(eps: Tensor, divergence: float = 0.065, correlation: float = 20.0, 
 
 
 @dataclass(frozen=True)
-class ReNoise:
+class ReNoise(Iterated):
     """The mean of eps over a window of fixed-point iterates, then one move with it; 1 + iterations evaluations a move.
 
     e_0 = eps(x, dst), e_i = eps(transfer(x, e_{i-1}), dst); the move is made with the mean of e_i for i in [lo, hi). The paper
@@ -143,7 +143,7 @@ class ReNoise:
     correlation: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations)
+        super().__post_init__()
         first, end = self.average
         if not 0 <= first < end <= self.iterations + 1:
             raise ArgumentError(
@@ -151,19 +151,7 @@ class ReNoise:
                 f"given {self.average}"
             )
 
-    @property
-    def order(self) -> int:
-        """First order, as every mean of first-order answers."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """The guess, and one for each iteration."""
-        return moves * (1 + self.iterations)
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """1 + iterations evaluations up, one down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)

@@ -1,10 +1,10 @@
 """Reversible methods: a walk down from the memory of a walk up returns to its start, up to rounding.
 
 Each keeps a second tensor and can solve its move for what the move replaced, asking the network only about what is still
-there: no equation is left to iterate. The memory, `Moved.state`, is a tuple of tensors with one row per item:
+there: no equation is left to iterate. The memory, `Moved.state`, and what is kept of it, tensors with one row per item:
 
 - `EDICT`: (y,), a twin of x at the same level.
-- `BDIA`, `OBELM`: (x', alpha', sigma'), the neighbouring state that x came from, and the scales of its level as float64.
+- `BDIA`, `OBELM`: (x', level'), the neighbouring state that x came from and its level; kept as (x', alpha', sigma').
 
 A walk turns around at any level, up or down, when the next one is given that memory:
 `walk(denoiser, moved.x, grid.down(i), method, state=moved.state)`. `BDIA` and `OBELM` then look the first move up. A walk
@@ -17,8 +17,9 @@ network, where on the way up their errors swing from move to move without dying 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,17 +28,19 @@ from ..core.denoiser import Denoiser
 from ..core.grid import Step
 from ..core.prediction import to_eps, to_velocity
 from ..core.schedule import Level
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
-__all__ = ["BDIA", "EDICT", "OBELM", "Tensors"]
+__all__ = ["BDIA", "EDICT", "OBELM"]
 
 Tensors = tuple[Tensor, ...]
+Memory = tuple[Any, ...]
+"""Nothing; or a state and its level; or, as it was kept, a state and rows of its level's alpha and sigma."""
 
 
 @dataclass(frozen=True)
-class EDICT:
+class EDICT(Stepper):
     """Two coupled states, each moved along the eps of the other and then mixed (Wallace et al. 2023).
 
     Two evaluations a move, both told the noisier of the two levels, so never the clean one. The twins change roles from move
@@ -58,10 +61,9 @@ class EDICT:
         if not 0 < self.p <= 1:
             raise ArgumentError(f"expected a mixing weight p in (0, 1], given {self.p}")
 
-    @property
-    def order(self) -> int:
-        """First order, both ways."""
-        return 1
+    def kept(self, state: Tensors) -> Tensors:
+        """The twin."""
+        return state
 
     def evaluations(self, moves: int) -> int:
         """Two a move."""
@@ -71,7 +73,7 @@ class EDICT:
         """The twin starts equal to x."""
         return (x,)
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Tensors) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Tensors = ()) -> Moved:
         """Up undoes down line by line, in reverse order."""
         swapped = max(step.src.index, step.dst.index) % 2 == 1
         first, second = (state[0], x) if swapped else (x, state[0])
@@ -92,8 +94,35 @@ class EDICT:
         return Moved(step, second, of_first, (first,)) if swapped else Moved(step, first, of_second, (second,))
 
 
+class _TwoStep(Stepper):
+    """A method whose moves look back at the neighbour that x came from. The look-up of a turn costs no evaluation."""
+
+    reversible: ClassVar[bool] = True
+
+    def kept(self, state: Memory) -> Tensors:
+        """The neighbour, and rows of its level's scales; those on the CPU."""
+        if not state or isinstance(state[1], Tensor):
+            return state
+        before, level = state
+        return (before, *(torch.full((len(before),), scale, dtype=torch.float64) for scale in (level.alpha, level.sigma)))
+
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
+        """One evaluation at the source; without a neighbour a move of DDIM."""
+        if turned := _known(x, step, state):
+            return turned
+        eps = denoiser(x, step.src)
+        if step.src.ratio == step.dst.ratio:
+            return Moved(step, transfer(x, eps, step), eps, state)
+        there, eps = self._moved(x, eps, step, *_neighbour(state)) if state else (transfer(x, eps, step), eps)
+        return Moved(step, there, eps, (x, step.src))
+
+    @abstractmethod
+    def _moved(self, x: Tensor, eps: Tensor, step: Step, before: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """The state at `step.dst`, and the eps of the move; `before` is the neighbour at `level`."""
+
+
 @dataclass(frozen=True)
-class BDIA:
+class BDIA(_TwoStep):
     """Bidirectional integration: x_{i-1} = gamma x_{i+1} + D(i to i-1) - gamma D(i to i+1), with DDIM's moves D from x_i.
 
     One evaluation a move, at x_i (Zhang et al. 2024). Up, the equation is solved for x_{i+1}, which divides by gamma: the
@@ -107,7 +136,6 @@ class BDIA:
     """
 
     gamma: float = 1.0
-    reversible: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.gamma <= 1:
@@ -118,95 +146,55 @@ class BDIA:
         """Second order for gamma = 1, first order below."""
         return 2 if self.gamma == 1 else 1
 
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> Tensors:
-        """No neighbour yet."""
-        return ()
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Tensors) -> Moved:
-        """The look-up of a turn costs no evaluation."""
-        if turned := _known(x, step, state):
-            return turned
-        eps = denoiser(x, step.src)
-        if step.src.ratio == step.dst.ratio:
-            return Moved(step, transfer(x, eps, step), eps, state)
-        moved = transfer(x, eps, step)
-        if state:
-            before, level = state[0], _level(state)
-            gap = before - transfer(x, eps, Step(step.src, level))
-            moved = moved + (gap / self.gamma if step.is_up else gap * self.gamma)
-        return Moved(step, moved, eps, _pair(x, step.src))
+    def _moved(self, x: Tensor, eps: Tensor, step: Step, before: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        gap = before - transfer(x, eps, Step(step.src, level))
+        return transfer(x, eps, step) + (gap / self.gamma if step.is_up else gap * self.gamma), eps
 
 
 @dataclass(frozen=True)
-class OBELM:
+class OBELM(_TwoStep):
     """O-BELM, the most accurate of the two-step formulas that can be run both ways (Wang et al. 2024).
 
     One evaluation a move, at x. With h = S_dst - S_src and g = S_src - S_before, for x over alpha:
-    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps; solved for x_before it is the same formula. On a flow model,
-    whose last S is without bound, it is that for x in t, with the velocity.
+    x_dst = x + (h/g)^2 (x_before - x) + h (g + h) / g eps; solved for x_before it is the same formula. As `transfer`,
+    eps' = (h/g^2) (x_before - x) + (1 + h/g) eps. On a flow model, whose last S is without bound, it is that for x in t, with
+    the velocity.
 
     >>> OBELM().order, OBELM().evaluations(10)
     (2, 10)
     """
 
-    reversible: ClassVar[bool] = True
+    order: ClassVar[int] = 2
 
-    @property
-    def order(self) -> int:
-        """Second order, both ways."""
-        return 2
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> Tensors:
-        """No neighbour yet."""
-        return ()
-
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Tensors) -> Moved:
-        """As `transfer`, eps' = (h/g^2) (x_before - x) + (1 + h/g) eps; the look-up of a turn costs no evaluation."""
-        if turned := _known(x, step, state):
-            return turned
-        eps, src = denoiser(x, step.src), step.src
-        if src.ratio == step.dst.ratio:
-            return Moved(step, transfer(x, eps, step), eps, state)
-        if state:
-            before, level = state[0], _level(state)
-            if src.is_flow:
-                h, g = step.dst.sigma - src.sigma, src.sigma - level.sigma
-                velocity = h / g**2 * (before - x) + (1 + h / g) * to_velocity(eps, x, src)
-                eps = to_eps(velocity, x, src, "flow")
-            else:
-                h, g = step.dst.ratio - src.ratio, src.ratio - level.ratio
-                eps = h / g**2 * (before / level.alpha - x / src.alpha) + (1 + h / g) * eps
-        return Moved(step, transfer(x, eps, step), eps, _pair(x, src))
+    def _moved(self, x: Tensor, eps: Tensor, step: Step, before: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        src = step.src
+        if src.is_flow:
+            h, g = step.dst.sigma - src.sigma, src.sigma - level.sigma
+            velocity = h / g**2 * (before - x) + (1 + h / g) * to_velocity(eps, x, src)
+            eps = to_eps(velocity, x, src, "flow")
+        else:
+            h, g = step.dst.ratio - src.ratio, src.ratio - level.ratio
+            eps = h / g**2 * (before / level.alpha - x / src.alpha) + (1 + h / g) * eps
+        return transfer(x, eps, step), eps
 
 
-def _pair(x: Tensor, level: Level) -> Tensors:
-    """The memory of state `x` at `level`; CPU rows, so that reading them waits for no device."""
-    rows = (torch.full((len(x),), scale, dtype=torch.float64) for scale in (level.alpha, level.sigma))
-    return (x, *rows)
+def _neighbour(state: Memory) -> tuple[Tensor, Level]:
+    """The state before and its level; of a level that was kept only the scales, and reading them waits for the device."""
+    if isinstance(state[1], Level):
+        return state
+    before, alpha, sigma = state
+    return before, Level(-1, -1, float(alpha[0]), float(sigma[0]))
 
 
-def _level(state: Tensors) -> Level:
-    """The level of a remembered neighbour; only its scales are known."""
-    return Level(-1, -1, float(state[1][0]), float(state[2][0]))
-
-
-def _known(x: Tensor, step: Step, state: Tensors) -> Moved | None:
+def _known(x: Tensor, step: Step, state: Memory) -> Moved | None:
     """The move of a turn, to the remembered neighbour; None if the walk goes on.
 
     A move between levels of equal S leads nowhere: it leaves the memory alone and is no turn.
     """
     if not state or step.src.ratio == step.dst.ratio:
         return None
-    level = _level(state)
+    before, level = _neighbour(state)
     if (level.alpha, level.sigma) != (step.dst.alpha, step.dst.sigma):
         return None
-    eps = (state[0] / step.dst.alpha - x / step.src.alpha) / (step.dst.ratio - step.src.ratio)
-    return Moved(step, state[0], eps, _pair(x, step.src))
+    eps = (before / step.dst.alpha - x / step.src.alpha) / (step.dst.ratio - step.src.ratio)
+    return Moved(step, before, eps, (x, step.src))

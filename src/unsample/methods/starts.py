@@ -1,15 +1,8 @@
-"""Where an inversion starts.
-
-The paper's repair is not a method but a start: the first k moves, the ones that spoil the latent, are replaced by forward
-diffusion, x_k = alpha_k x0 + sigma_k noise (docs/theory.md, eq. 6). It composes with every method, because a method only
-ever sees the moves that follow.
-"""
+"""Starts that look at the image: how much forward diffusion each needs, and where; and every start as people type it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,12 +10,11 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.rng import ItemNoise
+from ..core.starts import Climb, ForwardNoise, FromImage
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
 
-__all__ = ["AUTO_SCORE", "ForwardNoise", "FromImage", "PlainNoise", "Start", "parse_start", "whiteness_scores"]
-
-Climb = Callable[[int], Tensor]
+__all__ = ["AUTO_SCORE", "AutoStart", "PlainNoise", "parse_start", "whiteness_scores"]
 
 AUTO_FRACTION = 0.1
 """An automatic start tries no more than this share of the moves."""
@@ -34,122 +26,44 @@ AUTO_VALUES = 64
 """Fewer values in plain areas tell nothing of their whiteness."""
 
 
-@runtime_checkable
-class Start(Protocol):
-    """Places clean states on a grid."""
-
-    def index(self, grid: Grid) -> int:
-        """The level the walk starts from."""
-
-    def candidates(self, grid: Grid) -> Sequence[Start]:
-        """The starts to try in turn, until the latent is accepted; the last is taken in any case. Most starts: itself."""
-
-    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """Whether to stay with these latents, per item: Bool (batch,)."""
-
-    def place(
-        self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
-    ) -> Tensor:
-        """The state at that level. `images` are the pixels behind `x0`; `climb(k)` walks `x0` up to level k by the method."""
-
-
 @dataclass(frozen=True)
-class FromImage:
-    """Start at the clean end: the usual inversion."""
+class AutoStart:
+    """Forward diffusion in place of the smallest number of moves, from 1 on, whose latent is white where the image is plain.
 
-    def index(self, grid: Grid) -> int:
-        """0."""
-        return 0
-
-    def candidates(self, grid: Grid) -> Sequence[Start]:
-        """Itself."""
-        return (self,)
-
-    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """All."""
-        return torch.ones(len(latent), dtype=torch.bool)
-
-    def place(
-        self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
-    ) -> Tensor:
-        """x0 itself."""
-        return x0
-
-
-@dataclass(frozen=True)
-class ForwardNoise:
-    """Replace the first k moves by forward diffusion with fresh noise, one draw per item.
-
-    Give exactly one of `steps`, `fraction`, `sigma`.
+    White: its variance and its lag-1 correlation there lie within what true noise of so many values has 95 times in 100
+    (`whiteness_scores`). Decided per item by inverting: each number that fails costs its evaluations. An image with too little
+    plain area to tell stays with 1; after a tenth of the moves no more is tried. Placed by itself it is its first candidate.
 
     Attributes:
-        steps: k itself; 0 is the usual inversion, N is noise all the way. "auto" takes the smallest k from 1 on whose latent
-            is white where the image is plain: its variance and its lag-1 correlation there lie within what true noise of so
-            many values has 95 times in 100 (`whiteness_scores`). Decided per item by inverting: each k that fails costs its
-            evaluations. An image with too little plain area to tell stays with 1; after a tenth of the moves no more is tried.
-        fraction: k as a share of the grid's moves, rounded, at least 1 (the paper: 0.04, that is 2 of 50).
-        sigma: Start from the first level whose sigma is at least this.
-        at_next_level: Noise to level k + 1 but step on as if at level k: an off-by-one of published code, for comparison.
+        at_next_level: As for `ForwardNoise`.
 
     >>> from unsample import Schedule
-    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 50)
-    >>> [start.index(grid) for start in (ForwardNoise(steps=3), ForwardNoise(fraction=0.04), ForwardNoise(sigma=0.1))]
-    [3, 2, 3]
+    >>> [start.steps for start in AutoStart().candidates(Grid.of(Schedule.from_betas(Schedule.linear_betas()), 40))]
+    [1, 2, 3, 4]
     """
 
-    steps: int | Literal["auto"] | None = None
-    fraction: float | None = None
-    sigma: float | None = None
     at_next_level: bool = False
 
-    def __repr__(self) -> str:
-        shown = {name: value for name, value in vars(self).items() if value is not None and value is not False}
-        return f"ForwardNoise({', '.join(f'{name}={value}' for name, value in shown.items())})"
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.steps, self.fraction, self.sigma) if value is not None]
-        if len(given) != 1:
-            raise ArgumentError("ForwardNoise takes exactly one of steps, fraction and sigma; for example steps=2")
-        if self.steps not in (None, "auto") and (not isinstance(self.steps, int) or self.steps < 0):
-            raise ArgumentError(f"a forward start takes 'auto' or a whole number of steps from 0 on, given {self.steps!r}")
-        if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise ArgumentError(f"the fraction of a forward start lies in 0..1, given {self.fraction}")
-        if self.sigma is not None and not 0 <= self.sigma < float("inf"):
-            raise ArgumentError(f"the sigma of a forward start is a number from 0 on, given {self.sigma}")
-
     def index(self, grid: Grid) -> int:
-        """K on this grid; for "auto" the least it can be."""
-        if self.steps is not None:
-            k = 1 if self.steps == "auto" else self.steps
-        elif self.fraction is not None:
-            k = max(1, round(self.fraction * grid.steps)) if self.fraction > 0 else 0
-        else:
-            k = next((level.index for level in grid.levels if level.sigma >= (self.sigma or 0)), grid.steps + 1)
-        if k > grid.steps - self.at_next_level:
-            raise ArgumentError(f"{self} asks for level {k} of a grid of {grid.steps} steps; use a smaller start")
-        return k
-
-    def candidates(self, grid: Grid) -> Sequence[Start]:
-        """Itself; for "auto" 1, 2, 3 ... steps, up to a tenth of the moves."""
-        if self.steps != "auto":
-            return (self,)
-        return tuple(replace(self, steps=k) for k in range(1, max(1, round(AUTO_FRACTION * grid.steps)) + 1))
-
-    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """All; for "auto" those whose plain areas cannot be told from white noise."""
-        if self.steps != "auto":
-            return torch.ones(len(latent), dtype=torch.bool)
-        return whiteness_scores(images, latent.nan_to_num()).abs().amax(1) < AUTO_SCORE
+        """The least it can be, 1."""
+        return self._of(1).index(grid)
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
     ) -> Tensor:
-        """alpha_k x0 + sigma_k noise; x0 itself for k = 0. "auto" is placed as its candidates are."""
-        k = self.index(grid)
-        if k == 0:
-            return x0
-        level = grid[k + self.at_next_level]
-        return level.alpha * x0 + level.sigma * noise.draw(x0.shape, dtype=x0.dtype, device=x0.device)
+        """Forward diffusion in place of one move."""
+        return self._of(1).place(x0, grid, noise)
+
+    def candidates(self, grid: Grid) -> list[ForwardNoise]:
+        """The starts to try in turn, until the latent is accepted; the last is taken in any case."""
+        return [self._of(k) for k in range(1, max(1, round(AUTO_FRACTION * grid.steps)) + 1)]
+
+    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
+        """Which items' plain areas cannot be told from white noise: Bool (batch,)."""
+        return whiteness_scores(images, latent.nan_to_num()).abs().amax(1) < AUTO_SCORE
+
+    def _of(self, steps: int) -> ForwardNoise:
+        return ForwardNoise(steps=steps, at_next_level=self.at_next_level)
 
 
 @dataclass(frozen=True)
@@ -176,16 +90,8 @@ class PlainNoise:
             raise ArgumentError(f"an adaptive start takes a whole number of steps from 1 on, given {self.steps!r}")
 
     def index(self, grid: Grid) -> int:
-        """K."""
+        """The k of this grid."""
         return ForwardNoise(steps=self.steps).index(grid)
-
-    def candidates(self, grid: Grid) -> Sequence[Start]:
-        """Itself."""
-        return (self,)
-
-    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """All."""
-        return torch.ones(len(latent), dtype=torch.bool)
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
@@ -221,7 +127,7 @@ def whiteness_scores(images: Tensor, latent: Tensor) -> Tensor:
     return torch.from_numpy(np.where(enough[:, None], scores, 0.0))
 
 
-def parse_start(text: str) -> FromImage | ForwardNoise | PlainNoise:
+def parse_start(text: str) -> FromImage | ForwardNoise | AutoStart | PlainNoise:
     """A start from what people type: `0`, `2`, `4%`, `sigma=0.1`, `auto`; `2@next` is `at_next_level`, `2@plain` adaptive.
 
     >>> parse_start("0"), parse_start("4%")
@@ -235,7 +141,7 @@ def parse_start(text: str) -> FromImage | ForwardNoise | PlainNoise:
         if slip and where != "next":
             raise ValueError
         if amount == "auto":
-            return ForwardNoise(steps="auto", at_next_level=slip)
+            return AutoStart(at_next_level=slip)
         if amount.startswith("sigma="):
             return ForwardNoise(sigma=float(amount.removeprefix("sigma=")), at_next_level=slip)
         if amount.endswith("%"):

@@ -1,16 +1,17 @@
 """Samplers that add noise: what they arrive at is Gaussian, with the mean that `step` makes and the deviation `spread`.
 
 A move of them is `transfer` to less noise than the level holds, sigma_dst^2 - spread^2 of its variance; the rest is added. A
-step draws nothing, so whoever walks decides what is added: fresh noise (`FreshNoise`, in `sample`) or stored corrections, of
-which the noise is a part (`methods/drawn_paths.py`). They are samplers: on the way up there is nothing to draw, and their
+step draws nothing, so whoever walks decides what is added: fresh noise (`core.corrections.FreshNoise`) or stored corrections,
+of which the noise is a part (`methods/drawn_paths.py`). They are samplers: on the way up there is nothing to draw, and their
 move is DDIM's.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from torch import Tensor
 
@@ -18,25 +19,24 @@ from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
 from ..core.prediction import to_x0
-from ..core.rng import ItemNoise
 from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .multistep import Memory
 
-__all__ = ["Ancestral", "FreshNoise", "SDEDPMSolverPP", "Stochastic"]
+__all__ = ["Ancestral", "SDEDPMSolverPP", "Stochastic"]
 
 
-@runtime_checkable
-class Stochastic(Stepper, Protocol):
-    """A stepper whose moves down end in the mean of a Gaussian."""
+class Stochastic(Stepper):
+    """A sampler whose moves down end in the mean of a Gaussian of deviation `spread`, and whose moves up are DDIM's."""
 
+    @abstractmethod
     def spread(self, step: Step) -> float:
         """Standard deviation of the noise that belongs to the move, in units of x; 0 up, and to a level without noise."""
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Stochastic):
     """DDIM with noise; eta = 1 is DDPM's posterior q(x_dst | x_src, x0) with predicted x0 (Song et al. 2021, eq. 12, 16).
 
     mean = alpha_dst x0 + sqrt(sigma_dst^2 - spread^2) eps, and spread = eta sigma_dst sqrt(1 - (S_dst / S_src)^2), which is
@@ -57,23 +57,11 @@ class Ancestral:
         if not 0 <= self.eta <= 1:
             raise ArgumentError(f"expected eta from 0 (DDIM) to 1 (DDPM), given {self.eta}")
 
-    @property
-    def order(self) -> int:
-        """First order: the move up, and the sampled variance on Gaussian data."""
-        return 1
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> None:
-        """No memory."""
-
     def spread(self, step: Step) -> float:
         """Eta times the deviation of DDPM's posterior."""
         return self.eta * _posterior(step)
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: None = None) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One evaluation; the mean of the move down, DDIM's move up."""
         if step.is_up:
             return DDIM().step(denoiser, x, step)
@@ -82,7 +70,7 @@ class Ancestral:
 
 
 @dataclass(frozen=True)
-class SDEDPMSolverPP:
+class SDEDPMSolverPP(Stochastic):
     """SDE-DPM-Solver++, the multistep DPM-Solver++ of the diffusion SDE (Lu et al. 2022b), `sde-dpmsolver++` in diffusers.
 
     With h = lambda_dst - lambda_src, lambda = log(alpha / sigma), the deviation is sigma_dst sqrt(1 - exp(-2h)) and the mean
@@ -107,14 +95,6 @@ class SDEDPMSolverPP:
     def __post_init__(self) -> None:
         if self.order not in (1, 2):
             raise ArgumentError(f"expected order 1 or 2, given {self.order}")
-
-    def evaluations(self, moves: int) -> int:
-        """One a move."""
-        return moves
-
-    def init(self, x: Tensor) -> Memory:
-        """Nothing remembered yet."""
-        return ()
 
     def spread(self, step: Step) -> float:
         """sigma_dst sqrt(1 - exp(-2h)), which is DDPM's."""
@@ -149,27 +129,3 @@ def _mean(x: Tensor, eps: Tensor, step: Step, spread: float) -> Tensor:
     """alpha_dst x0 + sqrt(sigma_dst^2 - spread^2) eps."""
     kept = math.sqrt(step.dst.sigma**2 - spread**2)
     return transfer(x, eps, replace(step, dst=replace(step.dst, sigma=kept)))
-
-
-@dataclass(frozen=True)
-class FreshNoise:
-    """For `walk(correct=...)`: adds the noise that belongs to the moves of a sampler, per item and level.
-
-    >>> import torch
-    >>> from unsample import Grid, Schedule, walk
-    >>> grid, fresh = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10), FreshNoise(Ancestral(), ItemNoise(0, [0]))
-    >>> moves = walk(lambda x, level: 0 * x, torch.zeros(1, 1000), grid.down(10, 9), Ancestral(), correct=fresh)
-    >>> round(Ancestral().spread(next(grid.down())), 2), round(float(next(moves).x.std()), 1)
-    (0.91, 0.9)
-    """
-
-    sampler: Stochastic
-    noise: ItemNoise
-
-    def __call__(self, moved: Moved) -> Tensor:
-        """The state arrived at: mean + spread * noise."""
-        spread = self.sampler.spread(moved.step)
-        if spread == 0:
-            return moved.x
-        x, stream = moved.x, f"step {moved.step.dst.index}"
-        return x + spread * self.noise.draw(x.shape, stream=stream, dtype=x.dtype, device=x.device)

@@ -13,9 +13,10 @@ from importlib import resources
 from typing import Any
 
 from ..core.ddim import DDIM
+from ..core.starts import ForwardNoise
 from ..errors import UnknownNameError
-from ..methods.registry import METHODS, inversion_of, parse_method, sampler_of
-from ..methods.starts import ForwardNoise, PlainNoise, parse_start
+from ..methods.registry import METHODS, parse_method
+from ..methods.starts import AutoStart, PlainNoise, parse_start
 from .directory import Manifest
 
 __all__ = ["bibtex", "entries", "gaps", "keys_of_method", "keys_of_run"]
@@ -79,7 +80,7 @@ def keys_of_method(text: str) -> tuple[str, ...]:
     """
     method = parse_method(text)
     keys = [SOFTWARE, *_behind(method)]
-    sampler = sampler_of(method)
+    sampler = method.sampler
     if isinstance(sampler, DDIM):
         keys.append(SAMPLING)
     elif sampler is not method:
@@ -118,7 +119,7 @@ def _ways(settings: dict[str, Any]) -> list[dict[str, Any]]:
 def _keys_of_way(way: dict[str, Any]) -> Iterator[str]:
     """Keys of a method and its sampler, of its start, the spacing, and the editor."""
     if way.get("method"):
-        walks = inversion_of(parse_method(way["method"])) is not None  # without an inversion no start is used
+        walks = parse_method(way["method"]).inversion is not None  # without an inversion no start is used
         yield from [FORWARD] if walks and any(map(_noises, way.get("forward", ()))) else []
         yield from keys_of_method(way["method"])
     else:
@@ -156,7 +157,9 @@ def gaps(manifest: Manifest) -> tuple[str, ...]:
 def _noises(start: str) -> bool:
     """Whether a start replaces moves by forward diffusion; one of 0 moves does not."""
     made = parse_start(start)
-    return isinstance(made, PlainNoise) or (isinstance(made, ForwardNoise) and bool(made.steps or made.fraction or made.sigma))
+    if isinstance(made, ForwardNoise):
+        return bool(made.steps or made.fraction or made.sigma)
+    return isinstance(made, (AutoStart, PlainNoise))
 
 
 def _inside(method: Any) -> Iterator[str]:

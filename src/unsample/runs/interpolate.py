@@ -12,11 +12,9 @@ from torch import Tensor
 
 from .. import pictures as plotting
 from ..core.batching import OnStep, batches
+from ..core.corrections import Corrected
 from ..core.model import Model
-from ..core.stepper import is_reversible
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.registry import sampler_of
 from ..pictures.read import Photo, png_bytes
 from ..uses.interpolate import Frames, frames_between
 from ..uses.sample import Samples, sample
@@ -51,7 +49,7 @@ class Way:
     def check(self) -> None:
         """Refuse what has no way before any work is done: zeros stand in for the latents."""
         method = self.settings[0].inversion()
-        if isinstance(method, Corrected) or is_reversible(method):
+        if isinstance(method, Corrected) or method.reversible:
             raise ArgumentError(
                 f"--method: {self.settings[0].method} finds its way back by what it stores of each picture, and between "
                 "pictures there is nothing stored; choose another of `unsample methods`, such as auto"
@@ -70,7 +68,7 @@ class Way:
             return run
         made = self._frames(self._inverted(out))
         shared: dict[str, Any] = {"grid": settings.grid(self.model), "guidance": settings.guidance}
-        shared |= {"method": sampler_of(settings.inversion())}
+        shared |= {"method": settings.inversion().sampler}
         moves = shared["grid"].steps
 
         def walk_down(rows: slice, on_step: OnStep) -> Samples:

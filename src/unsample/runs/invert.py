@@ -18,11 +18,11 @@ from torch import Tensor
 from .. import pictures as plotting
 from ..core.batching import OnStep, batches
 from ..core.model import Model
+from ..core.starts import Start
 from ..core.trajectory import Keep, Stored
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
-from ..methods.registry import moves_of, sampler_of
-from ..methods.starts import Start, parse_start
+from ..methods.starts import parse_start
 from ..pictures.read import Photo, png_bytes
 from ..uses.invert import invert
 from ..uses.sample import Samples, draw_noise, sample
@@ -66,7 +66,7 @@ class _Inversion:
         """The batch `rows` of `pixels`: read back if it was finished before, made and stored otherwise."""
         key = f"{self.key}.{rows.start:06d}"
         grid, method = self.settings.grid(self.model), self.settings.inversion()
-        up = moves_of(method, grid, self.start.index(grid), grid.steps)
+        up = method.moves(grid, self.start.index(grid), grid.steps)
         count = len(pixels[rows])
         stored = self.run.stored(key)
         if stored is not None:
@@ -95,7 +95,7 @@ class _Inversion:
         back = sample(
             self.model,
             there.latent,
-            method=sampler_of(method),
+            method=method.sampler,
             stored=there.stored,
             on_step=self.progress.walk(count * grid.steps),
             **shared,
@@ -146,7 +146,7 @@ def invert_run(
     pixels = torch.stack([photo.pixels for photo in photos])
     starts = {text: parse_start(text) for text in settings.forward}
     grid, method = settings.grid(model), settings.inversion()
-    moves = sum(moves_of(method, grid, start.index(grid), grid.steps) + grid.steps for start in starts.values())
+    moves = sum(method.moves(grid, start.index(grid), grid.steps) + grid.steps for start in starts.values())
     progress = Progress(on_step, moves * len(photos))
     tensors: dict[str, Tensor] = {"images": pixels}
     costs: dict[str, dict[str, float]] = {}

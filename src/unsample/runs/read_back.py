@@ -16,10 +16,10 @@ from torch import Tensor
 from ..core.batching import batches
 from ..core.ddim import DDIM
 from ..core.model import Model
+from ..core.starts import Start
 from ..core.trajectory import Stored, Trajectory
 from ..errors import ArgumentError, RunError
-from ..methods.registry import sampler_of
-from ..methods.starts import Start, parse_start
+from ..methods.starts import parse_start
 from ..models import load
 from .directory import MANIFEST, Origin, Run, slug
 from .settings import InvertSettings
@@ -81,7 +81,7 @@ def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str |
     settings = InvertSettings.model_validate(run.manifest.settings)
     kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
     kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if name.startswith("stored.")}
-    alone = not kept and sampler_of(settings.inversion()) == DDIM()
+    alone = not kept and settings.inversion().sampler == DDIM()
     return None if alone else settings.method, Stored.of(kept)
 
 

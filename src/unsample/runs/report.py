@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .. import pictures as plotting
+from ..core.starts import FromImage
 from ..diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
-from ..methods.starts import AUTO_SCORE, FromImage, parse_start, whiteness_scores
+from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from ..pictures.read import png_bytes
 from . import html as report
 from .directory import Run, slug

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..core.corrections import Corrected
 from ..core.ddim import DDIM, EvalAt
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.stepper import Stepper
 from ..core.trajectory import What
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.registry import AUTO, parse_method, sampler_of
+from ..methods.registry import DEFAULT, parse_method, spelled_out
 from ..methods.starts import parse_start
 from .directory import Origin
 
@@ -74,17 +74,15 @@ class _Settings(BaseModel):
 class InvertSettings(_Settings):
     """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
 
-    method: str = "auto"
+    method: str = DEFAULT.method
     eval_at: EvalAt | None = None
-    forward: tuple[str, ...] = ("4%",)
+    forward: tuple[str, ...] = (DEFAULT.forward,)
     keep: What = "latent"
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> InvertSettings:
         """As for every job; the method and each start are checked too."""
-        name, colon, options = settings.get("method", "auto").strip().partition(":")
-        if name == "auto":
-            settings["method"] = ("ddim" if settings.get("eval_at") else AUTO) + colon + options
+        settings["method"] = spelled_out(settings.get("method", DEFAULT.method), settings.get("eval_at"))
         made: InvertSettings = super().of(model, **settings)
         made.inversion()
         if not made.forward or len(set(made.forward)) < len(made.forward):
@@ -120,4 +118,4 @@ class SampleSettings(_Settings):
 
     def sampler(self) -> Stepper:
         """What walks down."""
-        return DDIM() if self.method is None else sampler_of(parse_method(self.method))
+        return DDIM() if self.method is None else parse_method(self.method).sampler

@@ -9,19 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Trajectory
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.registry import inversion_of
-from ..methods.starts import Start
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from . import attention as editors
 from .attention import Edited, Editor
 from .door_moves import Way
-from .invert import DEFAULT_METHOD, DEFAULT_START
 from .masks import Cells
 from .sources import Picture, Size, Source, for_latents, with_images
 
@@ -111,5 +110,5 @@ def _check(pictures: int, targets: int, inversion: Stepper | Corrected) -> None:
         raise ArgumentError(f"expected one picture, the source, given {pictures}: edit one source at a time")
     if targets == 0:
         raise ArgumentError("expected a prompt for each target, given none")
-    if inversion_of(inversion) is None:
+    if inversion.inversion is None:
         raise ArgumentError(f"{inversion} passes no states on a way up: choose another inversion, such as LookAhead()")

@@ -12,17 +12,18 @@ from torch import Tensor
 
 from .._typing import Images
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.grid import Grid
 from ..core.model import Condition
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.starts import Start, parse_start
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from ..methods.starts import parse_start
 from . import edit as editing
 from . import variations as varying
 from .edit import Edit
-from .invert import DEFAULT_METHOD, DEFAULT_START
 from .sources import Picture, Size, Source, for_latents, told, with_images
 from .variations import VARIED_START, Variations
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
-from ..core.stepper import Stepper, is_reversible
+from ..core.starts import Start
+from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.starts import Start
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from . import interpolate as interpolation
 from .door_moves import Way
 from .interpolate import Interpolation, frames_between
-from .invert import DEFAULT_METHOD, DEFAULT_START
 from .sources import Picture, Size, Source, for_latents, told, with_images
 
 __all__ = ["interpolate"]
@@ -113,7 +113,7 @@ def _check_end(keys: Trajectory, grid: Grid) -> None:
 
 
 def _check_method(inversion: Stepper | Corrected) -> None:
-    if isinstance(inversion, Corrected) or is_reversible(inversion):
+    if isinstance(inversion, Corrected) or inversion.reversible:
         raise ArgumentError(
             f"{inversion} finds its way back by what it stores of each picture, and between pictures there is nothing stored: "
             "choose another inversion, such as LookAhead()"

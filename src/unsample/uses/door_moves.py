@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.grid import Grid
 from ..core.model import Model
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
-from ..methods.corrected import Corrected
-from ..methods.registry import moves_of
-from ..methods.starts import Start
 from . import invert as inversion
 
 __all__ = ["Way"]
@@ -40,7 +39,7 @@ class Way:
 
     def up(self, model: Model, pixels: Tensor, **settings: Any) -> tuple[Trajectory, OnStep | None]:
         """The inversion, of pixels (batch, channels, height, width), and what counts the moves that follow."""
-        moves = len(pixels) * moves_of(self.method, self.grid, self.start.index(self.grid), self.grid.steps)
+        moves = len(pixels) * self.method.moves(self.grid, self.start.index(self.grid), self.grid.steps)
         where: dict[str, Any] = {"method": self.method, "start": self.start, "grid": self.grid}
         there = inversion.invert(model, pixels, on_step=self._counted(0, moves), **where, **settings)
         return there, self._counted(moves, moves)

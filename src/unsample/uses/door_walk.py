@@ -8,16 +8,17 @@ from torch import Tensor
 
 from .._typing import Images
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Stored, Trajectory
-from ..methods.corrected import Corrected
-from ..methods.starts import Start
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from . import invert as inversion
 from . import sample as sampling
-from .invert import DEFAULT_METHOD, DEFAULT_START, Reconstruction
+from .invert import Reconstruction
 from .sample import Samples
 from .sources import Picture, Size, Source, for_latents, told, with_images
 

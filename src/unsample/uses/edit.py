@@ -18,18 +18,18 @@ from torch import Tensor
 
 from .._typing import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
+from ..core.corrections import Corrected, Replay
 from ..core.denoiser import Counted, Denoiser
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.stepper import Moved, Stepper, is_reversible
+from ..core.starts import ForwardNoise, Start
+from ..core.stepper import Moved, Stepper
 from ..core.trajectory import Keep, Trajectory
 from ..core.walk import walk
 from ..errors import ArgumentError, DivergenceError
-from ..methods.corrected import Corrected, Replay
-from ..methods.registry import sampler_of
-from ..methods.starts import ForwardNoise, Start
-from .invert import DEFAULT_METHOD, DEFAULT_START, check_images, invert
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from .invert import check_images, invert
 from .masks import AUTO, Conditions, cells_of, difference_mask, read_mask
 
 __all__ = ["Edit", "edit", "turning_level"]
@@ -117,7 +117,7 @@ def edit(
     grid = grid or model.grid(steps)
     fresh = not isinstance(images, Trajectory)
     level, count = turning_level(strength, grid, start if fresh else None), len(images)
-    if mask is not None and is_reversible(sampler_of(method)):
+    if mask is not None and method.sampler.reversible:
         raise ArgumentError(f"a mask sets states back, and {method} carries more than its state: choose another method")
     if (isinstance(method, Corrected) and method.keeps == "eps") or (isinstance(images, Trajectory) and images.stored.eps):
         raise ArgumentError("what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False")
@@ -136,7 +136,7 @@ def edit(
     cells, nfe_mask = _found(model, there, mask, to, source, grid, noise, batch_size)
     if cells is not None:
         there = replace(there, states=pivots_of(there.states, grid, level))
-    way = _Way(model, grid, level, sampler_of(method), there, cells, counter(on_step, total=count * level))
+    way = _Way(model, grid, level, method.sampler, there, cells, counter(on_step, total=count * level))
     parts, nfe_down = [], 0
     for rows in batches(count, batch_size):
         denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, negative_of(away, count, rows)))
@@ -224,7 +224,7 @@ def walked_up(
     if level == 0:
         return Trajectory(states[0], 0, 0, 0, states=states)
     first = start.index(grid)
-    if isinstance(start, ForwardNoise) and start.steps != "auto":
+    if isinstance(start, ForwardNoise):
         start = ForwardNoise(steps=first, at_next_level=start.at_next_level)  # a fraction is one of the whole grid
     part = Grid(grid.levels[: level + 1])
     settings: dict[str, Any] = {"method": method, "start": start, "seed": noise.seed, "items": noise.items, **known}

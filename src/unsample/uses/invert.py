@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .._typing import Images
+from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
-from ..core.ddim import DDIM
-from ..core.denoiser import Counted, Denoiser, Replayed
+from ..core.corrections import Corrected
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
-from ..core.stepper import Steered, Stepper, is_reversible
-from ..core.trajectory import Keep, Keeper, Stored, Trajectory
-from ..core.walk import walk
+from ..core.starts import Start
+from ..core.stepper import Stepper
+from ..core.trajectory import Keep, Stored, Trajectory
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected, Recorder
-from ..methods.look_ahead import LookAhead
-from ..methods.registry import inversion_of, moves_of, sampler_of
-from ..methods.starts import ForwardNoise, Start
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from ..methods.starts import AutoStart
 from .sample import sample
 
-__all__ = ["DEFAULT_METHOD", "DEFAULT_START", "PAPER_METHOD", "PAPER_START", "Reconstruction", "invert", "reconstruct"]
-
-PAPER_METHOD, PAPER_START = DDIM(), ForwardNoise(fraction=0.04)
-"""The paper's repair: DDIM with forward diffusion in place of the first 4 % of the moves."""
-
-DEFAULT_METHOD, DEFAULT_START = LookAhead(), PAPER_START
-"""The best method at equal cost on the bundled model, from the paper's start (docs/choosing.md)."""
+__all__ = ["Reconstruction", "invert", "reconstruct"]
 
 BEYOND_PIXELS = 20.0
 """No image in [-1, 1] comes near this, even unclamped; bytes in 0..255 exceed it."""
@@ -85,22 +77,13 @@ def invert(
     if len(ids) != len(images):
         raise ArgumentError(f"expected one id per image: {len(images)} images, {len(ids)} items")
     conditions = broadcast_conditions(condition, len(images))
-    first, last = start.index(grid), grid.steps if until is None else until
-    if not first <= last <= grid.steps:
-        raise ArgumentError(f"until={until} must lie between the start's level {first} and the grid's end {grid.steps}")
-    if isinstance(method, Corrected) and last < grid.steps:
-        raise ArgumentError(f"{method} is recorded on the way down from the noisy end; leave out until={until}")
-    report = counter(on_step, total=len(images) * moves_of(method, grid, first, last))
+    first, last = ends(method, start, grid, until)
+    report = counter(on_step, total=len(images) * method.moves(grid, first, last))
 
     def invert_rows(x0: Tensor, rows: list[int], start: Start) -> Trajectory:
-        denoiser = Counted(model.denoiser(conditions and [conditions[row] for row in rows], guidance))
-        batch = _Batch(denoiser, images[rows], x0, grid, ItemNoise(seed, [ids[row] for row in rows]), report)
-        keeper = Keeper(keep, last)
-        if isinstance(method, Corrected):
-            found = batch.record(start, method, keeper)
-        else:
-            found = batch.ascend(start, method, last, keeper)
-        return replace(found, nfe=denoiser.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
+        denoiser = model.denoiser(conditions and [conditions[row] for row in rows], guidance)
+        noise, pixels = ItemNoise(seed, [ids[row] for row in rows]), images[rows]
+        return ascend(denoiser, x0, grid, method, start, noise, images=pixels, until=until, keep=keep, on_move=report)
 
     parts: list[Trajectory] = []
     order: list[int] = []
@@ -112,11 +95,13 @@ def invert(
                 f"given {tuple(images.shape)}: check their channels"
             )
         pending, spent = torch.arange(rows.start, rows.stop), 0
-        candidates = start.candidates(grid) if inversion_of(method) else (start,)
+        candidates = start.candidates(grid) if isinstance(start, AutoStart) and method.inversion else [start]
         for candidate in candidates:
             tried = invert_rows(x0[pending - rows.start], pending.tolist(), candidate)
             spent += tried.nfe
-            fine = start.accepts(images[pending], tried.latent) | (candidate is candidates[-1])
+            fine = torch.ones(len(tried), dtype=torch.bool)
+            if isinstance(start, AutoStart) and candidate is not candidates[-1]:
+                fine = start.accepts(images[pending], tried.latent)
             if bool(fine.any()):
                 parts.append(replace(tried if bool(fine.all()) else tried.take(fine.nonzero()[:, 0]), nfe=spent))
                 order += pending[fine].tolist()
@@ -125,60 +110,6 @@ def invert(
                 break
     joined = Trajectory.cat(parts)
     return joined if order == sorted(order) else joined.take(torch.tensor(order).argsort())
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Items that start at the same level and are walked together."""
-
-    denoiser: Counted
-    images: Tensor
-    x0: Tensor
-    grid: Grid
-    noise: ItemNoise
-    report: Callable[[int], None]
-
-    def ascend(self, start: Start, method: Stepper, last: int, *keepers: Keeper) -> Trajectory:
-        """From the start's level up to level `last`."""
-        first, denoiser = start.index(self.grid), self._asked(method)
-
-        def climb(k: int) -> Tensor:
-            x = self.x0
-            for moved in walk(denoiser, x, self.grid.up(0, k), method):
-                x = moved.x
-            return x
-
-        x = start.place(self.x0, self.grid, self.noise, images=self.images, climb=climb)
-        memory: tuple[Tensor, ...] = ()
-        for keeper in keepers:
-            keeper.begin(first, x)
-        for moved in walk(denoiser, x, self.grid.up(first, last), method):
-            x, memory = moved.x, moved.state if is_reversible(method) else ()
-            for keeper in keepers:
-                keeper.take(moved)
-            self.report(len(x))
-        return Trajectory(x, first, last, 0, stored=Stored(memory))
-
-    def _asked(self, method: Stepper) -> Denoiser:
-        """The denoiser, steered towards the noise of the start if the method is one that does so."""
-        if not isinstance(method, Steered):
-            return self.denoiser
-        noise = self.noise.draw(self.x0.shape, dtype=self.x0.dtype, device=self.x0.device)
-        return method.steer(self.denoiser, noise)
-
-    def record(self, start: Start, method: Corrected, keeper: Keeper) -> Trajectory:
-        """Up the path of `method`, and down beside it."""
-        top = self.grid.steps
-        kept = Keeper(Keep(method.keeps, device=str(self.x0.device)), top)
-        found = self.ascend(start, method.inversion, top, keeper, kept) if method.inversion else None
-        path = method.path(self.x0, self.grid, self.noise, kept.states)
-        latent, memory = (found.latent, found.stored.memory) if found else (path(top), ())
-        assert latent is not None  # a path of forward diffusion has a state at every level
-        eps = kept.eps if method.keeps == "eps" else {}
-        known, recorder = Replayed(eps, otherwise=self.denoiser) if eps else self.denoiser, Recorder(path)
-        for moved in walk(known, latent, self.grid.down(), method.sampler, memory or None, recorder):
-            self.report(len(moved.x))
-        return Trajectory(latent, found.start if found else top, top, 0, stored=Stored(memory, recorder.corrections, eps))
 
 
 @dataclass(frozen=True)
@@ -217,9 +148,9 @@ def reconstruct(
     What the method stores is used on the way back, unless another `sampler` than its own is given; most methods store nothing
     and sample back by DDIM.
     """
-    back_by = sampler or sampler_of(method)
+    back_by = sampler or method.sampler
     grid = grid or model.grid(steps)
-    there, back = len(images) * moves_of(method, grid, start.index(grid), grid.steps), len(images) * grid.steps
+    there, back = len(images) * method.moves(grid, start.index(grid), grid.steps), len(images) * grid.steps
 
     def shifted(offset: int) -> OnStep | None:
         return on_step and (lambda done, _total: on_step(offset + done, there + back))
@@ -241,7 +172,7 @@ def reconstruct(
         model,
         trajectory.latent,
         method=back_by,
-        stored=trajectory.stored if back_by == sampler_of(method) else Stored(),
+        stored=trajectory.stored if back_by == method.sampler else Stored(),
         condition=condition,
         guidance=guidance,
         seed=seed,

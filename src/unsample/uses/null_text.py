@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.denoiser import Counted, Denoiser, Guided, NetworkDenoiser
 from ..core.grid import Grid, Step
 from ..core.model import Condition, Model
-from ..core.stepper import Moved
+from ..core.stepper import Moved, Stepper
 from ..core.trajectory import Trajectory
 from ..core.transfer import transfer
 from ..core.walk import walk
@@ -141,7 +142,7 @@ def null_text(
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _Fit(Stepper):
     """A stepper down whose memory is the unconditional embedding, and how many evaluations of it the last move took."""
 
     model: Model
@@ -152,11 +153,6 @@ class _Fit:
     rate: float
     tolerance: float
 
-    @property
-    def order(self) -> int:
-        """DDIM's."""
-        return 1
-
     def evaluations(self, moves: int) -> int:
         """At most: the conditional one, one before each step of Adam, and one after the last."""
         return moves * (2 + self.iterations)
@@ -166,7 +162,7 @@ class _Fit:
         embedding = self.model.embed([None] * len(x))
         return embedding.to(torch.promote_types(embedding.dtype, torch.float32)), 0
 
-    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Tensor, int]) -> Moved:
+    def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any = ()) -> Moved:
         """A guided move of DDIM, with the embedding fitted where there is something to aim at."""
         towards, aim = denoiser(x, step.src), self.aims.get(step.dst.index)
 

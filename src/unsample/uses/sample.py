@@ -8,18 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..core.ascend import descend
 from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.ddim import DDIM
-from ..core.denoiser import Counted, Replayed
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..core.stepper import Stepper
 from ..core.trajectory import Stored
-from ..core.walk import walk
 from ..errors import ArgumentError, DivergenceError
-from ..methods.corrected import Replay
-from ..methods.stochastic import FreshNoise, Stochastic
 
 __all__ = ["Samples", "draw_noise", "sample"]
 
@@ -94,19 +91,12 @@ def sample(
     report = counter(on_step, total=len(latent) * top)
     images, nfe = [], 0
     for rows in batches(len(latent), batch_size):
-        x = latent[rows].to(model.device)
         away = negative_of(negative, len(latent), rows)
-        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, away))
-        kept = stored.take(rows, x.device)
-        known = Replayed(kept.eps, otherwise=denoiser) if kept.eps else denoiser
-        correct: FreshNoise | Replay = Replay(kept.corrections)
-        if isinstance(method, Stochastic) and not kept.corrections:
-            correct = FreshNoise(method, ItemNoise(seed, ids[rows]))
-        for moved in walk(known, x, grid.down(top), method, kept.memory or None, correct):
-            x = moved.x
-            report(len(x))
-        images.append(model.codec.decode(x))
-        nfe = denoiser.nfe
+        denoiser = model.denoiser(conditions and conditions[rows], guidance, away)
+        x, kept, noise = latent[rows].to(model.device), stored.take(rows, model.device), ItemNoise(seed, ids[rows])
+        made = descend(denoiser, x, grid, method, kept, noise, index=top, on_move=report)
+        images.append(model.codec.decode(made.latent))
+        nfe = made.nfe
     return Samples(torch.cat(images), nfe)
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from .._typing import Images, Latents
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
+from ..core.corrections import Corrected
 from ..core.grid import Grid
 from ..core.model import Codec, Model
+from ..core.starts import ForwardNoise, Start
 from ..core.stepper import Stepper
 from ..errors import ArgumentError
-from ..methods.corrected import Corrected
-from ..methods.starts import ForwardNoise, Start
+from ..methods.registry import DEFAULT_METHOD
 from .edit import edit
-from .invert import DEFAULT_METHOD
 from .masks import Conditions
 
 __all__ = ["VARIED_START", "Variations", "variations"]

@@ -6,7 +6,7 @@ import pytest
 
 import unsample as us
 from unsample.diagnostics import area_sums, plain_area, psnr
-from unsample.methods.registry import METHODS, parse_method, sampler_of
+from unsample.methods.registry import METHODS, parse_method
 from unsample.studies.experiments.e14_prior_methods import PriorMethods, _counted, _is_prior
 
 COUNT, NFE = 36, 8
@@ -31,7 +31,7 @@ def test_every_way_is_what_it_says_at_no_more_than_its_cost(found, kept_lab):
         assert way["nfe_up"] <= NFE
         stepper, steps = parse_method(method), way["steps"]
         there = us.invert(kept_lab.model, images, method=stepper, start=us.FromImage(), steps=steps)
-        back = us.sample(kept_lab.model, there.latent, method=sampler_of(stepper), stored=there.stored, steps=steps)
+        back = us.sample(kept_lab.model, there.latent, method=stepper.sampler, stored=there.stored, steps=steps)
         assert there.nfe == way["nfe_up"]
         std = area_sums(there.latent, plain_area(images, there.latent)).std
         assert rows["std plain"]["value"] == pytest.approx(std, rel=1e-4), method

@@ -16,9 +16,9 @@ from ...core.ddim import DDIM
 from ...core.grid import Grid, Step
 from ...core.prediction import Prediction, to_eps
 from ...core.schedule import AnySchedule, Level, Schedule
+from ...core.starts import ForwardNoise
 from ...core.transfer import transfer
 from ...errors import ArgumentError
-from ...methods.starts import ForwardNoise
 
 __all__ = ["InversionScheduler"]
 

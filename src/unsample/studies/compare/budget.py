@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ...core.grid import Grid, Step
+from ...core.starts import Start
 from ...errors import ArgumentError
-from ...methods.registry import inversion_of, parse_method
-from ...methods.starts import Start
+from ...methods.registry import parse_method
 from ...runs.report import title
 
 __all__ = ["MIN_MOVES", "Candidate", "methods_and_starts", "most_steps", "moves_left"]
@@ -51,7 +51,7 @@ def methods_and_starts(methods: Iterable[str], forwards: Iterable[str]) -> Itera
     """
     starts = list(dict.fromkeys(forwards))
     for method in dict.fromkeys(methods):
-        has_start = inversion_of(parse_method(method)) is not None
+        has_start = parse_method(method).inversion is not None
         for forward in starts if has_start else ["0"]:
             yield method, forward, f"{method}, {title(forward) if has_start else 'forward diffusion alone'}"
 

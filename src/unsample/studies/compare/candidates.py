@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ...core.grid import Grid
 from ...core.model import Model
-from ...core.stepper import evaluations_on
 from ...diagnostics import Diagnosis, Row, psnr
 from ...diagnostics.medians import PSNR_MEDIAN, medians
 from ...errors import ArgumentError, DivergenceError
@@ -83,7 +82,7 @@ def equal_cost(
 
 def _steps(method: str, forward: str, nfe: int, grid: Callable[[int], Grid], trained: int) -> int:
     inversion, start = parse_method(method), parse_start(forward)
-    most = most_steps(start, grid, lambda _, moves: evaluations_on(inversion, moves), nfe, trained)
+    most = most_steps(start, grid, lambda _, moves: inversion.evaluations_on(moves), nfe, trained)
     if not most and all(len(moves_left(start, grid, steps)) < MIN_MOVES for steps in range(1, trained + 1)):
         raise ArgumentError(f"forward start {forward} leaves fewer than {MIN_MOVES} moves on any grid; use a smaller one")
     return most

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ... import pictures as plotting
+from ...core.starts import ForwardNoise
 from ...diagnostics import bootstrap
 from ...diagnostics.diversity import group_diversity
 from ...errors import ArgumentError
-from ...methods.starts import ForwardNoise
 from ...runs.html import Table
 from ...uses.variations import variations
 from .e12_editing import distance

@@ -10,7 +10,7 @@ from ... import pictures as plotting
 from ...diagnostics import Interval, bootstrap
 from ...diagnostics.medians import PSNR_MEDIAN
 from ...diagnostics.row import PATCH_ROW, Row
-from ...methods.registry import METHODS, inversion_of, parse_method
+from ...methods.registry import METHODS, parse_method
 from ...pictures import Column
 from ...pictures.read import Photo
 from ..compare import COLUMNS, Candidate, Comparison, Measured, equal_cost, measure_candidate, table
@@ -111,7 +111,7 @@ def _claims(found: Found, starts: Iterable[str]) -> list[Judged]:
     """Of all prior methods, counted; those that are forward diffusion alone have no start to compare, and are left out."""
     by_start: dict[str, dict[str, Measured]] = {}
     for candidate, measured in found.items():
-        if measured.diagnosis is not None and inversion_of(parse_method(candidate.method)) is not None:
+        if measured.diagnosis is not None and parse_method(candidate.method).inversion is not None:
             by_start.setdefault(candidate.forward, {})[candidate.method] = measured
     usual = by_start.get(USUAL, {})
     prior = {method: measured for method, measured in usual.items() if _is_prior(method)}

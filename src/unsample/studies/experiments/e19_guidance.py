@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ... import pictures as plotting
 from ...core.model import Condition
+from ...core.starts import ForwardNoise
 from ...core.trajectory import Keep, Trajectory
 from ...diagnostics import Diagnosis, Interval, area_sums, bootstrap, diagnose, plain_area
 from ...diagnostics.row import format_number as number
 from ...errors import ArgumentError
 from ...methods.look_ahead import LookAhead
-from ...methods.starts import ForwardNoise
 from ...pictures import Column
 from ...runs.html import Table
 from ...uses.invert import invert

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from ...core.grid import Grid, Step
 from ...core.model import Model
-from ...core.stepper import evaluations_on
 from ...errors import ArgumentError
-from ...methods.registry import parse_method, sampler_of
+from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...uses.attention import EDITORS, PROMPT, Named, parse_editor, walks_from_the_latent
 from ...uses.attention.hooks import unet_of
@@ -66,9 +65,9 @@ def evaluations_of(model: Model, method: str, forward: str, grid: Grid, guidance
 def _cost(model: Model, method: str, guidance: float, editor: str) -> Callable[[Grid, list[Step]], int]:
     """From a grid and the moves up on it to the evaluations of an edit."""
     inversion = parse_method(method)
-    sampler = sampler_of(inversion)
+    sampler = inversion.sampler
     down = (1 if guidance == 1 or model.distilled else 2) * (1 if parse_editor(editor) is None else 2)
-    return lambda grid, moves: evaluations_on(inversion, moves) + down * evaluations_on(sampler, list(grid.up()))
+    return lambda grid, moves: inversion.evaluations_on(moves) + down * sampler.evaluations_on(list(grid.up()))
 
 
 def listed_editors(text: str) -> tuple[str, ...]:

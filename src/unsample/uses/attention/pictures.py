@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from ..._typing import Images
+from ...core.corrections import Corrected
 from ...core.grid import Grid
 from ...core.model import Condition, Model
 from ...core.rng import ItemNoise
-from ...core.stepper import Stepper, is_reversible
+from ...core.starts import Start
+from ...core.stepper import Stepper
 from ...core.trajectory import Keep, Trajectory
 from ...errors import DivergenceError
-from ...methods.corrected import Corrected
-from ...methods.registry import sampler_of
-from ...methods.starts import Start
 from ...methods.stochastic import Stochastic
 from ..edit import Edit, pivots_of, walked_up
 from ..masks import Cells, cells_of, difference_mask
@@ -39,9 +38,9 @@ def walks_from_the_latent(method: Stepper | Corrected) -> bool:
     >>> [walks_from_the_latent(parse_method(name)) for name in ("ddim", "direct", "edict", "edit-friendly")]
     [True, True, False, False]
     """
-    sampler = sampler_of(method)
+    sampler = method.sampler
     replays = isinstance(method, Corrected) and method.keeps == "eps"
-    return not (isinstance(sampler, Stochastic) or is_reversible(sampler) or replays)
+    return not (isinstance(sampler, Stochastic) or sampler.reversible or replays)
 
 
 @torch.no_grad()
@@ -123,7 +122,7 @@ class Picture:
             guidance=guidance,
             negative=self.source,
             grid=self.grid,
-            method=sampler_of(self.method),
+            method=self.method.sampler,
             source_latents=self.there.states,
             mask=cells,
         )

@@ -1,0 +1,118 @@
+"""What is added to a state when a move has arrived: corrections, recorded and replayed, or fresh noise.
+
+Where a path of states is known beforehand, a sampler is walked down beside it, and what its every move misses is kept, level
+by level. Sampling again and adding these corrections follows the path to rounding error; sampling under another condition with
+the same corrections edits the image. Methods of this kind are `Corrected`: they differ in the path and in the sampler.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .grid import Grid, Step
+from .rng import ItemNoise
+from .stepper import Moved, Stepper
+from .trajectory import What
+
+__all__ = ["Corrected", "FreshNoise", "Path", "Recorder", "Replay"]
+
+Path = Callable[[int], Tensor | None]
+"""Level -> the state there; None where the sampler goes its own way."""
+
+
+class Corrected(ABC):
+    """A method of inversion that is a sampler and the path that it is made to follow."""
+
+    @property
+    @abstractmethod
+    def sampler(self) -> Stepper:
+        """How a move down is made."""
+
+    @property
+    @abstractmethod
+    def inversion(self) -> Stepper | None:
+        """What walks the path up; None for a path of forward diffusion alone, which needs no start either."""
+
+    @property
+    @abstractmethod
+    def keeps(self) -> What:
+        """What of the inversion it needs: `latent` (nothing more), `states`, or `eps` to replay on the way down."""
+
+    @abstractmethod
+    def path(self, x0: Tensor, grid: Grid, noise: ItemNoise, states: Mapping[int, Tensor]) -> Path:
+        """The states to return to; `states` are those of the inversion by level, its start's first."""
+
+    def moves(self, grid: Grid, first: int, last: int) -> int:
+        """Moves of an inversion: from level `first` up to level `last`, if anything walks up, and all the way down."""
+        return (last - first if self.inversion else 0) + grid.steps
+
+    def evaluations(self, moves: int) -> int:
+        """Network evaluations per item until the corrections of so many moves are known; without a start."""
+        return (self.inversion.evaluations(moves) if self.inversion else 0) + self._down(0, moves)
+
+    def evaluations_on(self, steps: Sequence[Step]) -> int:
+        """The same for an inversion up these very steps, at least one, and a walk all the way down."""
+        up = self.inversion.evaluations_on(steps) if self.inversion else 0
+        return up + self._down(steps[0].src.index, steps[-1].dst.index)
+
+    def _down(self, first: int, last: int) -> int:
+        """Evaluations of the way down from level `last`; where eps is replayed, of its moves below level `first` alone."""
+        return self.sampler.evaluations(first if self.keeps == "eps" else last)
+
+
+@dataclass
+class Recorder:
+    """For `walk(correct=...)`: keeps the sampler on a path, and what it missed in `corrections`."""
+
+    path: Path
+    corrections: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, moved: Moved) -> Tensor:
+        """The state of the path; reached as `Replay` will reach it, so that both are equal bit by bit."""
+        index = moved.step.dst.index
+        aim = self.path(index)
+        if aim is None:
+            return moved.x
+        self.corrections[index] = aim - moved.x
+        return moved.x + self.corrections[index]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """For `walk(correct=...)`: adds recorded corrections."""
+
+    corrections: Mapping[int, Tensor]
+
+    def __call__(self, moved: Moved) -> Tensor:
+        """The sampler's state, corrected where there is a correction."""
+        kept = self.corrections.get(moved.step.dst.index)
+        return moved.x if kept is None else moved.x + kept
+
+
+@dataclass(frozen=True)
+class FreshNoise:
+    """For `walk(correct=...)`: adds the noise that belongs to the moves of a sampler, per item and level.
+
+    >>> import torch
+    >>> from unsample import Grid, Schedule, walk
+    >>> from unsample.methods.stochastic import Ancestral
+    >>> grid, fresh = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10), FreshNoise(Ancestral(), ItemNoise(0, [0]))
+    >>> moves = walk(lambda x, level: 0 * x, torch.zeros(1, 1000), grid.down(10, 9), Ancestral(), correct=fresh)
+    >>> round(Ancestral().spread(next(grid.down())), 2), round(float(next(moves).x.std()), 1)
+    (0.91, 0.9)
+    """
+
+    sampler: Stepper
+    noise: ItemNoise
+
+    def __call__(self, moved: Moved) -> Tensor:
+        """The state arrived at: mean + spread * noise."""
+        spread = self.sampler.spread(moved.step)
+        if spread == 0:
+            return moved.x
+        x, stream = moved.x, f"step {moved.step.dst.index}"
+        return x + spread * self.noise.draw(x.shape, stream=stream, dtype=x.dtype, device=x.device)
