@@ -15,6 +15,8 @@ import unsample as us
 from unsample.core.schedule import MIN_ALPHA_BAR, Level
 from unsample.models.scheduler_config import schedule_of
 
+from ..pairs import cover_pairs
+
 BETAS = {
     "linear": {},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
@@ -152,12 +154,10 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("to_one", [True, False])
-@pytest.mark.parametrize(("spacing", "offset", "n"), SHARED)
-@pytest.mark.parametrize("betas", BETAS)
-def test_down_equals_ddim_scheduler(betas, spacing, offset, n, to_one, prediction):
+@pytest.mark.parametrize(("betas", "grid", "to_one", "prediction"), cover_pairs(BETAS, SHARED, (True, False), PREDICTIONS))
+def test_down_equals_ddim_scheduler(betas, grid, to_one, prediction):
     """Reference: DDIMScheduler, eta = 0, no clipping."""
+    spacing, offset, n = grid
     config = {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": to_one, "prediction_type": prediction}
     theirs, schedule = scheduler(DDIMScheduler, betas, **config)
     grid = grid_of(theirs, schedule, n)
@@ -167,11 +167,10 @@ def test_down_equals_ddim_scheduler(betas, spacing, offset, n, to_one, predictio
     assert worst(ours, reference) < TIGHT
 
 
-@pytest.mark.parametrize(("prediction", "to_one"), UP)
-@pytest.mark.parametrize(("spacing", "offset", "n"), SHARED)
-@pytest.mark.parametrize("betas", BETAS)
-def test_up_equals_ddim_inverse_scheduler(betas, spacing, offset, n, to_one, prediction):
+@pytest.mark.parametrize(("betas", "grid", "up"), cover_pairs(BETAS, SHARED, UP))
+def test_up_equals_ddim_inverse_scheduler(betas, grid, up):
     """Reference: DDIMInverseScheduler, whose v and x0 predictions convert with the source's scales (eval_at="target_time")."""
+    (spacing, offset, n), (prediction, to_one) = grid, up
     config = {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": to_one, "prediction_type": prediction}
     theirs, schedule = scheduler(DDIMInverseScheduler, betas, **config)
     grid = grid_of(theirs, schedule, n)
@@ -229,27 +228,25 @@ def their_moves(theirs, schedule, n, *, up):
     return moves
 
 
+SOME = ["linear", "scaled_linear", "squaredcos_cap_v2, zero snr"]
 OFF_GRID = [("linspace", 10), ("linspace", 50), ("linspace", 30), ("trailing", 30), ("trailing", 7), ("leading", 7)]
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("to_one", [True, False])
-@pytest.mark.parametrize(("spacing", "n"), OFF_GRID)
-@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2, zero snr"])
-def test_down_equals_ddim_scheduler_on_its_own_levels(betas, spacing, n, to_one, prediction):
+@pytest.mark.parametrize(("betas", "grid", "to_one", "prediction"), cover_pairs(SOME, OFF_GRID, (True, False), PREDICTIONS))
+def test_down_equals_ddim_scheduler_on_its_own_levels(betas, grid, to_one, prediction):
     """Reference: DDIMScheduler; our arithmetic along the moves diffusers makes, on its grid or not."""
+    spacing, n = grid
     config = {"timestep_spacing": spacing, "set_alpha_to_one": to_one, "prediction_type": prediction}
     theirs, schedule = scheduler(DDIMScheduler, betas, **config)
     moves = their_moves(theirs, schedule, n, up=False)
     assert worst(our_walk(state(), moves, prediction, us.DDIM()), their_walk(theirs, state(), n)) < TIGHT
 
 
-@pytest.mark.parametrize(("prediction", "to_one"), UP)
-@pytest.mark.parametrize(("spacing", "n"), [("trailing", 30), ("trailing", 7)])
-@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2, zero snr"])
-def test_up_equals_ddim_inverse_scheduler_on_its_own_levels(betas, spacing, n, to_one, prediction):
+@pytest.mark.parametrize(("betas", "n", "up"), cover_pairs(SOME, (30, 7), UP))
+def test_up_equals_ddim_inverse_scheduler_on_its_own_levels(betas, n, up):
     """Reference: DDIMInverseScheduler, as above."""
-    config = {"timestep_spacing": spacing, "set_alpha_to_one": to_one, "prediction_type": prediction}
+    prediction, to_one = up
+    config = {"timestep_spacing": "trailing", "set_alpha_to_one": to_one, "prediction_type": prediction}
     theirs, schedule = scheduler(DDIMInverseScheduler, betas, **config)
     moves = their_moves(theirs, schedule, n, up=True)
     ours = our_walk(state(), moves, prediction, us.DDIM(eval_at="target_time"))
