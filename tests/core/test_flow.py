@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.prediction import to_velocity
 from unsample.core.schedule import MIN_ALPHA, TINY_ALPHA
 from unsample.methods.registry import METHODS
 from unsample.models.analytic import gaussian, mixture
@@ -115,14 +114,6 @@ def test_a_flow_network_is_told_a_float_and_a_table_network_a_whole_number(dtype
     assert [(t.dtype, t.tolist()) for t in seen] == floats + longs
 
 
-@pytest.mark.parametrize("level", [FLOW.level(250.0), us.Level(1, 9, 0.8, 0.6), us.Level(1, 9, 2.0, 3.0)], ids=str)
-def test_velocity_and_eps_determine_each_other(level):
-    x0, noise = torch.randn((2, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = level.alpha * x0 + level.sigma * noise
-    torch.testing.assert_close(us.to_eps(noise - x0, x, level, "flow"), noise)
-    torch.testing.assert_close(to_velocity(noise, x, level), noise - x0)
-
-
 @pytest.mark.parametrize("t", [0.0, 1.0, 400.0, 999.5, 1000.0])
 def test_the_analytic_velocities_are_the_posterior_means_of_noise_less_image(t):
     """Reference: regression of noise - x0 on x for one Gaussian, and the mean over the posterior for two."""
@@ -218,17 +209,6 @@ def test_every_method_runs_on_a_flow_model(name):
     back = us.sample(model, found.latent, steps=6, method=method.sampler, stored=found.stored).images
     assert back.dtype == torch.float32
     assert torch.isfinite(back).all()
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, 28])
-def test_a_forward_start_is_on_the_straight_path_of_each_item(k):
-    model = gaussian(us.FlowSchedule(shift=3.0), [0.5] * 4, shape=(1, 2, 2))
-    x0 = torch.rand((3, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise = us.ItemNoise(7, ["a", "b", "c"]).draw(x0.shape, dtype=x0.dtype)
-    start = us.ForwardNoise(steps=k)
-    found = us.invert(model, x0, steps=28, start=start, until=k, seed=7, items=["a", "b", "c"])
-    t = model.grid(28)[k].t / 1000
-    torch.testing.assert_close(found.latent, (1 - t) * x0 + t * noise, rtol=0, atol=2e-7)
 
 
 GAINS = {  # of a plain area (x0 = 0, variance 0, velocity x / t) over a move from s to t

@@ -49,10 +49,6 @@ def pictures(count, dtype=torch.float64):
     return (math.sqrt(VARIANCE) * noise).to(dtype)
 
 
-def exact(schedule=SCHEDULE):
-    return gaussian(schedule, [VARIANCE] * 16, shape=SHAPE)
-
-
 class Affine(nn.Module):
     """A module of two arguments: a weighted state."""
 
@@ -75,41 +71,16 @@ class Affine(nn.Module):
         (best_x0, {"prediction": "sample"}),
         (lambda x, t, condition: best_eps(x, t), {}),
         (lambda x, t, condition=None: (best_eps(x, t),), {}),
+        (best_velocity, {"schedule": us.FlowSchedule(shift=3.0)}),
     ],
-    ids=["eps", "v", "x0", "three arguments", "a tuple"],
+    ids=["eps", "v", "x0", "three arguments", "a tuple", "velocity, the default of a flow schedule"],
 )
 def test_a_function_inverts_like_the_closed_form(net, settings):
     """Reference: the analytic Gaussian model, float64."""
-    model = us.Model.from_callable(net, schedule=SCHEDULE, shape=SHAPE, **settings)
-    ours, theirs = (us.invert(m, pictures(3), steps=10, start=us.ForwardNoise(steps=1)).latent for m in (model, exact()))
+    model = us.Model.from_callable(net, shape=SHAPE, **{"schedule": SCHEDULE} | settings)
+    exact = gaussian(model.schedule, [VARIANCE] * 16, shape=SHAPE)
+    ours, theirs = (us.invert(m, pictures(3), steps=10, start=us.ForwardNoise(steps=1)).latent for m in (model, exact))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
-def test_a_velocity_inverts_like_the_closed_form():
-    """Reference: the analytic Gaussian model of a flow schedule, float64; flow is the default there."""
-    schedule = us.FlowSchedule(shift=3.0)
-    model = us.Model.from_callable(best_velocity, schedule=schedule, shape=SHAPE)
-    assert model.prediction == "flow"
-    settings = {"steps": 10, "start": us.ForwardNoise(steps=1)}
-    ours, theirs = (us.invert(m, pictures(3), **settings).latent for m in (model, exact(schedule)))
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
-def test_what_a_network_is_told():
-    told = []
-
-    def net(x, t):
-        told.append(t)
-        return 0 * x
-
-    for schedule in (SCHEDULE, us.FlowSchedule()):
-        model = us.Model.from_callable(net, schedule=schedule, shape=SHAPE)
-        us.sample(model, us.draw_noise(model, 2), steps=4)
-    table, flow = told[:4], told[4:]
-    assert [t.tolist() for t in table] == [[750, 750], [500, 500], [250, 250], [0, 0]]
-    assert {t.dtype for t in table} == {torch.int64}
-    assert flow[0].tolist() == [1000.0, 1000.0]
-    assert {t.dtype for t in flow} == {torch.float32}
 
 
 @pytest.mark.parametrize("outputs", [3, 6])
@@ -196,13 +167,9 @@ def test_a_conditioner_of_ones_own():
     assert torch.equal(model.embed(["cat"]), torch.tensor([[3.0, 1.0]]))
 
 
-def test_a_network_without_conditions_takes_none():
-    model = us.Model.from_callable(best_eps, schedule=SCHEDULE, shape=SHAPE, name="mine")
-    with pytest.raises(us.ArgumentError, match="'mine' takes no condition"):
-        us.sample(model, us.draw_noise(model, 1), condition=1)
-
-
 def test_a_codec_and_a_grid_of_ones_own():
+    """Also: images are as large as the codec says, and its latents are what is walked."""
+
     class Halving:
         scale = 2
 
@@ -212,11 +179,13 @@ def test_a_codec_and_a_grid_of_ones_own():
         def decode(self, latents):
             return latents.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    model = us.Model.from_callable(best_eps, schedule=SCHEDULE, shape=SHAPE, codec=Halving(), spacing="trailing")
-    assert model.image_size == (8, 8)
+    model = us.Model.from_callable(lambda x, t: 0 * x, schedule=SCHEDULE, shape=(3, 4, 6), codec=Halving(), spacing="trailing")
+    assert model.image_size == (8, 12)
     assert model.grid(5)[5].t == 999
-    flat = torch.full((1, 1, 8, 8), 0.25, dtype=torch.float64)
-    assert us.reconstruct(model, flat, steps=5).images.shape == flat.shape
+    flat = torch.full((2, 3, 8, 12), 0.5, dtype=torch.float64)
+    back = us.reconstruct(model, flat, steps=5, start=us.FromImage())
+    torch.testing.assert_close(back.images, flat)
+    assert back.trajectory.latent.shape == (2, 3, 4, 6)
 
 
 @pytest.mark.parametrize(

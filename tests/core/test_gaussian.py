@@ -156,16 +156,19 @@ def test_noise_of_a_forward_start_survives_in_plain_areas_as_the_products_say(k,
 # The forward start ends exactly where the walk begins
 
 
+@pytest.mark.parametrize("schedule", [USUAL, us.FlowSchedule(shift=3.0)], ids=["table", "flow"])
 @pytest.mark.parametrize("k", [1, 2, 7, 50])
-def test_forward_start_lands_on_the_level_the_walk_leaves(k):
+def test_forward_start_lands_on_the_level_the_walk_leaves(schedule, k):
     """Reference: x = a_k x0 + s_k n (eq. 6), with the very level that is the source of the first move."""
-    grid = us.Grid.of(USUAL, 50)
-    start, noise = us.ForwardNoise(steps=k), us.ItemNoise(3, ["a", "b"])
+    model = gaussian(schedule, [0.5] * 4, shape=(1, 2, 2))
+    grid, start, noise = model.grid(50), us.ForwardNoise(steps=k), us.ItemNoise(3, ["a", "b"])
     x0 = torch.full((2, 1, 2, 2), 0.7, dtype=torch.float64)
     level = grid[k] if k == 50 else next(grid.up(k)).src
     drawn = noise.draw((2, 1, 2, 2), dtype=torch.float64)
     assert torch.equal(start.place(x0, grid, noise), level.alpha * x0 + level.sigma * drawn)
     assert level is grid[start.index(grid)]
+    stopped = us.invert(model, x0, grid=grid, start=start, until=k, seed=3, items=["a", "b"])
+    assert torch.equal(stopped.latent, start.place(x0, grid, noise))
 
 
 def test_forward_start_at_the_next_level_is_the_slip_and_nothing_else():

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unsample as us
+from unsample.core.prediction import to_velocity
 from unsample.core.schedule import Level
 
 ANGLES = st.floats(0.05, 1.5)
@@ -24,15 +25,16 @@ def pair(seed):
 
 @given(level=levels(), seed=st.integers(0, 99))
 def test_every_prediction_gives_back_the_eps_and_x0_it_was_made_of(level, seed):
-    """Reference: x = alpha x0 + sigma eps and v = alpha eps - sigma x0, by definition."""
+    """Reference: x = alpha x0 + sigma eps, v = alpha eps - sigma x0 and the velocity eps - x0, by definition."""
     x0, eps = pair(seed)
     x = level.alpha * x0 + level.sigma * eps
-    outputs = {"epsilon": eps, "sample": x0, "v_prediction": level.alpha * eps - level.sigma * x0}
+    outputs = {"epsilon": eps, "sample": x0, "v_prediction": level.alpha * eps - level.sigma * x0, "flow": eps - x0}
     loose = 1e-11 * (1 + level.ratio + 1 / level.ratio)
     for prediction, output in outputs.items():
         found = us.to_eps(output, x, level, prediction)
         torch.testing.assert_close(found, eps, rtol=0, atol=loose)
         torch.testing.assert_close(us.to_x0(found, x, level), x0, rtol=0, atol=loose * (1 + level.ratio))
+        torch.testing.assert_close(to_velocity(found, x, level), eps - x0, rtol=0, atol=loose * (1 + level.ratio))
 
 
 def test_clean_level():

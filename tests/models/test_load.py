@@ -7,10 +7,12 @@ import socket
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 import unsample as us
 from unsample.models import cards, inspect_model
+from unsample.models.digest import digest_of
 
 from .test_dit import dit
 from .test_stable_diffusion import stable_diffusion
@@ -398,3 +400,8 @@ def test_auto_takes_the_gpu_and_agrees_with_the_cpu(tiny):
     torch.testing.assert_close(
         us.sample(gpu, noise, steps=5).images.cpu(), us.sample(cpu, noise, steps=5).images, rtol=1e-3, atol=1e-3
     )
+
+
+def test_the_digest_of_a_loaded_model_is_that_of_the_file(tiny):
+    network = UNet2DModel.from_pretrained(tiny, subfolder="unet")
+    assert us.load(str(tiny), device="cpu").digest == digest_of(network)
