@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.denoiser import PerLevel, cost_of
+from unsample.core.denoiser import cost_of
 from unsample.core.schedule import Level
 
 LEVEL, OTHER = Level(3, 40, 0.8, 0.6), Level(4, 60, 0.6, 0.8)
@@ -94,9 +94,3 @@ def test_a_network_is_told_its_timestep_condition_and_prediction():
     assert told["condition"] == "c"
     assert told["t"].dtype == torch.long
     assert told["t"].tolist() == [40, 40, 40]
-
-
-def test_a_level_without_a_denoiser_of_its_own_uses_the_other():
-    per = PerLevel(us.Guided(lambda x, level: x, lambda x, level: 0 * x, 3.0), {3: lambda x, level: 2 * x})
-    assert [float(per(X, level)[0, 0]) for level in (LEVEL, OTHER)] == [2.0, 3.0]
-    assert cost_of(per) == 2

@@ -18,18 +18,7 @@ from torch import Tensor
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
-__all__ = [
-    "Counted",
-    "Denoiser",
-    "Guided",
-    "Network",
-    "NetworkDenoiser",
-    "PerLevel",
-    "Recorded",
-    "Replayed",
-    "Wrapper",
-    "cost_of",
-]
+__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "Recorded", "Replayed", "Wrapper", "cost_of"]
 
 
 @runtime_checkable
@@ -115,23 +104,6 @@ class Wrapper:
     def cost(self) -> int:
         """Network evaluations of one call of what it wraps."""
         return cost_of(self.denoiser)
-
-
-@dataclass(frozen=True)
-class PerLevel(Wrapper):
-    """A denoiser of its own for some levels, by their index, and `denoiser` for the rest; all of the same cost.
-
-    >>> level = Level(index=1, t=9, alpha=0.8, sigma=0.6)
-    >>> float(PerLevel(lambda x, level: x, at={1: lambda x, level: 2 * x})(torch.tensor(1.0), level))
-    2.0
-    """
-
-    denoiser: Denoiser
-    at: Mapping[int, Denoiser]
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """The eps of the level's own denoiser."""
-        return self.at.get(level.index, self.denoiser)(x, level)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._typing import Images, Latents
 from ..errors import ArgumentError, UnknownNameError
 from .callable import AnyNetwork
-from .denoiser import Denoiser, Guided, Network, NetworkDenoiser, PerLevel
+from .denoiser import Denoiser, Guided, Network, NetworkDenoiser
 from .grid import Clean, Grid, Spacing
 from .prediction import Prediction
 from .schedule import AnySchedule, FlowSchedule, Schedule
@@ -275,11 +275,11 @@ class Model:
             return conditional
         if negative is not None and by_level is None:
             return Guided(conditional, self._bound(away), guidance)
-        null: Denoiser = self._bound(conditions and [None] * len(conditions))
-        if by_level is not None:
-            own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in by_level.items()}
-            null = PerLevel(null, own)
-        return Guided(conditional, null, guidance)
+        null = self._bound(conditions and [None] * len(conditions))
+        if by_level is None:
+            return Guided(conditional, null, guidance)
+        own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in by_level.items()}
+        return Guided(conditional, lambda x, level: own.get(level.index, null)(x, level), guidance)
 
     def embed(self, conditions: Sequence[Condition]) -> Tensor:
         """Embeddings of the conditions, floats of shape (batch, ...), which the network takes in their place.
