@@ -8,7 +8,6 @@ import torch
 
 import unsample as us
 from unsample.core.schedule import MIN_ALPHA, TINY_ALPHA
-from unsample.methods.registry import METHODS
 from unsample.models.analytic import gaussian, mixture
 
 FLOW = us.FlowSchedule()
@@ -193,22 +192,6 @@ def test_ordinary_levels_are_moved_in_their_own_precision():
 
 
 # Inversion
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_runs_on_a_flow_model(name):
-    """From a forward start in float32, up to pure noise and back: finite, of the same dtype, as many evaluations as stated."""
-    model = gaussian(us.FlowSchedule(shift=3.0), torch.linspace(0.1, 1.0, 16), shape=(1, 4, 4))
-    images = torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    method, start = METHODS[name](), us.ForwardNoise(steps=2)
-    found = us.invert(model, images, steps=6, method=method, start=start)
-    assert found.latent.dtype == torch.float32
-    assert bool(found.finite.all())
-    moves = list(model.grid(6).up(2))
-    assert found.nfe == method.evaluations_on(moves)
-    back = us.sample(model, found.latent, steps=6, method=method.sampler, stored=found.stored).images
-    assert back.dtype == torch.float32
-    assert torch.isfinite(back).all()
 
 
 GAINS = {  # of a plain area (x0 = 0, variance 0, velocity x / t) over a move from s to t

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.methods.registry import METHODS
 
 SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 GRID = us.Grid.of(SCHEDULE, 6)
@@ -66,17 +65,6 @@ def test_a_walk_hands_the_state_of_a_method_from_move_to_move():
     assert isinstance(Counting(), us.Stepper)
     states = [m.state for m in us.walk(lambda x, level: x, torch.ones((1, 2)), GRID.up(), Counting())]
     assert states == [11, 12, 13, 14, 15, 16]
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if isinstance(METHODS[name](), us.Stepper)])
-@pytest.mark.parametrize("k", [0, 2, 6])
-def test_every_method_states_its_cost(name, k):
-    """Reference: the network's own count."""
-    method, counted = METHODS[name](), us.Counted(lambda x, level: torch.tanh(x))
-    assert isinstance(method, us.Stepper)
-    for _ in us.walk(counted, torch.ones((1, 1, 8, 8)), GRID.up(k), method):
-        pass
-    assert counted.nfe == method.evaluations_on(list(GRID.up(k))) <= method.evaluations(6 - k)
 
 
 def test_ddim_prints_compares_and_refuses(untyped):

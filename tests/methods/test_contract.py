@@ -6,6 +6,7 @@ import torch
 import unsample as us
 from unsample.core.trajectory import Stored
 from unsample.methods.registry import METHODS
+from unsample.models.analytic import gaussian
 
 STEPS = 6
 STARTS = {"0": us.FromImage(), "2": us.ForwardNoise(steps=2)}
@@ -54,6 +55,10 @@ def test_every_method(model, images, name, start):
     # network evaluations as documented
     assert found.nfe == method.evaluations_on(list(grid.up(STARTS[start].index(grid))))
 
+    if isinstance(method, us.Stepper):
+        assert found.nfe <= method.evaluations(STEPS - STARTS[start].index(grid))
+        assert method.evaluations_on([]) == 0
+
     # float32 in, float32 out
     single = inverted(model, images.float(), name, start)
     assert single.latent.dtype == torch.float32
@@ -64,6 +69,22 @@ def test_every_method(model, images, name, start):
     parts = us.sample(model, found.latent, steps=STEPS, method=method.sampler, stored=found.stored, batch_size=3)
     assert back.images.shape == images.shape
     torch.testing.assert_close(parts.images, back.images, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_a_flow_model(name):
+    """From a forward start in float32, up to pure noise and back: finite, of the same dtype, as many evaluations as stated."""
+    model = gaussian(us.FlowSchedule(shift=3.0), torch.linspace(0.1, 1.0, 16), shape=(1, 4, 4))
+    images = torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    method, start = METHODS[name](), us.ForwardNoise(steps=2)
+    found = us.invert(model, images, steps=6, method=method, start=start)
+    assert found.latent.dtype == torch.float32
+    assert bool(found.finite.all())
+    moves = list(model.grid(6).up(2))
+    assert found.nfe == method.evaluations_on(moves)
+    back = us.sample(model, found.latent, steps=6, method=method.sampler, stored=found.stored).images
+    assert back.dtype == torch.float32
+    assert torch.isfinite(back).all()
 
 
 @pytest.mark.parametrize("name", METHODS)
