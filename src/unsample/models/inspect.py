@@ -16,6 +16,7 @@ from ..core.model import Model, PixelCodec
 from ..core.schedule import AnySchedule, FlowSchedule
 from .families import family_of, from_pipeline
 from .load import adapted, classes_of, find, load
+from .notes import VARIANCE_DROPPED
 from .pipeline_files import read_index, read_pipeline
 
 __all__ = ["Inspection", "inspect_model"]
@@ -169,5 +170,5 @@ def _dropped(networks: Mapping[str, Any]) -> tuple[str, ...]:
     """A learned variance, which a deterministic move has no use for."""
     for network in (networks.get("unet"), networks.get("transformer")):
         if network is not None and network.config.get("out_channels") == 2 * network.config.in_channels:
-            return ("the network's learned variance is dropped: a deterministic move has none",)
+            return (VARIANCE_DROPPED,)
     return ()

@@ -13,6 +13,7 @@ from ..core.grid import Grid
 from ..core.prediction import Prediction
 from ..core.schedule import FlowSchedule, Least, Schedule
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
+from .notes import clipping_ignored
 
 __all__ = ["flow_schedule_of", "read_scheduler", "schedule_of"]
 
@@ -75,7 +76,7 @@ def _read_betas(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, NotImplementedError, ModelError) as error:
         raise ModelError(f"cannot use the scheduler {kind}: {one_line(error)}") from None
     notes = tuple(
-        f"the scheduler's {name} is ignored: what it clips cannot be undone"
+        clipping_ignored(f"the scheduler's {name}")
         for name in ("clip_sample", "thresholding")
         if given.get(name)  # not of `config`, where DDIMScheduler's defaults stand for what others lack
     )

@@ -19,6 +19,7 @@ from ...core.model import ClassConditioner, Model
 from ...errors import ArgumentError, ModelError
 from ..digest import digest_of
 from ..families.shapes import state_shape
+from ..notes import VARIANCE_DROPPED, clipping_ignored
 from ..offload import one_at_a_time
 from .flags import CLASSES, Flags, flags_of
 from .unet import OpenAIUNet
@@ -30,10 +31,8 @@ FAMILY = "ADM (guided-diffusion)"
 SUFFIXES = (".pt", ".pth", ".safetensors")
 """Of files that may be such checkpoints."""
 
-NOTES = (
-    "clip_denoised of its own sampler is ignored: what it clips cannot be undone",
-    "the network's learned variance is dropped: a deterministic move has none",
-)
+NOTES = (clipping_ignored("clip_denoised of its own sampler"), VARIANCE_DROPPED)
+"""Of every checkpoint, and of one with a learned variance."""
 
 
 @dataclass(frozen=True)
