@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import unsample as us
+from unsample.models.scheduler_config import read_scheduler
 
 STEPS = 7
 """Does not divide 1000."""
@@ -24,6 +25,12 @@ def same(ours, theirs):
     assert ours.shape == theirs.shape
     assert float(theirs.std()) > 1e-3, "a pipeline that gives flat images proves nothing"
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=TOLERANCE)
+
+
+def grid_of(scheduler, steps):
+    """The grid that a model with this scheduler has."""
+    read = read_scheduler(scheduler)
+    return us.Grid.of(read["schedule"], steps, **{name: read[name] for name in ("spacing", "steps_offset", "clean")})
 
 
 def of_prompts(pipeline, model, noise, prompts, guidance=1.0, *, steps=STEPS, **settings):

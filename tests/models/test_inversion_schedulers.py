@@ -28,6 +28,7 @@ from unsample.models.inversion_schedulers import DDIMInversionScheduler, FlowMat
 from unsample.models.scheduler_config import read_scheduler, schedule_of
 
 from . import tiny
+from .agreement import grid_of, pictures
 from .test_flux import flux
 from .test_stable_diffusion import stable_diffusion
 
@@ -81,10 +82,10 @@ def answer(x, t):
     return torch.tanh(x * (0.5 + t / 2000)) + 0.3 * torch.sin(3 * x + t / 100)
 
 
-def looped(scheduler, x, network):
-    """The loop of diffusers' pipelines."""
+def looped(scheduler, x, network, first=0):
+    """The states of the loop of diffusers' pipelines, from a move on."""
     states = []
-    for t in scheduler.timesteps:
+    for t in scheduler.timesteps[first:]:
         x = scheduler.step(network(x, t), t, x, return_dict=False)[0]
         states.append(x)
     return states
@@ -102,12 +103,17 @@ def pair(n, **settings):
     """Their sampler, its inversion and the grid, of n steps."""
     own = {name: settings.pop(name) for name in ("moves", "eval_at", "forward_steps") if name in settings}
     theirs = DDIMScheduler(**config(**settings))
-    model = read_scheduler(theirs)
-    grid = us.Grid.of(model["schedule"], n, spacing=model["spacing"], steps_offset=model["steps_offset"], clean=model["clean"])
+    grid = grid_of(theirs, n)
     ours = DDIMInversionScheduler.from_config(theirs.config, **own)
-    for scheduler in (tables(theirs, model["schedule"]), ours):
+    for scheduler in (tables(theirs, schedule_of(theirs.config)), ours):
         scheduler.set_timesteps(n)
     return theirs, ours, grid
+
+
+def walked(grid, first=0, eval_at="target"):
+    """The last state of our walk up the grid, from a level on."""
+    *_, last = us.walk(lambda x, level: answer(x, level.t), drawn(0), grid.up(first), us.DDIM(eval_at=eval_at))
+    return last.x
 
 
 def always(eps, schedule, prediction):
@@ -189,12 +195,10 @@ def test_a_learned_variance_is_dropped():
 def test_from_the_config_of_any_scheduler_of_betas(kind, settings):
     """Reference: `read_scheduler`, which reads it as `DDIMScheduler.from_config` does."""
     theirs = kind(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **settings)
-    model = read_scheduler(theirs)
     ours = DDIMInversionScheduler.from_config(theirs.config, forward_steps=1)
     ours.set_timesteps(8)
-    grid = us.Grid.of(model["schedule"], 8, spacing=model["spacing"], steps_offset=model["steps_offset"], clean=model["clean"])
-    denoiser = us.NetworkDenoiser(lambda x, t, _: answer(x, t), model["prediction"])
-    *_, last = us.walk(denoiser, drawn(0), grid.up(1), us.DDIM())
+    denoiser = us.NetworkDenoiser(lambda x, t, _: answer(x, t), read_scheduler(theirs)["prediction"])
+    *_, last = us.walk(denoiser, drawn(0), grid_of(theirs, 8).up(1), us.DDIM())
     assert torch.equal(looped(ours, drawn(0), answer)[-1], last.x)
     assert len(ours) == ours.config.num_train_timesteps == 1000
     assert (ours.order, ours.init_noise_sigma) == (1, 1.0)
@@ -380,8 +384,7 @@ def test_moves_are_counted_where_a_timestep_comes_twice():
     _, ours, grid = pair(10, eval_at="source")
     assert ours.timesteps.tolist()[:3] == [0, 0, 4]
     assert (ours.step_index, ours.begin_index) == (None, None)
-    *_, last = us.walk(lambda x, level: answer(x, level.t), drawn(0), grid.up(), us.DDIM(eval_at="source"))
-    assert torch.equal(looped(ours, drawn(0), answer)[-1], last.x)
+    assert torch.equal(looped(ours, drawn(0), answer)[-1], walked(grid, eval_at="source"))
     assert ours.step_index == 10
 
 
@@ -391,22 +394,14 @@ def test_a_loop_may_begin_in_the_middle(told):
     _, ours, grid = pair(10, forward_steps=1)
     if told:
         ours.set_begin_index(3)
-    x = drawn(0)
-    for t in ours.timesteps[3:]:
-        x = ours.step(answer(x, t), t, x).prev_sample
-    *_, last = us.walk(lambda x, level: answer(x, level.t), drawn(0), grid.up(4), us.DDIM())
-    assert torch.equal(x, last.x)
+    assert torch.equal(looped(ours, drawn(0), answer, first=3)[-1], walked(grid, first=4))
 
 
 def test_a_loop_may_begin_at_the_second_of_two_equal_timesteps():
     """Reference: our walk from there. Without `set_begin_index` it would be taken for the first."""
     _, ours, grid = pair(10, eval_at="source")
     ours.set_begin_index(1)
-    x = drawn(0)
-    for t in ours.timesteps[1:]:
-        x = ours.step(answer(x, t), t, x).prev_sample
-    *_, last = us.walk(lambda x, level: answer(x, level.t), drawn(0), grid.up(1), us.DDIM(eval_at="source"))
-    assert torch.equal(x, last.x)
+    assert torch.equal(looped(ours, drawn(0), answer, first=1)[-1], walked(grid, first=1, eval_at="source"))
 
 
 def test_set_timesteps_begins_again():
@@ -477,9 +472,8 @@ def test_noise_at_given_timesteps_is_that_of_diffusers(times):
 
 
 @torch.no_grad()
-def latents_of(model, seed=0):
-    height, width = model.image_size
-    images = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def latents_of(model):
+    images = pictures(model)
     return images, model.codec.encode(images)
 
 

@@ -21,7 +21,7 @@ from unsample.models.digest import digest_of
 from unsample.models.scheduler_config import read_scheduler
 
 from . import tiny
-from .agreement import STEPS, agrees, load, of_prompts
+from .agreement import STEPS, agrees, grid_of, load, of_prompts
 
 QUICK = {
     "block_out_channels": (8,),
@@ -146,14 +146,13 @@ def test_the_grid_is_that_of_ddim_with_the_schedulers_config(name, steps):
     """Reference: DDIMScheduler.from_config, its timesteps and tables (float32; where they have alpha 0, ours is 2^-12)."""
     kind, config = SAVED[name]
     scheduler = kind(**BETAS, **config)
-    read = read_scheduler(scheduler)
     ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(steps)
-    grid = us.Grid.of(read["schedule"], steps, spacing=read["spacing"], steps_offset=read["steps_offset"], clean=read["clean"])
+    grid = grid_of(scheduler, steps)
     assert [level.t for level in grid.levels[:0:-1]] == ddim.timesteps.tolist()
     tables = torch.stack([ddim.final_alpha_cumprod, *ddim.alphas_cumprod[ddim.timesteps.flip(0)]])
     torch.testing.assert_close(torch.tensor([level.alpha**2 for level in grid.levels]), tables.float(), rtol=0, atol=1e-6)
-    assert read["prediction"] == ddim.config.prediction_type
+    assert read_scheduler(scheduler)["prediction"] == ddim.config.prediction_type
 
 
 @pytest.mark.parametrize("name", ["PNDM", "Euler"])

@@ -30,13 +30,13 @@ from ..pictures.read import quantised
 __all__ = [
     "PERCEPTUAL",
     "Extra",
+    "apply_dino",
     "clip_score",
     "dino_cosine",
     "dino_features",
     "dreamsim",
     "inception_features",
     "lpips",
-    "seen_by_dino",
 ]
 
 PerImage = Float[Tensor, " batch"]
@@ -193,14 +193,14 @@ def dino_features(images: Images, *, weights: str = "facebook/dinov2-small", bat
     def see(network: Any, a: Images) -> Features:
         return network(pixel_values=_normalised(a, IMAGENET_COLOURS)).last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
-    return seen_by_dino(see, images, weights=weights, batch=batch)
+    return apply_dino(see, images, weights=weights, batch=batch)
 
 
-def seen_by_dino(see: Callable[[Any, Images], Tensor], images: Images, *, weights: str, batch: int) -> Tensor:
-    """`see(network, images)` of a DINO, for `batch` images at a time: three channels in [-1, 1], float32."""
+def apply_dino(function: Callable[[Any, Images], Tensor], images: Images, *, weights: str, batch: int) -> Tensor:
+    """`function(network, images)` of a DINO network, for `batch` images at a time: three channels in [-1, 1], float32."""
     _check(images)
     network = _network("dino", weights, images.device)
-    return _batched(lambda a: see(network, _colour(a)), batch, images)
+    return _batched(lambda a: function(network, _colour(a)), batch, images)
 
 
 def dino_cosine(images: Images, others: Images, *, weights: str = "facebook/dinov2-small", batch: int = 32) -> PerImage:

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from ..._typing import Images
 from ...diagnostics._checks import PerImage, check_same_shape
 from ...errors import ModelError
-from ...models.perceptual import IMAGENET_COLOURS, SIDE, seen_by_dino
+from ...models.perceptual import IMAGENET_COLOURS, SIDE, apply_dino
 
 __all__ = ["dino_keys", "self_similarity", "structure_distance"]
 
@@ -90,7 +90,7 @@ def dino_keys(images: Images, *, weights: str = "facebook/dino-vitb8", white: fl
         unit: Tensor = (interpolate(part, size=(SIDE, SIDE), mode="bilinear", antialias=True) + 1) / 2
         return _last_keys(network, (unit * white - mean) / std)
 
-    return seen_by_dino(keys, images, weights=weights, batch=batch)
+    return apply_dino(keys, images, weights=weights, batch=batch)
 
 
 def _last_keys(network: Any, pixels: Tensor) -> Tensor:
