@@ -1,9 +1,10 @@
 """What holds for every family: the pipeline's own images, latents that lead back, items that do not depend on their batch.
 
 References are diffusers' own pipelines with random weights, called by the `theirs` of each family's file, where its special
-cases are tested. That configs alone say what a model is, of every family: tests/cli/test_models.py.
+cases are tested.
 """
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from diffusers import (
 
 import unsample as us
 from unsample.models import inspect_model
+from unsample.models.families import FAMILIES
 from unsample.models.families.prompts import UNCLEANED
 
 from . import test_class_latent, test_deepfloyd, test_dit, test_flux, test_latent, test_pixart, tiny
@@ -287,3 +289,45 @@ def test_prompts_are_cleaned_as_the_pipelines_call_does(tmp_path, monkeypatch, n
     noise = us.draw_noise(model, 1)
     images = [us.sample(model, noise, steps=2, condition=prompt).images for prompt in (untidy, "a cat from")]
     assert torch.equal(*images)
+
+
+# Inspection
+
+INSPECTED = {
+    **{name: case.make for name, case in CASES.items()},
+    "latent U-Net": lambda: test_latent.latent_diffusion(test_latent.quantised(scaling_factor=1.0)),
+    "score-based U-Net": score,
+    "DiT": lambda: test_dit.dit(labels={0: "tench", 1: "goldfish, Carassius auratus"}),
+}
+
+
+FAMILY = {
+    "Stable Diffusion XL, guided from an empty prompt": "Stable Diffusion XL",
+    **dict.fromkeys(("FLUX dev", "FLUX schnell"), "FLUX"),
+    **dict.fromkeys(("PixArt-alpha", "PixArt-Sigma"), "PixArt"),
+}
+"""Of pipelines that are not called like their family."""
+
+
+@pytest.mark.parametrize("name", INSPECTED)
+def test_inspection_reads_configs_alone(name, tmp_path):
+    """Reference: the live pipeline, and the model it loads as."""
+    pipeline = INSPECTED[name]()
+    pipeline.save_pretrained(tmp_path / "it")
+    for file in (tmp_path / "it").rglob("*.safetensors"):
+        file.unlink()
+    for folder in [*(tmp_path / "it").glob("text_encoder*"), *(tmp_path / "it").glob("tokenizer*")]:
+        shutil.rmtree(folder)
+    found, live, model = inspect_model(tmp_path / "it"), inspect_model(pipeline), us.load(pipeline)
+    assert (found.name, found.pipeline) == ("it", type(pipeline).__name__)
+    assert found.family == FAMILY.get(name, name)
+    assert {**found.to_dict(), "name": ""} == {**live.to_dict(), "name": ""}
+    assert (found.shape, found.image_size, found.prediction) == (model.shape, model.image_size, model.prediction)
+    assert (found.schedule["digest"], found.codec["scale"]) == (model.schedule.digest, model.codec.scale)
+    assert set(model.notes) <= set(found.notes)
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    assert sum(weight.numel() for weight in network.parameters()) in found.parameters.values()
+
+
+def test_every_family_is_inspected_here():
+    assert {*(FAMILY.get(name, name) for name in INSPECTED), "pixel U-Net"} == {family.name for family in FAMILIES}
