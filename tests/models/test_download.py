@@ -56,7 +56,7 @@ def place(published, tmp_path, monkeypatch):
     for module in (fetching, registry):
         monkeypatch.setattr(module, "cards", lambda: known)
     for module in (sys.modules["unsample.models.cards"], fetching):
-        monkeypatch.setattr(module, "checkout", lambda: None)
+        monkeypatch.setattr(module, "repository_weights", lambda: None)
     monkeypatch.setenv("UNSAMPLE_MODELS", str(tmp_path / "models"))
     return tmp_path / "models" / NAME
 
@@ -197,7 +197,7 @@ def test_the_command(unsample, place, published):
 
 def test_models_of_the_repository_are_what_the_package_knows():
     """Every model that is fetched lies in `weights/`, its files as listed, none larger than 15 MB."""
-    folder = fetching.checkout()
+    folder = fetching.repository_weights()
     for card in (card for card in cards().values() if card.files):
         assert fetching._is_whole(card, folder / card.name)
         listed = json.loads((folder / card.name / LIST).read_text())

@@ -1,6 +1,6 @@
-"""Models known by name: what is said of each, and where its weights are if they are here.
+"""Models known by name: a card for each, and where its weights are if they are on this machine.
 
-Small ones come with this package, and larger ones with its repository (`fetching`). The others are on the Hugging Face hub, or
+Small ones come with this package, and larger ones with its repository (`download`). The others are on the Hugging Face hub, or
 files that their authors publish. Any but the bundled ones may lie in the folder that UNSAMPLE_MODELS names.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["FOLDER", "Card", "cached", "cards", "checkout", "store"]
+__all__ = ["FOLDER", "Card", "cached", "cards", "models_folder", "repository_weights"]
 
 FOLDER = "UNSAMPLE_MODELS"
 """The environment variable with a folder of models: `NAME/` in diffusers layout, or a published file under its own name."""
@@ -48,11 +48,11 @@ class Card:
     def path(self) -> Path | None:
         """The directory or file of its weights: bundled, fetched, in the folder of `FOLDER`, or a file in the current one."""
         if self.files:
-            places = [folder / self.name for folder in (store(), checkout()) if folder]
+            places = [folder / self.name for folder in (models_folder(), repository_weights()) if folder]
         elif not self.source:
             places = [Path(str(resources.files(__package__) / "weights" / self.name))]
         else:
-            places = [store() / (self.name if self.on_hub else self.source)] if os.environ.get(FOLDER) else []
+            places = [models_folder() / (self.name if self.on_hub else self.source)] if os.environ.get(FOLDER) else []
             places += [] if self.on_hub else [Path(self.source)]
         return next((place for place in places if place.is_file() or (place / "model_index.json").is_file()), None)
 
@@ -67,13 +67,13 @@ class Card:
         return self.path is not None or (self.on_hub and cached(self.source))
 
 
-def store() -> Path:
-    """Where fetched models are: the folder that `FOLDER` names, or `~/.cache/unsample/models`."""
+def models_folder() -> Path:
+    """Where downloaded models are: the folder that `FOLDER` names, or `~/.cache/unsample/models`."""
     named, cache = os.environ.get(FOLDER), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(named or Path(cache, "unsample", "models")).expanduser()
 
 
-def checkout() -> Path | None:
+def repository_weights() -> Path | None:
     """The folder `weights` of the repository, if this package is read from there."""
     folder = Path(__file__).parents[3] / "weights"
     return folder if folder.is_dir() and (folder.parent / "pyproject.toml").is_file() else None

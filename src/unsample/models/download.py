@@ -18,7 +18,7 @@ from typing import Any
 
 from ..core.batching import OnStep
 from ..errors import ArgumentError, ModelError, UnknownNameError
-from .cards import FOLDER, Card, cards, checkout, store
+from .cards import FOLDER, Card, cards, models_folder, repository_weights
 
 __all__ = ["LIST", "fetch", "list_files"]
 
@@ -57,7 +57,7 @@ def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None
         ModelError: The origin does not hold it, or holds another one; the disk is full.
     """
     card = _downloadable(name)
-    target = store() / name
+    target = models_folder() / name
     part = target.with_name(f".{name}.part")
     try:
         if _is_whole(card, target):
@@ -97,7 +97,7 @@ def _origin(name: str, origin: str | Path | None) -> str:
     Raises:
         ArgumentError: None was given, and unsample does not run from its repository.
     """
-    origin = checkout() if origin is None else origin
+    origin = repository_weights() if origin is None else origin
     if origin is None:
         raise ArgumentError(
             "unsample does not run from its repository: give --from the folder `weights` of a copy, or its address"
