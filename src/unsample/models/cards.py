@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["FOLDER", "Card", "cached", "cards", "models_folder", "repository_weights"]
+__all__ = ["BUNDLED", "FOLDER", "Card", "cached", "cards", "models_folder", "repository_weights"]
+
+BUNDLED = Path(str(resources.files(__package__) / "weights"))
+"""The weights that come with this package."""
 
 FOLDER = "UNSAMPLE_MODELS"
 """The environment variable with a folder of models: `NAME/` in diffusers layout, or a published file under its own name."""
@@ -50,7 +53,7 @@ class Card:
         if self.files:
             places = [folder / self.name for folder in (models_folder(), repository_weights()) if folder]
         elif not self.source:
-            places = [Path(str(resources.files(__package__) / "weights" / self.name))]
+            places = [BUNDLED / self.name]
         else:
             places = [models_folder() / (self.name if self.on_hub else self.source)] if os.environ.get(FOLDER) else []
             places += [] if self.on_hub else [Path(self.source)]

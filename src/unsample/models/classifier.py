@@ -22,12 +22,11 @@ from .._typing import Images
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
+from .cards import BUNDLED
 from .digest import digest_of
 from .load import device_of
 
 __all__ = ["Classifier", "ResidualNetwork", "load_classifier"]
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 class Block(nn.Module):
@@ -174,7 +173,7 @@ def load_classifier(name: str = "tiny-imagenet-32-classifier", *, device: str | 
     32
     """
     bundled = name == "tiny-imagenet-32-classifier"
-    folder = WEIGHTS / name if bundled else Path(name).expanduser()
+    folder = BUNDLED / name if bundled else Path(name).expanduser()
     if not folder.is_dir() and not bundled:
         raise UnknownNameError("classifier", name, ["tiny-imagenet-32-classifier"])
     for part in ("config.json", "model.safetensors"):
