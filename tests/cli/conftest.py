@@ -26,12 +26,9 @@ def without_overview(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plotting, "sheet", lambda *given, **named: b"")
 
 
-def command(arguments: Sequence[object]) -> list[str]:
-    return [sys.executable, "-c", "from unsample.cli import main; main()", *map(str, arguments)]
-
-
-def start(arguments: Sequence[object], **more: object) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, single-threaded as the tests are."""
+def start(arguments: Sequence[object], before: str = "", **more: object) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own, single-threaded as the tests are; `before` is Python it runs first."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(arguments), env=environment, **pipes, **more)  # type: ignore[call-overload, no-any-return]
+    command = [sys.executable, "-c", f"{before}\nfrom unsample.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **pipes, **more)  # type: ignore[call-overload, no-any-return]

@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 import unsample as us
 from unsample import pictures as plotting
 from unsample.pictures.read import read_photo, to_bytes
-from unsample.runs import interpolate as _ways
-from unsample.runs import invert as jobs
+from unsample.runs import invert, sample
 
 QUICK = ("--steps", 3, "--forward", "1", "--batch-size", 4)
 
@@ -109,7 +108,7 @@ def test_an_interrupted_run_goes_on(call, pictures, tmp_path, monkeypatch, made)
     assert call(*pictures[:2], "--frames", 6).code == 0
     whole = load_file(tmp_path / "run" / "latents.safetensors")
     (tmp_path / "run").rename(tmp_path / "whole")
-    place, name = ((jobs, "invert"), (_ways, "sample"))[made - 1]
+    place, name = ((invert, "invert"), (sample, "sample"))[made - 1]
     real, calls = getattr(place, name), []
 
     def interrupted(*given, **named):
@@ -129,7 +128,7 @@ def test_an_interrupted_run_goes_on(call, pictures, tmp_path, monkeypatch, made)
 def test_a_finished_run_is_drawn_again_and_not_made_again(call, pictures, tmp_path, monkeypatch):
     assert call(*pictures[:2], "--frames", 3, "--animation", "none").code == 0
     (tmp_path / "run" / "strip.png").unlink()
-    monkeypatch.setattr(_ways, "sample", None)
+    monkeypatch.setattr(sample, "sample", None)
     assert call(*pictures[:2], "--frames", 3).code == 0
     assert {"strip.png", "frames.gif"} <= {path.name for path in (tmp_path / "run").iterdir()}
     other = call(*pictures[:2], "--frames", 4)

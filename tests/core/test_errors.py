@@ -9,7 +9,7 @@ import torch
 import unsample as us
 from unsample import errors
 from unsample.methods.starts import parse_start
-from unsample.runs import invert as jobs
+from unsample.runs import sample as jobs
 from unsample.runs.settings import SampleSettings
 
 

@@ -1,4 +1,4 @@
-"""The command line. It parses, calls `jobs`, and shows; there is no science in it.
+"""The command line. It parses, calls `runs` and `studies`, and shows; there is no science in it.
 
 Every error on purpose is one line on standard error and exit code 2. Ctrl-C leaves with 130 and keeps what was finished; the
 same command goes on from there. With --json, standard output holds one JSON document and nothing else.
@@ -19,7 +19,8 @@ from .edit import edit, variations
 from .edit_benchmark import edit_benchmark
 from .experiment import experiment
 from .interpolate import interpolate
-from .invert import demo, diagnose, invert, reconstruct, sample
+from .invert import demo, diagnose, invert
+from .sample import reconstruct, sample
 
 __all__ = ["app", "main"]
 

@@ -10,14 +10,14 @@ import typer
 
 from ..errors import ArgumentError
 from ..runs.progress import progress_bar
-from .invert import DEFAULT
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Label, Limit, Out, SpacingOption
-from .show import tell
+from .options import DEFAULT, AsJson, BatchSize, Label, Limit, Out, SpacingOption
+from .show import show_run
 
 if TYPE_CHECKING:
+    from ..core.model import Model
     from ..runs.directory import Run
-    from ..runs.edit import Work
+    from ..runs.work import Work
 
 __all__ = ["edit", "variations"]
 
@@ -77,9 +77,11 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Invert pictures as what they are, and sample them as something else; each beside its reconstruction."""
-    from ..runs.edit import Edits, mask_of, of_pictures, of_run
+    from ..runs.edit import Edits
     from ..runs.edit_by_attention import check_attention, check_kept
+    from ..runs.work import Work, mask_of
     from ..uses.attention import parse_editor
+    from ..uses.attention.hooks import unet_of
 
     named = parse_editor(editor)
     own = {"--from": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
@@ -89,22 +91,25 @@ def edit(
             raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
         if named:
             check_kept(Path(paths[0]))
-        work = of_run(Path(paths[0]), chosen, forward, strength, bool(mask or named))
+        loading = lambda origin, dtype: replace(chosen, dtype=dtype).loaded(origin)  # noqa: E731
+        work = Work.of_run(Path(paths[0]), loading, forward, states=bool(mask or named) or strength < 1)
     else:
-        settings = {"method": method or DEFAULT["--method"], "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
-        settings |= {"forward": (forward or DEFAULT["--forward"],), "label": source, "batch_size": batch_size}
-        work = of_pictures(paths, chosen, limit, attends=named is not None, **settings)
-    told = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
-    away = None if work.model.distilled else work.inversion.label
-    work = replace(work, settings={**told, "negative": away, **work.settings})
+        model = chosen.load()
+        if named:
+            unet_of(model)  # refuses models whose attention cannot be edited
+        settings = {"method": method, "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
+        settings |= {"label": source, "batch_size": batch_size}
+        work = _pictures(model, paths, limit, forward, chosen, **settings)
+    recorded = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
+    recorded["negative"] = None if work.model.distilled else work.inversion.label
     wanted = _targets(to, work, guidance)
     if named:
         check_attention(named, work, wanted, strength)
-    area, said = mask_of(mask, work.model)
-    job = Edits(replace(work, settings={**work.settings, "mask": said}), wanted, guidance, strength, area, seeds, named)
+    area, recorded_mask = mask_of(mask, work.model)
+    work = replace(work, settings={**recorded, **work.settings, "mask": recorded_mask})
     with progress_bar(f"editing {len(work.items)} pictures") as on_step:
-        run = job.run(out, on_step)
-    _tell(run, as_json)
+        run = Edits(work, wanted, guidance, strength, area, seeds, named).run(out, on_step)
+    _show(run, as_json)
 
 
 @loads_a_model
@@ -127,14 +132,28 @@ def variations(
     as_json: AsJson = False,
 ) -> None:
     """The same pictures from several draws of forward noise, those nearest to the picture first."""
-    from ..runs.edit import of_pictures, varied
+    from ..runs.edit import Varied
 
-    settings: dict[str, Any] = {"method": method or DEFAULT["--method"], "steps": steps, "spacing": spacing, "seed": seed}
-    work = of_pictures(paths, chosen, limit, forward=(forward,), label=label, batch_size=batch_size, **settings)
-    work = replace(work, settings={"seeds": seeds, "strength": strength, **work.settings})
+    settings: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "seed": seed}
+    settings |= {"label": label, "batch_size": batch_size}
+    work = _pictures(chosen.load(), paths, limit, forward, chosen, **settings)
+    work = replace(work, settings={"seeds": seeds, "strength": strength})
     with progress_bar(f"varying {len(work.items)} pictures") as on_step:
-        run = varied(work, seeds, strength, out, on_step)
-    _tell(run, as_json)
+        run = Varied(work, seeds, strength).run(out, on_step)
+    _show(run, as_json)
+
+
+def _pictures(
+    model: Model, places: list[str], limit: int | None, forward: str | None, chosen: Chosen, **settings: Any
+) -> Work:
+    """Pictures to be inverted."""
+    from ..pictures.read import read_photos
+    from ..runs.settings import InvertSettings
+    from ..runs.work import Work
+
+    settings["method"] = settings["method"] or DEFAULT["--method"]
+    inversion = InvertSettings.of(model, forward=(forward or DEFAULT["--forward"],), **chosen.recorded, **settings)
+    return Work.of_photos(model, inversion, read_photos(places, model.image_size, limit))
 
 
 def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
@@ -149,8 +168,8 @@ def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
     return wanted
 
 
-def _tell(run: Run, as_json: bool) -> None:
+def _show(run: Run, as_json: bool) -> None:
     spent: Any = run.manifest.results["nfe"]
     if not as_json:
         print("network evaluations per picture: " + ", ".join(f"{name} {count}" for name, count in spent.items()))
-    tell(run.path, as_json, run.manifest.model_dump(), "overview.png")
+    show_run(run, "overview.png", as_json)

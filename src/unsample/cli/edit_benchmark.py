@@ -12,7 +12,6 @@ import typer
 
 from ..errors import ArgumentError
 from ..runs.progress import progress_bar
-from .invert import short_hash
 from .model_options import Chosen, loads_a_model
 from .options import AsJson, Out, Seed, SpacingOption
 from .show import print_json, print_table
@@ -70,7 +69,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
-    from ..runs.directory import Run
+    from ..runs.directory import Run, place_of
     from ..studies.compare import listed
     from ..studies.pie_bench import Benchmark, benchmarked, editable, edits_at_equal_cost, listed_editors
     from ..studies.pie_bench.report import as_dict
@@ -83,7 +82,7 @@ def run(
     bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
-    place = out or Path("runs") / f"edit-benchmark-{short_hash(json.dumps(settings, sort_keys=True))}"
+    place = place_of(out, "edit-benchmark", json.dumps(settings, sort_keys=True))
     opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
     with progress_bar(f"editing {len(found.entries)} entries") as on_step:
         scores, costs = benchmarked(bench, opened, on_step)

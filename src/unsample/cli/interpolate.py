@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ArgumentError
-from .invert import DEFAULT, place_of
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
-from .show import tell
+from .options import DEFAULT, AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
+from .show import show_run
 
 __all__ = ["interpolate"]
 
@@ -55,23 +54,25 @@ def interpolate(
     """Turn photographs into noise, and sample what lies between: a strip, its frames, and a moving picture."""
     from .. import pictures as plotting
     from ..pictures import read as io
-    from ..runs.interpolate import Way, draw
+    from ..runs.directory import place_of
+    from ..runs.interpolate import Interpolation
     from ..runs.settings import InvertSettings
 
     moving = None if animation == NONE else animation
     if moving:
         plotting.check_animation(moving)
     spread = _spread(frames, grid)
-    loaded = chosen.load()
-    photos = io.read_photos(paths, loaded.image_size)
+    model = chosen.load()
+    photos = io.read_photos(paths, model.image_size)
     shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (forward.strip(),)}
-    shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, "dtype": chosen.dtype, "origin": chosen.origin}
-    told = _told(label, labels, len(photos))
-    way = Way(loaded, photos, [InvertSettings.of(loaded, label=one, **shared) for one in told], spread, path)
-    way.check()
-    run = way.walked(place_of(out, "interpolate", way.settings[0], str(way.asked), *(photo.id for photo in photos)))
-    draw(run, way, moving)
-    tell(run.path, as_json, run.manifest.model_dump(), "strip.png")
+    shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, **chosen.recorded}
+    settings = [InvertSettings.of(model, label=one, **shared) for one in _labels(label, labels, len(photos))]
+    job = Interpolation(model, photos, settings, spread, path)
+    job.check()
+    place = place_of(out, "interpolate", settings[0].model_dump_json(), job.key, *(photo.id for photo in photos))
+    run = job.run(place)
+    job.draw(run, moving)
+    show_run(run, "strip.png", as_json)
 
 
 def _spread(frames: int | None, grid: str | None) -> int | tuple[int, int]:
@@ -90,7 +91,7 @@ def _spread(frames: int | None, grid: str | None) -> int | tuple[int, int]:
     return int(sides[1]), int(sides[2])
 
 
-def _told(label: str | None, labels: str | None, count: int) -> list[str | None]:
+def _labels(label: str | None, labels: str | None, count: int) -> list[str | None]:
     """The label of each picture."""
     if labels is None:
         return [label] * count

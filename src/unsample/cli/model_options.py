@@ -56,6 +56,11 @@ class Chosen:
         )
 
     @property
+    def recorded(self) -> dict[str, Any]:
+        """Settings of every run of this model."""
+        return {"dtype": self.dtype, "origin": self.origin}
+
+    @property
     def origin(self) -> Origin:
         """Where the model comes from, for a manifest: a path is made absolute, a name stays a name."""
         from ..models import cards

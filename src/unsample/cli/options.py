@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..methods import registry
+
 __all__ = [
+    "DEFAULT",
+    "PAPER",
     "AsJson",
     "BatchSize",
     "Device",
@@ -32,6 +36,8 @@ __all__ = [
     "Tiling",
     "Variant",
 ]
+
+DEFAULT, PAPER = ({"--method": typed.method, "--forward": typed.forward} for typed in (registry.DEFAULT, registry.PAPER))
 
 Photos = Annotated[
     list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs, or parquet files of pictures.")

@@ -25,7 +25,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves nothing behind
         with contextlib.suppress(OSError):
             part.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from None

@@ -11,8 +11,9 @@ import json
 import platform
 import re
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,8 +28,9 @@ from torch import Tensor
 
 from ..core.files import write_atomically
 from ..errors import RunError
+from ..pictures.read import png_bytes
 
-__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "slug", "slugs"]
+__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "place_of", "short_hash", "slug", "slugs"]
 
 MANIFEST = "manifest.json"
 TENSORS = "latents.safetensors"
@@ -74,6 +76,11 @@ class Manifest(BaseModel):
     items: list[Item]
     results: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @property
+    def key(self) -> str:
+        """A name for exactly this run's settings and items, by which a run made of its results names it."""
+        return short_hash(self.model_dump_json(include={"settings", "items"}))
+
 
 @dataclass(frozen=True)
 class Part:
@@ -94,9 +101,23 @@ class Run:
 
     @classmethod
     def open(
-        cls, path: str | Path, command: str, settings: Mapping[str, Any], items: Sequence[Item], origin: Origin | None = None
+        cls,
+        path: str | Path,
+        command: str,
+        settings: Mapping[str, Any],
+        items: Sequence[Item],
+        origin: Origin | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Run:
         """A new run, or the same run resumed; `origin` is written down, and may be another when it is resumed.
+
+        Args:
+            path: Its folder.
+            command: What made it.
+            settings: All that its results depend on besides the items, as JSON values.
+            items: Its pictures.
+            origin: Where its model comes from.
+            defaults: The values of settings that a run in `path` may lack, because it was made before they were settings.
 
         Raises:
             RunError: The place holds something else, or a run with other settings, items or versions.
@@ -119,7 +140,7 @@ class Run:
         if not (path / MANIFEST).is_file():
             raise RunError(f"{path} holds files that are not a run of unsample; choose another --out, or an empty folder")
         run = cls.load(path)
-        run._refuse_other(manifest)
+        run._refuse_other(manifest, defaults or {})
         return run
 
     @classmethod
@@ -152,6 +173,19 @@ class Run:
         """Write a finished part, so that a rerun need not repeat it."""
         _write(self._part_file(key), part.tensors, {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up})
         return part
+
+    def part(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> Part:
+        """The part `key`: read back if an earlier attempt finished it, made and stored otherwise.
+
+        Among the tensors that `make` gives, `nfe` and `nfe_up` say what each item cost; without them it cost nothing.
+        """
+        stored = self.stored(key)
+        if stored is not None:
+            return stored
+        began = time.perf_counter()
+        tensors = {name: tensor.cpu() for name, tensor in make().items()}
+        spent = {name: int(tensors[name].max()) if name in tensors else 0 for name in ("nfe", "nfe_up")}
+        return self.store(key, Part(tensors, seconds=time.perf_counter() - began, **spent))
 
     def finish(self, tensors: Mapping[str, Tensor], results: Mapping[str, Any]) -> None:
         """Write all tensors, mark the run complete, and drop its parts."""
@@ -187,26 +221,46 @@ class Run:
         write_atomically(path, data.encode() if isinstance(data, str) else data)
         return path
 
+    def write_images(self, folder: str, images: Tensor) -> None:
+        """Each item's picture, [-1, 1], as a PNG file of `folder` that is called after it."""
+        for index, (item, image) in enumerate(zip(self.manifest.items, images, strict=True)):
+            self.write(f"{folder}/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
+
     def _part_file(self, key: str) -> Path:
         return self.path / "parts" / f"{key}.safetensors"
 
     def _write_manifest(self) -> None:
         self.write(MANIFEST, self.manifest.model_dump_json(indent=2))
 
-    def _refuse_other(self, asked: Manifest) -> None:
+    def _refuse_other(self, wanted: Manifest, defaults: Mapping[str, Any]) -> None:
         """Refuse to mix two different runs in one folder, naming the first difference."""
-        ours, theirs = self.manifest, asked  # a manifest of an earlier version lacks what was not a setting then
+        ours, theirs = self.manifest, wanted
         if ours.command != theirs.command:
             raise RunError(f"{self.path} holds a run of {ours.command!r}, not {theirs.command!r}; choose another --out")
+        before: dict[str, Any] = {**defaults, **ours.settings}
         pairs = {
-            **{name: (value, theirs.settings.get(name)) for name, value in ours.settings.items()},
+            **{name: (value, theirs.settings.get(name)) for name, value in before.items()},
             "items": ([item.id for item in ours.items], [item.id for item in theirs.items]),
             **{f"version of {name}": (ours.versions.get(name), theirs.versions[name]) for name in ("unsample", "torch")},
         }
-        for name, (before, now) in pairs.items():
-            if before != now:
-                shown = "" if name == "items" else f": {before!r} there, {now!r} asked for"
+        for name, (there, now) in pairs.items():
+            if there != now:
+                shown = "" if name == "items" else f": {there!r} there, {now!r} asked for"
                 raise RunError(f"the run in {self.path} was made with other {name}{shown}; choose another --out or delete it")
+
+
+def place_of(out: Path | None, command: str, *texts: str) -> Path:
+    """Where a run goes: `out`, or a folder named after the texts that say what it is, so that a rerun finds it.
+
+    >>> place_of(None, "sample", "seed 0").as_posix()
+    'runs/sample-2f5c36ed'
+    """
+    return out or Path("runs") / f"{command}-{short_hash(*texts)}"
+
+
+def short_hash(*texts: str) -> str:
+    """A name for what these texts say, 8 hexadecimal digits."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
 
 
 def slug(text: str) -> str:
@@ -233,7 +287,7 @@ def slugs(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _hashed(name: str, text: str) -> str:
-    return f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name[: SLUG_LENGTH - 9]}-{short_hash(text)}"
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

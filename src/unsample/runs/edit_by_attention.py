@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,7 @@ from ..uses.attention import Named, Picture, bound, walks_from_the_latent
 from ..uses.edit import Edit
 from .directory import Run
 from .read_back import starts_of
-
-if TYPE_CHECKING:
-    from .edit import Work
+from .work import Work
 
 __all__ = ["attended", "check_attention", "check_kept"]
 
@@ -46,7 +44,7 @@ def check_attention(named: Named, work: Work, to: Sequence[str | None], strength
         ArgumentError: Anything else.
     """
     bound(work.model, named.editor, work.inversion.label, to)
-    if not walks_from_the_latent(work.inversion.inversion()):
+    if not walks_from_the_latent(work.inversion.inversion):
         raise ArgumentError(
             f"--editor: targets walk down from the latent alone, and {work.inversion.method} stores more than that: "
             "choose another --method, like auto or direct"
@@ -81,7 +79,7 @@ def attended(
         seed: For noise of the targets' own, and an automatic mask's.
     """
     settings = work.inversion
-    own: dict[str, Any] = {"source": settings.label, "grid": settings.grid(work.model), "method": settings.inversion()}
+    own: dict[str, Any] = {"source": settings.label, "grid": settings.grid(work.model), "method": settings.inversion}
     alone = [there.take(torch.tensor([i])) for i in range(len(items))]
     rows = [Picture(work.model, each, item=item, seed=seed, **own) for each, item in zip(alone, items, strict=True)]
     done = [row.edit(named, to, guidance, mask) for row in rows]

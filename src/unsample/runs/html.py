@@ -1,23 +1,56 @@
-"""A run told to people: one table of several diagnoses, sentences made from its numbers, and a self-contained HTML page."""
+"""Reports: a list of blocks, written as Markdown and as one HTML page with everything inside it."""
 
 from __future__ import annotations
 
 import base64
 import html
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from ..diagnostics import Diagnosis, Row
-from ..diagnostics.row import format_number as number
-from .directory import Manifest
+__all__ = ["Block", "Bullets", "Code", "Footer", "Heading", "Picture", "Table", "markdown", "page"]
 
-__all__ = ["Table", "compare", "html_page", "html_table", "page", "picture", "sentences", "text"]
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading, linked to the report in a folder if one is named."""
+
+    words: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Sentences, a bullet each."""
+
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file with its caption; in Markdown the file of that name, on a page its bytes."""
+
+    caption: str
+    png: bytes = field(repr=False)
+    file: str
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Small print."""
+
+    words: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and rows of text."""
+    """A heading and rows of text; a heading of empty cells is left out of a page."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -28,100 +61,73 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def compare(diagnoses: Mapping[str, Diagnosis], nfe: Mapping[str, str] | None = None) -> Table:
-    """Diagnostics as rows, ways of inverting as columns, true noise last."""
-    names = list(dict.fromkeys(row.name for diagnosis in diagnoses.values() for row in diagnosis.rows))
-    rows = []
-    for name in names:
-        found = [next((row for row in diagnosis.rows if row.name == name), None) for diagnosis in diagnoses.values()]
-        null = next((row.null for row in found if row and row.null), None)
-        noise = f"{number(null.mean)} [{number(null.low)}, {number(null.high)}]" if null else ""
-        if all(row is None or math.isnan(row.value) for row in found):
-            noise = next((row.note for row in found if row), "")
-        rows.append((name, *(_cell(row) for row in found), noise))
-    if nfe:
-        rows.append(("network evaluations, up + down", *(nfe.get(name, "") for name in diagnoses), ""))
-    return Table(("", *diagnoses, "true noise"), tuple(rows))
+Block = Heading | Code | Bullets | Picture | Footer | Table | str
+"""A string is a paragraph."""
 
 
-def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
-    """What the numbers say of plain areas, a sentence each way; nothing is said that was not measured."""
-    said = [
-        "An inversion should end in Gaussian noise: everywhere standard deviation 1, and neighbours that do not correlate."
-    ]
-    usual: float | None = None
-    for name, diagnosis in diagnoses.items():
-        rows = {row.name: row for row in diagnosis.rows}
-        std, lag, psnr = rows.get("std plain"), rows.get("lag-1 plain"), rows.get("PSNR")
-        if std is None or lag is None or math.isnan(std.value):
-            continue
-        text = f"{name}: in plain areas standard deviation {std.value:.2f}, neighbours correlate {lag.value:+.2f}"
-        missing = abs(std.value - 1)
-        if usual is not None and missing < usual:
-            text += f"; {1 - missing / usual:.0%} of the missing noise is repaired"
-        usual = missing if usual is None else usual
-        said.append(f"{text}; sampled back at {psnr.value:.1f} dB." if psnr else f"{text}.")
-    return said if len(said) > 1 else []
+def markdown(title: str, blocks: Iterable[Block]) -> str:
+    """A title and blocks as Markdown.
+
+    >>> print(markdown("Latents", [Heading("E1", "E1"), "White."]), end="")
+    # Latents
+    <BLANKLINE>
+    ## [E1](E1/report.md)
+    <BLANKLINE>
+    White.
+    """
+    return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
 
 
-def html_page(
-    manifest: Manifest,
-    table: Table,
-    said: Sequence[str],
-    pictures: Mapping[str, bytes],
-    items: Table | None = None,
-) -> str:
-    """One page with everything inside it; it loads nothing from anywhere."""
-    settings = "".join(f"<tr><th>{text(k)}</th><td>{text(str(v))}</td></tr>" for k, v in manifest.settings.items())
-    versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
-    body = [
-        f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in said)}</ul>",
-        *(picture(title, data) for title, data in pictures.items()),
-        "<h2>Latents against true noise</h2>",
-        "<p>An estimate with its 95&nbsp;% interval over pictures; the last column is the same statistic on true noise of the "
-        "same shape, count and areas. Images are measured in [-1, 1].</p>",
-        html_table(table),
-        f"<h2>Photo by photo</h2>{html_table(items)}" if items else "",
-        f"<h2>Settings</h2><div class=wide><table><tbody>{settings}</tbody></table></div>",
-        f"<footer>{text(versions)}. Finished {text(manifest.finished or '')}.</footer>",
-    ]
-    return page(f"unsample {manifest.command}: {len(manifest.items)} pictures", body)
+def page(title: str, blocks: Iterable[Block]) -> str:
+    """A title and blocks as an HTML page, which loads nothing from anywhere."""
+    return _PAGE.format(title=html.escape(title), body="\n".join(map(_html, blocks)))
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A page with everything inside it, from a title and pieces of HTML."""
-    return _PAGE.format(title=text(title), body="\n".join(body))
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(words, folder):
+            return f"## [{words}]({folder}/report.md)" if folder else f"## {words}"
+        case Code(line):
+            return f"    {line}"
+        case Bullets(sentences):
+            return "\n".join(f"- {sentence}" for sentence in sentences)
+        case Picture(caption, _, file):
+            return f"![{caption}]({file})\n\n*{caption}*"
+        case Footer(words):
+            return f"*{words}*"
+        case Table():
+            return block.markdown()
+        case _:
+            return block
 
 
-def picture(caption: str, png: bytes) -> str:
-    """A PNG file as HTML."""
-    data = base64.b64encode(png).decode()
-    return (
-        f'<figure><img alt="{text(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
-    )
+def _html(block: Block) -> str:
+    match block:
+        case Heading(words, folder):
+            inside = html.escape(words)
+            return f'<h2><a href="{folder}/report.html">{inside}</a></h2>' if folder else f"<h2>{inside}</h2>"
+        case Code(line):
+            return f"<pre>{html.escape(line)}</pre>"
+        case Bullets(sentences):
+            return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>"
+        case Picture(caption, png, _):
+            words, data = html.escape(caption), base64.b64encode(png).decode()
+            return f'<figure><img alt="{words}" src="data:image/png;base64,{data}"><figcaption>{words}</figcaption></figure>'
+        case Footer(words):
+            return f"<footer>{html.escape(words)}</footer>"
+        case Table():
+            return _html_table(block)
+        case _:
+            return f"<p>{html.escape(block)}</p>"
 
 
-def _cell(row: Row | None) -> str:
-    if row is None or math.isnan(row.value):
-        return "-"
-    if row.low is None or row.high is None:
-        return number(row.value)
-    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
-
-
-def text(words: str) -> str:
-    """Words as HTML."""
-    return html.escape(words)
-
-
-def html_table(table: Table) -> str:
-    """A table as HTML, which scrolls by itself if it is wide."""
-    head = "".join(f"<th>{text(cell)}</th>" for cell in table.head)
-    body = "".join(
-        f"<tr><th>{text(row[0])}</th>{''.join(f'<td>{text(cell)}</td>' for cell in row[1:])}</tr>" for row in table.rows
-    )
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+def _html_table(table: Table) -> str:
+    """Scrolls by itself if it is wide."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
+    rows = [(html.escape(first), "".join(f"<td>{html.escape(cell)}</td>" for cell in more)) for first, *more in table.rows]
+    body = "".join(f"<tr><th>{first}</th>{more}</tr>" for first, more in rows)
+    top = f"<thead><tr>{head}</tr></thead>" if any(table.head) else ""
+    return f"<div class=wide><table>{top}<tbody>{body}</tbody></table></div>"
 
 
 _PAGE = """<!doctype html>

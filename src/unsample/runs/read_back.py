@@ -81,7 +81,7 @@ def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str |
     settings = InvertSettings.model_validate(run.manifest.settings)
     kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
     kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if name.startswith("stored.")}
-    alone = not kept and settings.inversion().sampler == DDIM()
+    alone = not kept and settings.sampler == DDIM()
     return None if alone else settings.method, Stored.of(kept)
 
 

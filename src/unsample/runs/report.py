@@ -1,26 +1,26 @@
-"""A run of `invert` told to people: diagnoses, tables, pictures, the report.
+"""The report of a run of `invert`: diagnoses, tables, sentences made from their numbers, pictures, an HTML page.
 
-Everything here reads what the run left behind, its manifest and its tensors, so it can be told again at any time.
+Everything here reads what the run left behind, its manifest and its tensors, so it can be written again at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .. import pictures as plotting
 from ..core.starts import FromImage
-from ..diagnostics import Diagnosis, diagnose, mae, plain_mask, psnr
+from ..diagnostics import Diagnosis, Row, diagnose, mae, plain_mask, psnr
+from ..diagnostics.row import format_number
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
-from ..pictures.read import png_bytes
-from . import html as report
 from .directory import Run, slug
-from .read_back import starts_of, way_back
+from .html import Block, Bullets, Footer, Heading, Picture, Table, page
+from .read_back import starts_of
 
-__all__ = ["diagnose_run", "diagnose_tensors", "starts_of", "table_of", "title", "way_back", "write_pictures", "write_report"]
+__all__ = ["diagnose_run", "diagnose_tensors", "sentences", "table_of", "title", "write_pictures", "write_report"]
 
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
@@ -58,31 +58,85 @@ def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str
     columns = [plotting.LatentColumns(title(text), *pictures) for text, pictures in shown.items()]
     picture = plotting.overview(tensors["images"], names, columns)
     run.write("overview.png", picture)
-    more = f"; the first {plotting.ROWS} of {len(names)} pictures" if len(names) > plotting.ROWS else ""
-    page = report.html_page(
-        run.manifest,
-        table_of(run, diagnoses),
-        report.sentences(diagnoses),
-        {f"Each way of inverting, and true noise to compare with{more}": picture},
-        _item_table(run, tensors, starts),
+    blocks = _blocks(run, tensors, diagnoses, picture)
+    run.write("report.html", page(f"unsample {run.manifest.command}: {len(names)} pictures", blocks))
+
+
+def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis], picture: bytes) -> Iterator[Block]:
+    """What `report.html` says."""
+    manifest, count = run.manifest, len(run.manifest.items)
+    more = f"; the first {plotting.ROWS} of {count} pictures" if count > plotting.ROWS else ""
+    yield Bullets(tuple(sentences(diagnoses)))
+    yield Picture(f"Each way of inverting, and true noise to compare with{more}", picture, "overview.png")
+    yield Heading("Latents against true noise")
+    yield (
+        "An estimate with its 95\N{NO-BREAK SPACE}% interval over pictures; the last column is the same statistic on true "
+        "noise of the same shape, count and areas. Images are measured in [-1, 1]."
     )
-    run.write("report.html", page)
+    yield table_of(run, diagnoses)
+    yield Heading("Photo by photo")
+    yield _item_table(run, tensors, starts_of(run))
+    yield Heading("Settings")
+    yield Table(("", ""), tuple((name, str(value)) for name, value in manifest.settings.items()))
+    versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
+    yield Footer(f"{versions}. Finished {manifest.finished or ''}.")
 
 
 def write_pictures(run: Run, tensors: Mapping[str, Tensor]) -> None:
     """`reconstructions/`, one folder per start: what was sampled back, picture by picture."""
     for text in starts_of(run):
-        for index, (item, image) in enumerate(zip(run.manifest.items, tensors[f"reconstruction.{text}"], strict=True)):
-            run.write(f"reconstructions/{slug(text)}/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
+        run.write_images(f"reconstructions/{slug(text)}", tensors[f"reconstruction.{text}"])
 
 
-def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> report.Table:
-    """The table of a run, with what it cost."""
+def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> Table:
+    """Diagnostics as rows, starts as columns, true noise last; and below what each start cost."""
     costs: Any = run.manifest.results.get("cost", {})
-    return report.compare(diagnoses, {title(text): str(cost["nfe"]) for text, cost in costs.items()})
+    rows = []
+    for name in dict.fromkeys(row.name for diagnosis in diagnoses.values() for row in diagnosis.rows):
+        found = [next((row for row in diagnosis.rows if row.name == name), None) for diagnosis in diagnoses.values()]
+        rows.append((name, *map(_cell, found), _noise(found)))
+    if costs:
+        spent = {title(text): str(cost["nfe"]) for text, cost in costs.items()}
+        rows.append(("network evaluations, up + down", *(spent.get(name, "") for name in diagnoses), ""))
+    return Table(("", *diagnoses, "true noise"), tuple(rows))
 
 
-def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> report.Table:
+def _noise(found: Sequence[Row | None]) -> str:
+    """The same diagnostic of true noise, or why there is none."""
+    if all(row is None or math.isnan(row.value) for row in found):
+        return next((row.note for row in found if row), "")
+    null = next((row.null for row in found if row and row.null), None)
+    return f"{format_number(null.mean)} [{format_number(null.low)}, {format_number(null.high)}]" if null else ""
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or math.isnan(row.value):
+        return "-"
+    value = format_number(row.value)
+    return value if row.low is None or row.high is None else f"{value} [{format_number(row.low)}, {format_number(row.high)}]"
+
+
+def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
+    """What the numbers say of plain areas, a sentence each start; nothing is said that was not measured."""
+    said = [
+        "An inversion should end in Gaussian noise: everywhere standard deviation 1, and neighbours that do not correlate."
+    ]
+    usual: float | None = None
+    for name, diagnosis in diagnoses.items():
+        rows = {row.name: row for row in diagnosis.rows}
+        std, lag, psnr = rows.get("std plain"), rows.get("lag-1 plain"), rows.get("PSNR")
+        if std is None or lag is None or math.isnan(std.value):
+            continue
+        text = f"{name}: in plain areas standard deviation {std.value:.2f}, neighbours correlate {lag.value:+.2f}"
+        missing = abs(std.value - 1)
+        if usual is not None and missing < usual:
+            text += f"; {1 - missing / usual:.0%} of the missing noise is repaired"
+        usual = missing if usual is None else usual
+        said.append(f"{text}; sampled back at {psnr.value:.1f} dB." if psnr else f"{text}.")
+    return said if len(said) > 1 else []
+
+
+def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> Table:
     """Plain share and reconstruction error of each picture."""
     images = tensors["images"]
     columns = [[f"{share:.0%}" for share in plain_mask(images).float().mean((1, 2)).tolist()]]
@@ -102,7 +156,7 @@ def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) 
         head += [f"{title(text)}: MAE", "PSNR, dB"]
     items = run.manifest.items
     rows = zip((item.name for item in items), *columns, ("; ".join(item.notes) for item in items), strict=True)
-    return report.Table(("picture", *head, "note"), tuple(rows))
+    return Table(("picture", *head, "note"), tuple(rows))
 
 
 def _whiteness(images: Tensor, latents: Tensor) -> list[str]:

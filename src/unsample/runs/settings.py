@@ -1,27 +1,32 @@
-"""What a job is told: checked against the model before any work is done, and written into the manifest."""
+"""The settings of a run: checked against the model before any work is done, parsed once, and written into the manifest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
 
 from ..core.corrections import Corrected
 from ..core.ddim import DDIM, EvalAt
 from ..core.grid import Grid
 from ..core.model import Model
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import What
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT, parse_method, spelled_out
 from ..methods.starts import parse_start
-from .directory import Origin
+from .directory import Item, Origin, Run
 
 __all__ = ["InvertSettings", "SampleSettings"]
 
 
 class _Settings(BaseModel):
-    """What every job is told, and what its manifest says.
+    """Settings that all runs have, as the manifest has them.
 
     `origin` is where the model came from; runs of the same model and settings are the same run wherever that was.
     """
@@ -70,9 +75,21 @@ class _Settings(BaseModel):
         """The levels to visit."""
         return model.grid(self.steps, self.spacing)
 
+    def open(self, place: Path, command: str, items: Sequence[Item], **own: Any) -> Run:
+        """The run directory of a command with these settings, and those of its `own`: new, or resumed.
+
+        A setting that a run of an earlier version lacks counts as its default; the size of its pictures is not known.
+
+        Raises:
+            RunError: The place holds something else.
+        """
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
+        known = to_jsonable_python({name: value for name, value in defaults.items() if name not in ("image_size", "origin")})
+        return Run.open(place, command, {**self.model_dump(mode="json"), **own}, items, self.origin, known)
+
 
 class InvertSettings(_Settings):
-    """Settings of `invert_photos`; `forward` lists the starts to run side by side."""
+    """Settings of `invert_run`; `forward` lists the starts to run side by side."""
 
     method: str = DEFAULT.method
     eval_at: EvalAt | None = None
@@ -81,19 +98,31 @@ class InvertSettings(_Settings):
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> InvertSettings:
-        """As for every job; the method and each start are checked too."""
+        """As for every run; the method and each start are checked too."""
         settings["method"] = spelled_out(settings.get("method", DEFAULT.method), settings.get("eval_at"))
         made: InvertSettings = super().of(model, **settings)
-        made.inversion()
+        _ = made.inversion  # refuses what is no method
         if not made.forward or len(set(made.forward)) < len(made.forward):
             raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
-        for text in made.forward:
-            parse_start(text).index(made.grid(model))
+        grid = made.grid(model)
+        for start in made.starts.values():
+            start.index(grid)
         return made
 
+    @cached_property
     def inversion(self) -> Stepper | Corrected:
         """The method with its options."""
         return parse_method(self.method) if self.eval_at is None else parse_method(self.method, eval_at=self.eval_at)
+
+    @cached_property
+    def sampler(self) -> Stepper:
+        """What samples back."""
+        return self.inversion.sampler
+
+    @cached_property
+    def starts(self) -> dict[str, Start]:
+        """Each start by its text."""
+        return {text: parse_start(text) for text in self.forward}
 
 
 class SampleSettings(_Settings):
@@ -109,13 +138,14 @@ class SampleSettings(_Settings):
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> SampleSettings:
-        """As for every job; the method and what guidance moves away from are checked too."""
+        """As for every run; the method and what guidance moves away from are checked too."""
         made: SampleSettings = super().of(model, **settings)
-        made.sampler()
+        _ = made.sampler  # refuses what is no method
         if made.negative is not None:
             model.denoiser([made.negative], made.guidance)
         return made
 
+    @cached_property
     def sampler(self) -> Stepper:
         """What walks down."""
         return DDIM() if self.method is None else parse_method(self.method).sampler

@@ -200,6 +200,6 @@ def _edit_of_run(run: Run, start: Start, edits: Mapping[str, Any]) -> Edit:
     chosen = None if start == DEFAULT_START and start not in there else start
     found = read_inverted(run, chosen, states=edits["mask"] is not None or edits["strength"] < 1)
     how, own = found.settings, edits["batch_size"]
-    made: dict[str, Any] = {"source": how.label, "method": how.inversion(), "seed": how.seed, "items": found.items}
+    made: dict[str, Any] = {"source": how.label, "method": how.inversion, "seed": how.seed, "items": found.items}
     made |= {"grid": how.grid(found.model), "batch_size": how.batch_size if own is None else own}
     return editing.edit(found.model, found.trajectory, **{**edits, **made})

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.runs import invert as jobs
+from unsample.runs import sample as jobs
 from unsample.studies.experiments import Lab
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ...core.model import Condition, Model
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError
 from ...pictures.read import Photo, demo_photos, find_photos, read_photos
-from ...runs import invert as jobs
-from ...runs.directory import Item, Part, Run, slug
+from ...runs.directory import Run, slug
+from ...runs.parts import item_of, joined
 from ...runs.progress import progress_bar
+from ...runs.sample import sample_images
 from ...runs.settings import SampleSettings
 from ...uses.sample import sample
 from ..compare import Candidate, run_candidate
@@ -113,7 +114,7 @@ class Lab:
         """Images sampled by DDIM from true noise, unconditionally; item i is the same for any count."""
         settings = SampleSettings.of(self.model, count=count, steps=steps, seed=self.seed, batch_size=self.batch_size)
         with progress_bar(f"sampling {count} images") as on_step:
-            run = jobs.sample_images(self.model, settings, self._place("sample", settings.model_dump(mode="json")), on_step)
+            run = sample_images(self.model, settings, self._place("sample", settings.model_dump(mode="json")), on_step)
         tensors = run.tensors()
         photos = [Photo.of(image, f"{i:04d}") for i, image in enumerate(tensors["samples"])]
         return Pictures(GENERATED, tuple(photos), tensors["latent"])
@@ -154,16 +155,17 @@ class Lab:
             "batch": self.batch_size,
             **settings,
         }
-        items = [Item(name=p.name, id=p.id, width=p.original[0], height=p.original[1]) for p in pictures.photos]
+        items = [item_of(photo) for photo in pictures.photos]
         run = Run.open(self._place(what, {**known, "pictures": pictures.key}), what, known, items)
         if run.complete:
             return run.tensors()
         parts = []
         with progress_bar(f"{pictures.name}: {what}") as on_step:
             for rows in batches(len(pictures), self.batch_size):
-                parts.append(_part(run, rows, compute))
+                with torch.no_grad():
+                    parts.append(run.part(f"{rows.start:06d}", partial(compute, rows)))
                 on_step(min(rows.stop, len(pictures)), len(pictures))
-        run.finish({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}, {})
+        run.finish(joined(parts), {})
         return run.tensors()
 
     def encoded(self, pictures: Pictures) -> Tensor:
@@ -177,18 +179,6 @@ class Lab:
     def _place(self, what: str, settings: Mapping[str, Any]) -> Path:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         return self.cache / f"{slug(self.model.name)}-{self.model.digest}" / f"{slug(what)}-{key}"
-
-
-def _part(run: Run, rows: slice, compute: Callable[[slice], Mapping[str, Tensor]]) -> Part:
-    """A batch: read back if it was finished before, made and stored otherwise."""
-    key = f"{rows.start:06d}"
-    stored = run.stored(key)
-    if stored is not None:
-        return stored
-    began = time.perf_counter()
-    with torch.no_grad():
-        tensors = {name: tensor.cpu() for name, tensor in compute(rows).items()}
-    return run.store(key, Part(tensors, 0, time.perf_counter() - began))
 
 
 def labelled(lab: Lab, count: int, steps: int) -> tuple[Pictures, list[Condition]]:

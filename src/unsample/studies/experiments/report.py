@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...core.files import write_atomically
 from ...errors import RunError
-from ...runs import html as report
-from ...runs.html import Table
-from .findings import Claim, Figure, Findings
+from ...runs.html import Block, Code, Heading, Picture, Table, markdown, page
+from .findings import Claim, Findings
 from .lab import Lab
 from .registry import EXPERIMENTS, Recipe, recipe
 
@@ -27,24 +26,6 @@ __all__ = ["join", "side_by_side", "write"]
 METRICS = "metrics.json"
 
 _LEFT_OUT = "Pictures that show photographs of the data are left out here; the command draws them."
-
-
-@dataclass(frozen=True)
-class _Heading:
-    """A heading, linked to the report in a folder if one is named."""
-
-    words: str
-    folder: str = ""
-
-
-@dataclass(frozen=True)
-class _Code:
-    """A command."""
-
-    line: str
-
-
-Block = _Heading | _Code | Table | Figure | str
 
 
 class _Told(BaseModel):
@@ -67,11 +48,11 @@ def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings, *, 
     """
     figures = [figure for figure in found.figures if shows_data or not figure.shows_data]
     about = f"{found.setting} {_made_with(lab, size)}"
-    blocks: list[Block] = [asked.question, about, _Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
-    blocks += [_Heading("Claims"), _claims_table(found.claims)] if found.claims else []
+    blocks: list[Block] = [asked.question, about, Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
+    blocks += [Heading("Claims"), _claims_table(found.claims)] if found.claims else []
     for title, table in found.tables.items():
-        blocks += [_Heading(title), table]
-    blocks += figures
+        blocks += [Heading(title), table]
+    blocks += [Picture(figure.caption, figure.drawing.png, f"{figure.name}.png") for figure in figures]
     blocks += [_LEFT_OUT] if len(figures) < len(found.figures) else []
     title = f"{asked.id}. {asked.title}"
     metrics = {
@@ -86,8 +67,8 @@ def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings, *, 
     for figure in figures:
         write_atomically(folder / f"{figure.name}.png", figure.drawing.png)
         write_atomically(folder / f"{figure.name}.svg", figure.drawing.svg)
-    write_atomically(folder / "report.md", _markdown(title, blocks).encode())
-    write_atomically(folder / "report.html", report.page(title, [_html(block) for block in blocks]).encode())
+    write_atomically(folder / "report.md", markdown(title, blocks).encode())
+    write_atomically(folder / "report.html", page(title, blocks).encode())
     write_atomically(folder / METRICS, (json.dumps(_plain(metrics), indent=1, allow_nan=False) + "\n").encode())
     return folder / "report.html"
 
@@ -102,12 +83,12 @@ def join(out: Path) -> tuple[Path, Table]:
     blocks: list[Block] = [f"{len(told)} experiments. Each claim as measured, beside the paper's numbers or shape."]
     for one in told:
         asked, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
-        blocks += [_Heading(f"{one.id}. {asked.title}", one.id), f"{asked.question} {one.about}", f"The paper: {asked.paper}"]
+        blocks += [Heading(f"{one.id}. {asked.title}", one.id), f"{asked.question} {one.about}", f"The paper: {asked.paper}"]
         blocks += [_claims_table(claims)] if claims else []
         rows += [(one.id, claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims]
     title = "The paper, measured"
-    write_atomically(out / "README.md", _markdown(title, blocks).encode())
-    write_atomically(out / "index.html", report.page(title, [_html(block) for block in blocks]).encode())
+    write_atomically(out / "README.md", markdown(title, blocks).encode())
+    write_atomically(out / "index.html", page(title, blocks).encode())
     return out / "index.html", Table(("", "", "claim", "images", "measured"), tuple(rows))
 
 
@@ -145,38 +126,6 @@ def _told_in(out: Path) -> list[_Told]:
     if not told:
         raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
     return told
-
-
-def _markdown(title: str, blocks: Sequence[Block]) -> str:
-    def told(block: Block) -> str:
-        match block:
-            case _Heading(words, folder):
-                return f"## [{words}]({folder}/report.md)" if folder else f"## {words}"
-            case _Code(line):
-                return f"    {line}"
-            case Table():
-                return block.markdown()
-            case Figure():
-                return f"![{block.caption}]({block.name}.png)\n\n*{block.caption}*"
-            case _:
-                return block
-
-    return "\n\n".join([f"# {title}", *map(told, blocks)]) + "\n"
-
-
-def _html(block: Block) -> str:
-    match block:
-        case _Heading(words, folder):
-            inside = report.text(words)
-            return f'<h2><a href="{folder}/report.html">{inside}</a></h2>' if folder else f"<h2>{inside}</h2>"
-        case _Code(line):
-            return f"<pre>{report.text(line)}</pre>"
-        case Table():
-            return report.html_table(block)
-        case Figure():
-            return report.picture(block.caption, block.drawing.png)
-        case _:
-            return f"<p>{report.text(block)}</p>"
 
 
 def _made_with(lab: Lab, size: str) -> str:

@@ -6,7 +6,6 @@ diverges, or prompts that an editor cannot compare, lose no other.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,7 @@ from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...pictures.read import quantised
-from ...runs.directory import Part, slugs
+from ...runs.directory import slugs
 from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
 from .candidates import EditCandidate
@@ -134,34 +133,32 @@ class Benchmark:
         """Key of an entry -> the file of its picture in each folder."""
         return {key: f"{name}.png" for key, name in slugs(entry.key for entry in self.editable.entries).items()}
 
-    def edited(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> Part:
-        """8-bit pictures of a batch, uint8 [B, 3, H, W], and whether each is `fine`, Bool [B]."""
-        began = time.perf_counter()
+    def edited(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> dict[str, Tensor]:
+        """A batch: pictures of 8 bits, `edited`, uint8 [B, 3, H, W]; which are `fine`, Bool [B]; `nfe` and `nfe_up`."""
         try:
-            parts = [self._edit(candidate, batch, on_step)]
+            return self._edit(candidate, batch, on_step)
         except DivergenceError:
             parts = [self._alone(candidate, slice(i, i + 1)) for i in range(batch.start, batch.stop)]
-        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in ("edited", "fine")}
-        nfe, up = max(part.nfe for part in parts), max(part.nfe_up for part in parts)
-        return Part(tensors, nfe, time.perf_counter() - began, up)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _alone(self, candidate: EditCandidate, batch: slice) -> Part:
+    def _alone(self, candidate: EditCandidate, batch: slice) -> dict[str, Tensor]:
         try:
             return self._edit(candidate, batch)
         except DivergenceError:
-            return self._part(torch.tensor([False]), None)
+            return self._tensors(torch.tensor([False]), None)
 
-    def _edit(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> Part:
+    def _edit(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> dict[str, Tensor]:
         refused = self.refused.get(candidate.editor, {})
         fine = torch.tensor([entry.key not in refused for entry in self.editable.entries[batch]])
-        return self._part(fine, self._made(candidate, batch, fine, on_step) if bool(fine.any()) else None)
+        return self._tensors(fine, self._made(candidate, batch, fine, on_step) if bool(fine.any()) else None)
 
-    def _part(self, fine: Bool[Tensor, " batch"], made: Edit | None) -> Part:
+    def _tensors(self, fine: Bool[Tensor, " batch"], made: Edit | None) -> dict[str, Tensor]:
         """The edits of those that are fine as 8-bit pictures, black elsewhere."""
         pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8)
         if made is not None:
             pixels[fine] = quantised(made.images).cpu()
-        return Part({"edited": pixels, "fine": fine}, made.nfe if made else 0, 0.0, made.nfe_up if made else 0)
+        nfe, up = (made.nfe, made.nfe_up) if made else (0, 0)
+        return {"edited": pixels, "fine": fine, "nfe": fine * nfe, "nfe_up": fine * up}
 
     def _made(self, candidate: EditCandidate, batch: slice, chosen: Bool[Tensor, " batch"], on_step: OnStep | None) -> Edit:
         """The edits of the chosen entries of a batch."""

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ...core.batching import OnStep
 from ...pictures.edit_sheet import edit_sheet
-from ...runs import html as report
 from ...runs.directory import Run
-from ...runs.html import Table
+from ...runs.html import Block, Heading, Picture, Table, page
 from .benchmark import Benchmark
 from .layout import Entry, without_brackets
 from .running import SCORES, read_scores, run_benchmark
@@ -99,17 +98,20 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
     apart = differences(scores, costs)
     run.write("overview.png", sheet)
     run.write("table.md", _markdown(scores, costs, apart))
-    page = [
-        f"<p>{scores.entries} entries. The mean over entries, its 95&nbsp;% bootstrap interval, how many have the number; "
-        "NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.</p>",
-        report.html_table(table_of(scores, costs)),
-        *(f"<p>{report.text(line)}</p>" for line in notes(scores)),
-        f"<h2>Differences, entry by entry</h2>{report.html_table(apart)}" if apart else "",
-        report.picture(f"The first {len(first)} entries, in the order of the table", sheet),
-        f"<h2>By type of edit</h2>{report.html_table(by_type(scores))}",
-        f"<h2>Settings</h2>{report.html_table(_settings(run))}",
+    different: list[Block] = [Heading("Differences, entry by entry"), apart] if apart else []
+    blocks: list[Block] = [
+        f"{scores.entries} entries. The mean over entries, its 95\N{NO-BREAK SPACE}% bootstrap interval, how many have the "
+        "number; NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.",
+        table_of(scores, costs),
+        *notes(scores),
+        *different,
+        Picture(f"The first {len(first)} entries, in the order of the table", sheet, "overview.png"),
+        Heading("By type of edit"),
+        by_type(scores),
+        Heading("Settings"),
+        Table(("", ""), tuple((name, str(value)) for name, value in run.manifest.settings.items())),
     ]
-    run.write("report.html", report.page(f"unsample edit-benchmark: {scores.entries} entries", page))
+    run.write("report.html", page(f"unsample edit-benchmark: {scores.entries} entries", blocks))
     run.write(SCORES, json.dumps(as_dict(scores, costs), indent=1, allow_nan=False) + "\n")
 
 
@@ -137,7 +139,3 @@ def _title(row: str) -> str:
 def _short(prompt: str, most: int = 22) -> str:
     words = without_brackets(prompt)
     return words if len(words) <= most else f"{words[: most - 1]}…"
-
-
-def _settings(run: Run) -> Table:
-    return Table(("", ""), tuple((name, str(value)) for name, value in run.manifest.settings.items()))

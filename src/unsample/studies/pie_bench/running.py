@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,10 +100,8 @@ class _Working:
     def _part(self, candidate: EditCandidate, batch: slice) -> Part:
         key = f"{slug(candidate.title)}-{self.bench.candidates.index(candidate)}.{batch.start:06d}"
         before, count = self.done, batch.stop - batch.start
-        part = self.run.stored(key)
-        if part is None:
-            made = self.bench.edited(candidate, batch, lambda done, _total: self.on_step(before + done, self.total))
-            part = self.run.store(key, made)
+        report = lambda done, _total: self.on_step(before + done, self.total)  # noqa: E731
+        part = self.run.part(key, partial(self.bench.edited, candidate, batch, report))
         self.done = before + count * candidate.steps
         self.on_step(self.done, self.total)
         return part

@@ -1,0 +1,119 @@
+"""The commands that sample: from true noise, and back from the latents of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError, RunError
+from ..runs.progress import progress_bar
+from .model_options import Chosen, loads_a_model
+from .options import AsJson, BatchSize, Device, Guidance, Label, Negative, Offload, Out, Seed, SpacingOption, Steps, Tiling
+from .show import show_run
+
+__all__ = ["reconstruct", "sample"]
+
+
+@loads_a_model
+def sample(
+    chosen: Chosen,
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
+    steps: Steps = 50,
+    spacing: SpacingOption = None,
+    seed: Seed = 0,
+    guidance: Guidance = 1.0,
+    label: Label = None,
+    negative: Negative = None,
+    batch_size: BatchSize = 16,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pictures from true noise."""
+    from ..runs.directory import place_of
+    from ..runs.sample import sample_images
+    from ..runs.settings import SampleSettings
+
+    loaded = chosen.load()
+    settings = SampleSettings.of(
+        loaded,
+        count=count,
+        steps=steps,
+        spacing=spacing,
+        seed=seed,
+        guidance=guidance,
+        label=label,
+        negative=negative,
+        batch_size=batch_size,
+        **chosen.recorded,
+    )
+    with progress_bar("sampling") as on_step:
+        run = sample_images(loaded, settings, place_of(out, "sample", settings.model_dump_json()), on_step)
+    show_run(run, "overview.png", as_json)
+
+
+def reconstruct(
+    run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")],
+    forward: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Moves down; default is as many as went up.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Default is the run's.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", "--prompt", help="Default is the run's; `none` for unconditional.")
+    ] = None,
+    negative: Negative = None,
+    batch_size: BatchSize = 16,
+    model: Annotated[str | None, typer.Option(help="Where the run's model is now, if it was moved.")] = None,
+    device: Device = "auto",
+    offload: Offload = False,
+    tiling: Tiling = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sample the pictures back from the latents of a run, with its settings or others.
+
+    What the method stored besides the latents is used, unless --steps asks for another grid.
+    """
+    from ..core.trajectory import Stored
+    from ..runs.directory import Origin, Run, place_of
+    from ..runs.read_back import starts_of, way_back
+    from ..runs.sample import sample_images
+    from ..runs.settings import SampleSettings
+
+    source = Run.load(run)
+    starts = starts_of(source)
+    start = starts[-1] if forward is None else forward
+    if start not in starts:
+        raise ArgumentError(f"--forward: the run in {run} has the starts {', '.join(starts)}, not {start}")
+    tensors = source.tensors()
+    latents = tensors[f"latent.{start}"]
+    made: Any = source.manifest.settings
+    origin = source.manifest.origin or Origin(source=made["model"])
+    chosen = Chosen(model or origin.source, device=device, dtype=made["dtype"], offload=offload, tiling=tiling)
+    if model is not None:
+        origin = origin.model_copy(update={"source": chosen.origin.source, "revision": None})
+    loaded = chosen.loaded(origin)
+    if loaded.digest != made["model_digest"]:
+        raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
+    moves = steps or made["steps"]
+    method, stored = way_back(source, tensors, start) if moves == made["steps"] else (None, Stored())
+    settings = SampleSettings.of(
+        loaded,
+        count=len(latents),
+        steps=moves,
+        spacing=made["spacing"],
+        guidance=made["guidance"] if guidance is None else guidance,
+        label=made["label"] if label is None else None if label == "none" else label,
+        negative=negative,
+        seed=made["seed"],
+        batch_size=batch_size,
+        dtype=made["dtype"],
+        origin=origin,
+        method=method,
+        source=f"{start} of {source.manifest.key}",
+    )
+    names = [item.name for item in source.manifest.items]
+    with progress_bar("sampling back") as on_step:
+        place = place_of(out, "reconstruct", settings.model_dump_json())
+        done = sample_images(loaded, settings, place, on_step, latents, names, stored)
+    show_run(done, "overview.png", as_json)

@@ -1,0 +1,91 @@
+"""The parts of a run: its batches, worked on by an engine and stored as they finish, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.batching import OnStep
+from ..pictures.read import Photo
+from .directory import Item, Part, Run
+from .engine import Engine
+
+__all__ = ["Batch", "cost_of", "item_of", "joined", "made_parts"]
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that are worked on together.
+
+    Attributes:
+        key: The name of the part.
+        rows: Which items of the run.
+        arguments: What the function of a batch takes besides the model.
+        moves: What a progress bar counts until it is finished.
+    """
+
+    key: str
+    rows: slice
+    arguments: tuple[Any, ...]
+    moves: int
+
+
+def made_parts(
+    run: Run,
+    engine: Engine,
+    function: Callable[..., Tensors],
+    batches: Sequence[Batch],
+    on_step: OnStep | None = None,
+    received: Callable[[Batch, Tensors], Tensors] = lambda _, tensors: tensors,
+) -> list[Part]:
+    """The parts of all batches, in their order; those that an earlier attempt finished are read back.
+
+    Args:
+        run: Where they are stored.
+        engine: What maps `function(model, *arguments)` over the others.
+        function: A batch's tensors, one row per item.
+        batches: What to do.
+        on_step: Called with (moves done, moves in all).
+        received: What is stored of a batch's tensors; may raise, so that nothing is.
+    """
+    missing = [batch.arguments for batch in batches if run.stored(batch.key) is None]
+    total, done = sum(batch.moves for batch in batches), 0
+
+    def report(moves: int, _total: int = 0) -> None:
+        if on_step is not None:
+            on_step(done + moves, total)
+
+    results, parts = iter(engine.map(function, missing, report)), []
+
+    def take(batch: Batch) -> Tensors:
+        return received(batch, next(results))
+
+    for batch in batches:
+        parts.append(run.part(batch.key, partial(take, batch)))
+        report(batch.moves)
+        done += batch.moves
+    return parts
+
+
+def joined(parts: Sequence[Part]) -> dict[str, Tensor]:
+    """The tensors of all parts, item after item."""
+    return {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+
+
+def item_of(photo: Photo) -> Item:
+    """A photograph as a manifest names it."""
+    width, height = photo.original
+    return Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
+
+
+def cost_of(parts: Sequence[Part]) -> dict[str, float]:
+    """Network evaluations of the item that took most, and seconds in all."""
+    spent = {"nfe": max(part.nfe for part in parts), "nfe_up": max(part.nfe_up for part in parts)}
+    return {**spent, "seconds": round(sum(part.seconds for part in parts), 3)}

@@ -1,0 +1,106 @@
+"""What `edit` and `variations` work on: pictures to be inverted, or the inversions of a run of `invert`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.batching import OnStep, batches
+from ..core.model import Model
+from ..core.starts import Start
+from ..core.trajectory import Trajectory
+from ..pictures.read import Photo
+from ..uses.masks import read_mask
+from .directory import Item, Origin, Part, Run, place_of, short_hash
+from .engine import Local
+from .parts import Batch, item_of, made_parts
+from .read_back import read_inverted
+from .settings import InvertSettings
+
+__all__ = ["Work", "mask_of"]
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself."""
+
+    model: Model
+    inversion: InvertSettings
+    items: Sequence[Item]
+    pixels: Tensor
+    settings: Mapping[str, Any]
+    there: Trajectory | None = None
+
+    @classmethod
+    def of_photos(cls, model: Model, inversion: InvertSettings, photos: Sequence[Photo]) -> Work:
+        """Pictures to be inverted."""
+        return cls(model, inversion, [item_of(photo) for photo in photos], torch.stack([photo.pixels for photo in photos]), {})
+
+    @classmethod
+    def of_run(cls, place: Path, loading: Callable[[Origin, str], Model], forward: str | None, *, states: bool) -> Work:
+        """The inversions of a run of `invert` from one of its starts, with the states that it kept if they are needed.
+
+        Raises:
+            RunError, ArgumentError, ModelError: As `read_inverted`.
+        """
+        found = read_inverted(Run.load(place), forward, states=states, loading=loading)
+        manifest = found.run.manifest
+        settings = {"reuses": manifest.key}
+        return cls(found.model, found.settings, manifest.items, found.images, settings, found.trajectory)
+
+    @property
+    def start(self) -> Start:
+        """Where the inversions start; of several starts the last."""
+        return self.inversion.starts[self.inversion.forward[-1]]
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Arguments of `edit` and `variations` alike."""
+        return {"grid": self.inversion.grid(self.model), "method": self.inversion.inversion}
+
+    def open(self, command: str, out: Path | None) -> Run:
+        """The run directory, new or resumed."""
+        text = json.dumps({**self.inversion.model_dump(mode="json"), **self.settings}, sort_keys=True)
+        place = place_of(out, command, text, *(item.id for item in self.items))
+        return self.inversion.open(place, command, self.items, **self.settings)
+
+    def parts(
+        self,
+        run: Run,
+        function: Callable[..., Mapping[str, Tensor]],
+        on_step: OnStep | None,
+        seeds: Mapping[str, int],
+    ) -> list[list[Part]]:
+        """The parts of each seed, made by `function(model, rows, seed, on_step)`; a progress bar counts pictures.
+
+        Args:
+            run: Where they are stored.
+            function: A batch's tensors.
+            on_step: For the progress bar.
+            seeds: What the names of a seed's parts begin with -> the seed.
+        """
+        rows = list(batches(len(self.items), self.inversion.batch_size))
+        work = [
+            Batch(f"{prefix}{each.start:06d}", each, (each, seed), each.stop - each.start)
+            for prefix, seed in seeds.items()
+            for each in rows
+        ]
+        parts = iter(made_parts(run, Local(self.model), function, work, on_step))
+        return [list(islice(parts, len(rows))) for _ in seeds]
+
+
+def mask_of(mask: str | None, model: Model) -> tuple[Tensor | str | None, str | None]:
+    """A mask, and its name in the manifest."""
+    if mask is None or mask == AUTO:
+        return mask, mask
+    area = read_mask(mask, model.image_size)
+    return area, short_hash(repr(area.tolist()))
