@@ -21,27 +21,34 @@ HEAVY = (
 )
 
 
-def loaded(code):
-    """Which heavy packages are loaded after `code`."""
-    code += f"; import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+@pytest.fixture(scope="module")
+def loaded():
+    """Which heavy packages are loaded after each statement, all in one process: what is loaded stays loaded."""
+    lines = ["import json, sys", "after = {}"]
+    for statement in (
+        "import torch, numpy, PIL.Image, safetensors.torch, jaxtyping",
+        "import unsample",
+        "import unsample.diagnostics",
+        "unsample.compare",
+    ):
+        lines += [statement, f"after[{statement!r}] = [name for name in {HEAVY!r} if name in sys.modules]"]
+    code = "\n".join([*lines, "print(json.dumps(after))"])
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return json.loads(done.stdout)
+    return {statement: set(names) for statement, names in json.loads(done.stdout).items()}
 
 
-def test_import_loads_nothing_heavy():
-    baseline = set(loaded("import torch, numpy, PIL.Image, safetensors.torch, jaxtyping"))
-    assert set(loaded("import unsample")) <= baseline
+def test_import_loads_nothing_heavy(loaded):
+    assert loaded["import unsample"] <= loaded["import torch, numpy, PIL.Image, safetensors.torch, jaxtyping"]
 
 
-def test_compare_is_loaded_when_asked_for():
-    assert "pydantic" in loaded("import unsample; unsample.compare")
+def test_diagnostics_load_nothing_heavy_either(loaded):
+    assert loaded["import unsample.diagnostics"] == loaded["import unsample"]
 
 
-def test_diagnostics_load_no_model_and_no_torchmetrics():
-    assert "torchmetrics" not in loaded("import unsample.diagnostics")
-    assert "diffusers" not in loaded("import unsample.diagnostics")
+def test_compare_is_loaded_when_it_is_used(loaded):
+    assert "pydantic" in loaded["unsample.compare"] - loaded["import unsample"]
 
 
 def test_run_time_type_checks_are_on_in_these_tests(toy):

@@ -1,4 +1,4 @@
-"""What `unsample` says it offers is what it offers: sorted, importable, documented."""
+"""The public names: sorted, importable, documented."""
 
 import importlib
 import inspect
@@ -10,15 +10,15 @@ import pytest
 
 import unsample as us
 
-MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(us.__path__, "unsample.")
-    if not any(part.startswith("_") for part in module.name.split("."))
-)
-
-
 LAZY = {"Comparison", "compare"}
-"""What `unsample` loads when it is asked for."""
+"""What `unsample` loads at its first use."""
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """Every public module, in a fixture because importing all takes seconds."""
+    names = [module.name for module in pkgutil.walk_packages(us.__path__, "unsample.") if "._" not in module.name]
+    return [us, *map(importlib.import_module, sorted(names))]
 
 
 def isort_key(name):
@@ -26,22 +26,24 @@ def isort_key(name):
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("name", ["unsample", *MODULES])
-def test_all_is_sorted_unique_and_real(name):
-    module = importlib.import_module(name)
+def faults_of_all(module):
+    """What is wrong with a module's `__all__`: names that are missing from it, not there, twice there, or out of order."""
     public = getattr(module, "__all__", None)
     if public is None:
-        defined = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name and not k.startswith("_")]
-        assert defined == [], f"{name} defines {defined} and no __all__"
-        return
-    assert list(public) == sorted(set(public), key=isort_key)
-    for entry in public:
-        assert hasattr(module, entry), f"{name}.__all__ names {entry}, which is not there"
+        defined = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
+        return [name for name in defined if not name.startswith("_")]
+    absent = [f"{name} does not exist" for name in public if not hasattr(module, name)]
+    order = sorted(set(public), key=isort_key)
+    return absent if list(public) == order else [*absent, f"expected {order}"]
 
 
-@pytest.mark.parametrize("name", ["unsample", *MODULES])
-def test_every_module_begins_with_its_idea(name):
-    assert len(inspect.getdoc(importlib.import_module(name)) or "") > 20
+def test_all_is_sorted_unique_and_real(modules):
+    faults = {module.__name__: faults_of_all(module) for module in modules}
+    assert {name: wrong for name, wrong in faults.items() if wrong} == {}
+
+
+def test_every_module_begins_with_its_idea(modules):
+    assert [module.__name__ for module in modules if len(inspect.getdoc(module) or "") <= 20] == []
 
 
 def test_the_package_offers_exactly_what_it_imports():
@@ -57,7 +59,7 @@ def test_the_package_offers_exactly_what_it_imports():
     assert others - {"annotations", "TYPE_CHECKING"} | LAZY == set(us.__all__)
 
 
-def test_what_is_loaded_when_asked_for_is_what_type_checkers_see():
+def test_what_is_loaded_at_its_first_use_is_what_type_checkers_see():
     block = re.search(r"^if TYPE_CHECKING:\n    from \.studies\.compare import (.+)\n", Path(us.__file__).read_text(), re.M)
     assert set(block[1].split(", ")) == LAZY
     for name in LAZY:
@@ -66,32 +68,29 @@ def test_what_is_loaded_when_asked_for_is_what_type_checkers_see():
         us.comparee  # noqa: B018
 
 
-def public_objects():
-    for module in ("unsample", *MODULES):
-        for entry in getattr(importlib.import_module(module), "__all__", ()):
-            thing = getattr(importlib.import_module(module), entry)
-            if callable(thing) and getattr(thing, "__module__", "").startswith("unsample"):
-                yield pytest.param(thing, id=f"{module}.{entry}")
+def undocumented(thing):
+    """Names without a docstring of their own or an inherited one: the thing, and the public methods of a class."""
+    if not inspect.getdoc(thing) or (thing.__doc__ or "").startswith(f"{thing.__name__}("):  # dataclass writes a signature
+        yield thing.__name__
+    for name, member in vars(thing).items() if inspect.isclass(thing) else ():
+        is_method = inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+        if is_method and not name.startswith("_") and not inspect.getdoc(getattr(thing, name)):
+            yield f"{thing.__name__}.{name}"
 
 
-@pytest.mark.parametrize("thing", list(public_objects()))
-def test_every_public_callable_is_documented(thing):
-    assert thing.__doc__, thing
-    assert not thing.__doc__.startswith(f"{thing.__name__}("), f"{thing.__name__} has only the docstring dataclass gave it"
-    if inspect.isclass(thing):
-        for name, member in vars(thing).items():
-            if name.startswith("_") or not (
-                inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
-            ):
-                continue
-            assert inspect.getdoc(getattr(thing, name)), f"{thing.__name__}.{name} has no docstring"
+def test_every_public_callable_is_documented(modules):
+    things = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
+    callables = {id(thing): thing for thing in things if callable(thing)}.values()
+    ours = [thing for thing in callables if getattr(thing, "__module__", "").startswith("unsample")]
+    assert len(ours) > 500
+    assert sorted(name for thing in ours for name in undocumented(thing)) == []
 
 
-def test_arguments_of_what_users_call_are_told():
+def test_arguments_of_what_users_call_are_documented():
     """Each argument of the calls is named in the docstring, but for those `reconstruct` shares with `invert`."""
     for call in (us.invert, us.sample, us.load, us.compare, us.edit, us.variations, us.edit_attention, us.interpolate):
         for argument in inspect.signature(call).parameters:
-            assert re.search(rf"^\s+{argument}: ", call.__doc__, re.M), f"{call.__name__} does not tell of {argument}"
+            assert re.search(rf"^\s+{argument}: ", call.__doc__, re.M), f"{call.__name__} does not document {argument}"
     shared = set(inspect.signature(us.invert).parameters) - {"until", "keep"}
     assert set(inspect.signature(us.reconstruct).parameters) == shared | {"sampler"}
 
@@ -100,9 +99,9 @@ def test_what_is_called_alike_is_alike():
     """What opens a model and pictures has a size, what has a condition takes it as a prompt; defaults are the same."""
     doors = (us.invert, us.sample, us.reconstruct, us.edit, us.variations, us.edit_attention, us.interpolate)
     taken = {call.__name__: inspect.signature(call).parameters for call in doors}
-    told = {name for name, parameters in taken.items() if "condition" in parameters}
-    assert told == {"invert", "sample", "reconstruct", "variations", "interpolate"}
-    assert {name for name, parameters in taken.items() if "prompt" in parameters} == told
+    conditioned = {name for name, parameters in taken.items() if "condition" in parameters}
+    assert conditioned == {"invert", "sample", "reconstruct", "variations", "interpolate"}
+    assert {name for name, parameters in taken.items() if "prompt" in parameters} == conditioned
     for parameters in taken.values():
         assert next(iter(parameters)) == "model"
         assert parameters["size"].default is None
