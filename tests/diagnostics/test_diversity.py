@@ -1,14 +1,11 @@
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from unsample.diagnostics import _checks as _border
-from unsample.diagnostics import diversity, plain_mask, true_noise
+from unsample.diagnostics import plain_mask, true_noise
 from unsample.diagnostics.diversity import complexity, group_diversity, pairwise_distance
-from unsample.errors import ArgumentError
 
 
 def noise_distance(d):
@@ -71,7 +68,7 @@ def test_group_of_all_is_the_pairwise_distance():
     assert group_diversity(x[None]).item() == pytest.approx(pairwise_distance(x).value, rel=1e-12)
 
 
-def test_blocks_do_not_change_the_value(monkeypatch):
+def test_blocks_do_not_change_the_value(smallest_blocks):
     x, images = true_noise((9, 2, 4, 4)), true_noise((5, 3, 6, 6)).clamp(-1, 1)
 
     def all_of_it():
@@ -80,7 +77,7 @@ def test_blocks_do_not_change_the_value(monkeypatch):
         return [pairwise_distance(x).value, *groups, *found.slopes, *found.deviations]
 
     whole = all_of_it()
-    monkeypatch.setattr(diversity, "blocks", partial(_border.blocks, budget=40))
+    smallest_blocks(40)
     assert all_of_it() == pytest.approx(whole, rel=1e-12)
 
 
@@ -180,7 +177,5 @@ def test_interval_of_the_complexity_resamples_images():
         (lambda: complexity(torch.zeros(1, 3, 8, 8), torch.ones(1, 4, 4, dtype=torch.bool)), "mask"),
     ],
 )
-@pytest.mark.usefixtures("untyped")
-def test_refusals(call, says):
-    with pytest.raises(ArgumentError, match=says):
-        call()
+def test_refusals(call, says, refuses):
+    refuses(call, says)

@@ -1,15 +1,13 @@
 import math
-import sys
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from unsample.diagnostics import _checks as _border
 from unsample.diagnostics import true_noise
 from unsample.diagnostics.frechet import Frechet, frechet, frechet_distance, frechet_jackknife, frechet_null
-from unsample.errors import ArgumentError
+
+from .conftest import jackknife_of
 
 
 def reference(mean_a, cov_a, mean_b, cov_b):
@@ -83,10 +81,10 @@ def test_images_are_flattened_and_order_does_not_matter():
     assert found.value == pytest.approx(frechet(a.flip(0) + 5, b + 5, features="pixels").value, rel=1e-5)
 
 
-def test_blocks_do_not_change_the_value(monkeypatch):
+def test_blocks_do_not_change_the_value(smallest_blocks):
     a, b = sets(10, 12, 40)
     whole = frechet(a, b, features="x").value
-    monkeypatch.setattr(sys.modules[frechet.__module__], "blocks", partial(_border.blocks, budget=70))
+    smallest_blocks(70)
     assert frechet(a, b, features="x").value == pytest.approx(whole, rel=1e-9)
 
 
@@ -139,20 +137,12 @@ def test_null_has_only_the_values_of_disjoint_halves():
             assert min(abs(value - k) for k in known) < 1e-6
 
 
-def naive_jackknife(a, b, groups):
-    left = []
-    for group in range(groups):
-        keep_a, keep_b = (torch.arange(len(t)) % groups != group for t in (a, b))
-        left.append(of_data(a[keep_a], b[keep_b]))
-    left = np.array(left)
-    return math.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
-
-
 @pytest.mark.parametrize(("n", "m", "d", "groups"), [(60, 43, 4, 10), (24, 24, 6, 4), (20, 20, 60, 5)])
 def test_jackknife_against_leaving_groups_out_one_by_one(n, m, d, groups):
     a, b = sets(n, m, d)
     found = frechet_jackknife(a, b, features="x", groups=groups)
-    assert found.error == pytest.approx(naive_jackknife(a, b, groups), rel=1e-3)
+    expected = jackknife_of(lambda kept: of_data(a[kept[kept < n]], b[kept[kept < m]]), max(n, m), groups)
+    assert found.error == pytest.approx(expected, rel=1e-3)
     assert found.value == frechet(a, b, features="x").value
 
 
@@ -195,7 +185,5 @@ def test_the_text_says_which_features_and_how_many_images():
         (lambda: frechet_distance(torch.zeros(2), torch.eye(2), torch.zeros(2), torch.ones(2, 2).triu()), "symmetric"),
     ],
 )
-@pytest.mark.usefixtures("untyped")
-def test_refusals(call, says):
-    with pytest.raises(ArgumentError, match=says):
-        call()
+def test_refusals(call, says, refuses):
+    refuses(call, says)

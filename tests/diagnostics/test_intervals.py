@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 
 from unsample.diagnostics import Null, bootstrap, bootstrap_sums, null, nulls, true_noise
+from unsample.diagnostics.intervals import proportion
 from unsample.errors import ArgumentError, UnknownNameError
 
 
@@ -56,6 +57,21 @@ def test_draws_without_a_value_are_left_out():
     assert (found.estimate, found.low, found.high) == (2.0, 2.0, 2.0)
     nothing = bootstrap_sums(np.zeros((3, 2)), lambda t: t[..., 0] / t[..., 1])
     assert math.isnan(nothing.low)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (1, 1), (3, 40), (512, 1024)])
+@pytest.mark.parametrize("method", ["exact", "wilson"])
+def test_proportions_against_their_definitions(hits, count, method):
+    """Clopper and Pearson's ends are quantiles of beta distributions, Wilson's roots of (p - h/n)^2 = z^2 p (1 - p) / n."""
+    found = proportion(hits, count, method)
+    assert found.estimate == hits / count
+    if method == "exact":
+        assert found.low == pytest.approx(scipy.stats.beta.ppf(0.025, hits, count - hits + 1) if hits else 0)
+        assert found.high == pytest.approx(scipy.stats.beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1)
+    else:
+        z2, share = scipy.stats.norm.ppf(0.975) ** 2, hits / count
+        roots = np.sort(np.roots([1 + z2 / count, -2 * share - z2 / count, share**2]))
+        assert (found.low, found.high) == pytest.approx(tuple(roots), abs=1e-9)
 
 
 @pytest.mark.usefixtures("untyped")
