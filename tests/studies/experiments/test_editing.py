@@ -17,6 +17,8 @@ from unsample.studies.experiments.e12_editing import Editing, _Edits
 from unsample.studies.experiments.e13_varied import StochasticEditing
 from unsample.studies.experiments.lab import labelled
 
+from .closed_form import gain
+
 
 @pytest.fixture(scope="module")
 def bundled():
@@ -79,16 +81,11 @@ def test_variations_of_a_linear_model_are_the_noise_times_a_gain(lab, tmp_path):
     found = StochasticEditing(3, 6, 3, (1, 3)).run(lab)
     photographs, grid = lab.photographs(3), lab.model.grid(6)
     images, ids = photographs.pixels, [photo.id for photo in photographs.photos]
-    variance = torch.full((16,), 0.1, dtype=torch.float64)
-    variance[:8] = 1e-5
     for k in (1, 3):
-        gain = torch.ones(16, dtype=torch.float64)
-        for step in grid.down(k):
-            eps = step.src.sigma / (step.src.alpha**2 * variance + step.src.sigma**2)
-            scale = step.dst.alpha / step.src.alpha
-            gain = gain * (scale + (step.dst.sigma - scale * step.src.sigma) * eps)
+        moves = [[gain(v, level, level - 1, level, 6) for level in range(k, 0, -1)] for v in [1e-5] * 8 + [0.1] * 8]
+        down = torch.tensor(moves, dtype=torch.float64).prod(1)
         draws = [ItemNoise(seed, ids).draw(images.shape) for seed in range(3)]
-        made = torch.stack([gain * (grid[k].alpha * images + grid[k].sigma * noise) for noise in draws], dim=1).clamp(-1, 1)
+        made = torch.stack([down * (grid[k].alpha * images + grid[k].sigma * noise) for noise in draws], dim=1).clamp(-1, 1)
         pairs = [(made[:, i] - made[:, j]).square().flatten(1).mean(1).sqrt() for i, j in ((0, 1), (0, 2), (1, 2))]
         far = (made - images[:, None]).square().flatten(2).mean(2).sqrt().mean(1)
         told = found.metrics[str(k)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from ... import pictures as plotting
 from ...diagnostics import Row, autocorrelation, patch_row
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, bar, judged, span
+from .findings import Claim, Figure, Findings, bar, judged, numbers, span
 from .lab import Lab
 from .verdicts import above, beside_noise, lower
 
@@ -73,7 +73,7 @@ class Correlation:
                 ),
             ),
             tuple(claims),
-            {images: {name: row.to_dict() for name, row in rows.items()} for images, rows in found.items()},
+            numbers(found),
         )
 
 

@@ -1,4 +1,4 @@
-"""E3: are latents normal, value by value and in space? Divergence, moments, the Shapiro-Wilk test, quantiles, spectrum.
+"""E3: are latents standard normal and white? Divergence, moments, the Shapiro-Wilk test, quantiles and spectrum.
 
 A latent may have the moments of noise and still not be white, or be white and have the wrong spread in places: no number alone
 says that a latent is noise, so all are given beside their value on true noise.
@@ -31,7 +31,7 @@ from ...diagnostics import (
 from ...diagnostics.null import student_reach
 from ...diagnostics.row import Row
 from ...runs.html import Table
-from .findings import Figure, Findings, Judged, judged
+from .findings import Figure, Findings, Judged, judged, numbers
 from .lab import Lab, Pictures
 from .verdicts import GROUPS, above, beside_noise, lower, row_of, without_each_group
 
@@ -82,10 +82,7 @@ class Normality:
                 ),
             ),
             tuple(claim for name, rows in found.items() for claim in judged(name, *self._claims(rows))),
-            {
-                name: {part: {statistic: row.to_dict() for statistic, row in rows.items()} for part, rows in parts.items()}
-                for name, parts in found.items()
-            },
+            numbers(found),
         )
 
     def _setting(self) -> str:

@@ -1,4 +1,4 @@
-"""E4: do latents show the image? Pictures of latents and of their distance from the noise, and a number for what one sees.
+"""E4: do latents show the image? Pictures of latents and of |latent - noise| (Figure 5 of the paper), and a number for them.
 
 The number is a correlation over the pixels of an item between a map of its latent and a map of its image, averaged over items.
 Its null pairs latents with other items' images: what all latents and all images share, such as their edges, is in both.

@@ -26,7 +26,7 @@ from .verdicts import exceeds, within
 __all__ = ["Line"]
 
 POINTS = 25
-"""Of the line at which distances are drawn, both ends among them."""
+"""Of the line at which distances are drawn, both ends among them; as many as in the paper."""
 
 TURN = (0.5, 0.7)
 """Where on its way the paper sees a path turn."""

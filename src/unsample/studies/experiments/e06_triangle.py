@@ -17,7 +17,7 @@ from ...diagnostics import Null, Triangle, bootstrap, independent_angles, most_p
 from ...diagnostics.row import Row, format_number
 from ...pictures import Curve, Panel
 from ...runs.html import Table
-from .findings import Claim, Figure, Findings, judged
+from .findings import Claim, Figure, Findings, judged, numbers
 from .lab import GENERATED, Lab
 from .verdicts import below, row_of
 
@@ -68,11 +68,7 @@ class TriangleOf:
             {"Angles": _table(ANGLES, rows, angles, likely), "Sides": _table(SIDES, rows, sides)},
             self._figures(shapes, likely, angles),
             _claims(rows[USUAL], shapes[USUAL]),
-            {
-                **{name: {key: row.to_dict() for key, row in parts.items()} for name, parts in rows.items()},
-                "most probable": likely,
-                UNRELATED: angles,
-            },
+            numbers({**rows, "most probable": likely, UNRELATED: angles}),
         )
 
     def _figures(self, shapes: Mapping[str, Triangle], likely: Mapping[str, Angles], unrelated: Angles) -> tuple[Figure, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from ... import pictures as plotting
 from ...diagnostics import Interval, Null, Pooled, area_sums, nulls, plain_area
 from ...diagnostics.row import Row
 from ...runs.html import Table
-from .findings import Figure, Findings, Judged, bar, judged, span
+from .findings import Figure, Findings, Judged, bar, judged, numbers, span
 from .lab import Lab
 from .verdicts import bootstrapped, exceeds, falls_short, row_of, signed
 
@@ -69,7 +68,7 @@ class PlainAreas:
             {f"Plain and other areas, {name}": _table(found[name], rows[name]) for name in found},
             _figures(rows),
             tuple(claim for name, by in found.items() for claim in judged(name, *self._claims(by, rows[name][USUAL]))),
-            {name: {"plain share": share[name], **_metrics(by)} for name, by in rows.items()},
+            {name: {"plain share": share[name], **numbers(by)} for name, by in rows.items()},
         )
 
     def _setting(self, share: Mapping[str, float]) -> str:
@@ -161,13 +160,6 @@ def _difference(areas: Mapping[str, Pooled]) -> Interval:
 
 def _both(rows: Mapping[str, Row]) -> str:
     return f"{rows[PLAIN]} in plain areas, {rows[OTHER]} elsewhere"
-
-
-def _metrics(by: Mapping[str, Rows]) -> dict[str, Any]:
-    return {
-        start: {name: {area: row.to_dict() for area, row in areas.items()} for name, areas in one.items()}
-        for start, one in by.items()
-    }
 
 
 def _table(found: Mapping[str, Measured], rows: Mapping[str, Rows]) -> Table:

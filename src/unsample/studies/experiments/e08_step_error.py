@@ -7,7 +7,7 @@ xi(t) = mean |eps(x_t, t) - eps(x_{t-1}, t)|, and what it recovers the variance 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...core.walk import walk
 from ...diagnostics import Interval, StepErrors, plain_area, step_sums
 from ...runs.html import Table
 from ...uses.sample import sample
-from .findings import Figure, Findings, Judged, joined, judged, line
+from .findings import Figure, Findings, Judged, joined, judged, line, numbers
 from .lab import Lab, Pictures
 from .verdicts import bootstrapped, exceeds, within
 
@@ -194,10 +194,8 @@ class _Curves:
 
     def metrics(self) -> dict[str, Any]:
         """All intervals."""
-        return {name: [asdict(found) for found in each] for name, each in self.intervals.items()} | {
-            "best denoiser, constant image": self.best,
-            "weights": self.weights,
-        }
+        rest = {"best denoiser, constant image": self.best, "weights": self.weights}
+        return {**numbers(self.intervals), **rest}
 
     def claims(self) -> list[Judged]:
         """Of the first steps, and of plain areas beside others."""

@@ -14,7 +14,7 @@ from ...models.classifier import Classifier, load_classifier
 from ...uses.paths import along
 from ...uses.sample import sample
 from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
-from .verdicts import Array, bootstrapped, jackknifed, without_each_group
+from .verdicts import Array, bootstrapped, jackknifed, left_out
 
 __all__ = ["NOISE", "USUAL", "PathImages"]
 
@@ -165,9 +165,7 @@ def _paths(a: Tensor, b: Tensor, points: int) -> Tensor:
 
 def _distances(x: Tensor, real: Tensor, name: str) -> Array:
     """Frechet distance of all pairs, then without each of ten groups, of both sides."""
-    kept = zip(without_each_group(len(x)), without_each_group(len(real)), strict=True)
-    sets = [(x, real), *((x[ours], real[theirs]) for ours, theirs in kept)]
-    return np.array([frechet(ours, theirs, features=name).value for ours, theirs in sets])
+    return left_out(lambda ours, theirs: frechet(ours, theirs, features=name).value, x, real)
 
 
 def _rise(first: Array, middle: Array, last: Array) -> Array:

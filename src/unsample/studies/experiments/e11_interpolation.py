@@ -16,7 +16,7 @@ from ...errors import ArgumentError
 from ...pictures import Panel
 from ...runs.html import Table
 from .e11_images import NOISE, USUAL, PathImages
-from .findings import Claim, Figure, Findings, Judged, columns, judged, line, table_of
+from .findings import Claim, Figure, Findings, Judged, columns, judged, line, numbers, table_of
 from .lab import GENERATED, Lab
 from .verdicts import GROUPS, both, exceeds, falls_short, percent, within
 
@@ -177,5 +177,5 @@ def _metrics(made: PathImages) -> dict[str, Any]:
         "rise": {ref: {name: astuple(made.rise(ref, name)) for name in made.images} for ref in made.references},
         "diversity": {name: [astuple(x) for x in points] for name, points in made.diversity.items()},
         "own": {name: [astuple(bootstrap(x)) for x in made.apart(name)] for name in made.own},
-        "latents": {n: {where: d.to_dict() for where, d in by.items()} for n, by in made.whiteness.items()},
+        "latents": numbers(made.whiteness),
     }

@@ -1,4 +1,4 @@
-"""E13: several results for one photograph, from several draws of a forward start's noise.
+"""E13: stochastic editing, the several results that draws of a forward start's noise give for one photograph.
 
 The results are compared with each other and with the photograph. Each is made twice: by an inversion that goes all the way up
 and back, as in the paper, and by turning around where the start is, which leaves the inversion out.

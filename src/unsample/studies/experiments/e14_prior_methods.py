@@ -1,4 +1,4 @@
-"""E14: every method of inversion at equal cost, with and without a forward start (Table 7 of the paper)."""
+"""E14: every method of inversion, ours too, at equal cost, with and without a forward start (Table 7 of the paper)."""
 
 from __future__ import annotations
 

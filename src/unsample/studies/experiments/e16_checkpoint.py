@@ -21,7 +21,7 @@ from ...models.classifier import Classifier, load_classifier
 from ...uses.invert import BEYOND_PIXELS
 from .checkpoints import load_checkpoint
 from .lab import Lab, Pictures, RoundTrip
-from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, row_of, with_each_group_left_out
+from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, left_out, row_of
 
 __all__ = [
     "ANGLES",
@@ -79,7 +79,7 @@ class Measured:
 
     Attributes:
         rows: Diagnostics by name.
-        cka: Of generations and of latents with the last checkpoint's, `with_each_group_left_out`; empty for the last.
+        cka: Of generations and of latents with the last checkpoint's, `left_out`; empty for the last.
         angle: At each latent, in degrees; None without latents.
         shown: A few of its images.
     """
@@ -113,7 +113,7 @@ def measure(lab: Lab, stage: Stage, last: Stage, judge: Classifier | None, coars
         return Measured(rows, {}, angle, shown[:SHOWN])
     ours, theirs = stage.compared, last.compared
     rows |= _aligned(ours, theirs, judge, coarse)
-    cka = {name: with_each_group_left_out(linear_cka, ours[name], theirs[name]) for name in ours}
+    cka = {name: left_out(linear_cka, ours[name], theirs[name]) for name in ours}
     return Measured(rows, cka, angle, shown[:SHOWN])
 
 

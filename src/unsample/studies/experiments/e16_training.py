@@ -31,7 +31,7 @@ from .e16_checkpoint import (
     measure,
     stage_of,
 )
-from .findings import Figure, Findings, Judged, curve, judged, span
+from .findings import Figure, Findings, Judged, curve, judged, numbers, span
 from .lab import GENERATED, Lab
 from .verdicts import above, above_chance, alignment_ratio, below, beside_noise, exceeds, signed, within
 
@@ -98,7 +98,7 @@ class Training:
             },
             _figures(found),
             judged(GENERATED, *_claims(found)),
-            {f"step={step}": {name: row.to_dict() for name, row in one.rows.items()} for step, one in found.items()},
+            {f"step={step}": numbers(one.rows) for step, one in found.items()},
         )
 
 

@@ -19,7 +19,7 @@ from ...diagnostics import MIN_IMAGES
 from ...diagnostics.row import PATCH_ROW, Row
 from ...pictures import Column
 from ...pictures.read import Photo
-from .findings import Claim, Figure, Findings, Judged, bar, columns, judged, span, table_of
+from .findings import Claim, Figure, Findings, Judged, bar, columns, judged, numbers, span, table_of
 from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
 from .sweep import Sweep
 from .verdicts import Verdict, above, below, both, exceeds, percent, signed
@@ -116,7 +116,7 @@ class Photographs:
                 ),
             ),
             _claims(found),
-            {name: {title: d.to_dict() for title, d in one.diagnoses.items()} for name, one in found.items()},
+            {name: numbers(one.diagnoses) for name, one in found.items()},
         )
 
     def _setting(self, photographs: int, given: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ... import pictures as plotting
@@ -16,7 +16,7 @@ from ...diagnostics import Interval
 from ...diagnostics.row import PATCH_ROW
 from ...pictures import Bar, Column
 from ...runs.html import Table
-from .findings import Figure, Findings, Judged, bar, columns, joined, judged, span, table_of
+from .findings import Figure, Findings, Judged, bar, columns, joined, judged, numbers, span, table_of
 from .lab import Lab, Pictures
 from .sweep import Sweep
 from .verdicts import beside_noise, both, exceeds, falls_short, percent, signed
@@ -85,12 +85,7 @@ class Conventions:
             },
             _figures(made, parts),
             judged(name, *_claims_of_time(made), *_claims_of_level(made)),
-            {
-                name: {
-                    "ways": {f"{time}, {start}": found.to_dict() for (time, start), found in made.diagnoses.items()},
-                    "parts": {p: {w: {n: asdict(i) for n, i in f.items()} for w, f in c.items()} for p, c in parts.items()},
-                }
-            },
+            {name: numbers({"ways": {", ".join(key): found for key, found in made.diagnoses.items()}, "parts": parts})},
         )
 
 

@@ -1,4 +1,4 @@
-"""E19: what guidance does to the way back, and what mends it (ours).
+"""E19: what classifier-free guidance does to reconstruction, and what repairs it (ours).
 
 Images are inverted under their own class, and sampled back under it with guidance w. Without guidance that is a
 reconstruction. With it the path is another, unless the inversion was guided too, or guidance has nothing to move away from
@@ -28,7 +28,7 @@ from ...runs.html import Table
 from ...uses.invert import invert
 from ...uses.null_text import null_text
 from ...uses.sample import sample
-from .findings import Figure, Findings, Judged, bar, columns, judged, table_of
+from .findings import Figure, Findings, Judged, bar, columns, judged, numbers, table_of
 from .lab import Lab, Pictures, labelled
 from .verdicts import (
     PSNR_CAP,
@@ -59,7 +59,7 @@ PUBLISHED, SHOWN = 0.01, 8
 
 @dataclass(frozen=True)
 class Guidance:
-    """Guided ways back from unguided and guided inversions.
+    """Guided sampling back from unguided and guided inversions.
 
     Attributes:
         count: Images.
@@ -74,23 +74,25 @@ class Guidance:
     rates: tuple[float, ...]
 
     def run(self, lab: Lab) -> Findings:
-        """A row and a reconstruction for each way back.
+        """A row and a reconstruction for each way of sampling back.
 
         Raises:
             ArgumentError: A model without classes, or labels that are not among them.
         """
         pictures, labels = labelled(lab, self.count, self.steps)
-        ways = _WaysBack(lab, pictures, labels, self.steps, self.guidance, self.rates)
-        diagnoses = {f"w = {w:g}": diagnose(ways.latent(w), images=pictures.shown) for w in (1.0, self.guidance)}
+        returns = _Returns(lab, pictures, labels, self.steps, self.guidance, self.rates)
+        diagnoses = {f"w = {w:g}": diagnose(returns.latent(w), images=pictures.shown) for w in (1.0, self.guidance)}
         return Findings(
-            self._setting(pictures, bool(ways.rates)),
-            {"The way back": _table(ways), "Latents": table_of(diagnoses, COLUMNS, "inverted with guidance")},
+            self._setting(pictures, bool(returns.rates)),
+            {"The way back": _table(returns), "Latents": table_of(diagnoses, COLUMNS, "inverted with guidance")},
             (
-                Figure("psnr", "What each way back returns.", _chart(ways)),
-                Figure("pictures", "Images, and what each way returns.", plotting.picture_rows(_rows(ways)), bool(lab.data)),
+                Figure("psnr", "What each way back returns.", _chart(returns)),
+                Figure(
+                    "pictures", "Images, and what each way returns.", plotting.picture_rows(_rows(returns)), bool(lab.data)
+                ),
             ),
-            judged(pictures.name, *_claims(ways)),
-            _metrics(ways, diagnoses),
+            judged(pictures.name, *_claims(returns)),
+            _metrics(returns, diagnoses),
         )
 
     def _setting(self, pictures: Pictures, fits: bool) -> str:
@@ -107,8 +109,8 @@ class Guidance:
 
 
 @dataclass(frozen=True, eq=False)
-class _WaysBack:
-    """The ways back, each computed once for each batch."""
+class _Returns:
+    """What each way of sampling back returns, computed once for each batch."""
 
     lab: Lab
     pictures: Pictures
@@ -207,30 +209,30 @@ def _fitted(w: str, rate: float) -> str:
     return f"{w}, null-text, rate {rate:g}{' (published)' * (rate == PUBLISHED)}"
 
 
-def _table(ways: _WaysBack) -> Table:
+def _table(returns: _Returns) -> Table:
     rows = []
-    for title, found in ways.back.items():
-        values = ways.psnr[title]
+    for title, found in returns.back.items():
+        values = returns.psnr[title]
         spent = (str(int(found[name].max())) for name in ("down", "fit"))
         rows.append((title, str(row_of("PSNR", bootstrap(values))), number(float(values.min())), *spent))
     return Table(("sampled back with", "PSNR, dB: mean", "worst image", "NFE down", "NFE to fit"), tuple(rows))
 
 
-def _chart(ways: _WaysBack) -> plotting.Drawing:
-    rows = {title: {"PSNR": bar(bootstrap(values))} for title, values in ways.psnr.items()}
+def _chart(returns: _Returns) -> plotting.Drawing:
+    rows = {title: {"PSNR": bar(bootstrap(values))} for title, values in returns.psnr.items()}
     return plotting.forest([Column("PSNR of the way back, dB", rows)])
 
 
-def _rows(ways: _WaysBack) -> list[plotting.PictureRow]:
-    shown = {"image": ways.pictures.shown, **{title: found["images"].clamp(-1, 1) for title, found in ways.back.items()}}
+def _rows(returns: _Returns) -> list[plotting.PictureRow]:
+    shown = {"image": returns.pictures.shown, **{title: found["images"].clamp(-1, 1) for title, found in returns.back.items()}}
     return [plotting.PictureRow(title, images[:SHOWN]) for title, images in shown.items()]
 
 
-def _claims(ways: _WaysBack) -> list[Judged]:
+def _claims(returns: _Returns) -> list[Judged]:
     """Paired over images."""
-    none, guided, too, away, *fitted = ways.psnr
-    lost, mended, same = (_change(ways, ours, theirs) for ours, theirs in ((guided, none), (too, none), (away, none)))
-    white = ways.std_change
+    none, guided, too, away, *fitted = returns.psnr
+    lost, mended, same = (_change(returns, ours, theirs) for ours, theirs in ((guided, none), (too, none), (away, none)))
+    white = returns.std_change
     claims: list[Judged] = [
         ("Guidance spoils the way back.", f"paired change of PSNR {signed(lost, ' dB')}", falls_short(lost, 0)),
         (
@@ -250,9 +252,9 @@ def _claims(ways: _WaysBack) -> list[Judged]:
         ),
     ]
     for title in fitted:
-        rate, gain, rest = title.rpartition(", ")[2], _change(ways, title, guided), _change(ways, too, title)
+        rate, gain, rest = title.rpartition(", ")[2], _change(returns, title, guided), _change(returns, too, title)
         share = (
-            f", {percent(gap_closed(*(ways.psnr[each] for each in (title, guided, none))))} of the loss"
+            f", {percent(gap_closed(*(returns.psnr[each] for each in (title, guided, none))))} of the loss"
             if lost.high < 0
             else ""
         )
@@ -266,13 +268,13 @@ def _claims(ways: _WaysBack) -> list[Judged]:
     return claims
 
 
-def _change(ways: _WaysBack, ours: str, theirs: str) -> Interval:
-    return bootstrap(ways.psnr[ours] - ways.psnr[theirs])
+def _change(returns: _Returns, ours: str, theirs: str) -> Interval:
+    return bootstrap(returns.psnr[ours] - returns.psnr[theirs])
 
 
-def _metrics(ways: _WaysBack, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
-    spent = {title: {name: int(found[name].max()) for name in ("down", "fit")} for title, found in ways.back.items()}
+def _metrics(returns: _Returns, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
+    spent = {title: {name: int(found[name].max()) for name in ("down", "fit")} for title, found in returns.back.items()}
     return {
-        "ways": {title: {"psnr": values.tolist(), "nfe": spent[title]} for title, values in ways.psnr.items()},
-        "latents": {title: diagnosis.to_dict() for title, diagnosis in diagnoses.items()},
+        "ways": {title: {"psnr": values.tolist(), "nfe": spent[title]} for title, values in returns.psnr.items()},
+        "latents": numbers(diagnoses),
     }

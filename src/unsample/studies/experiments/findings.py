@@ -6,7 +6,7 @@ Below, what most experiments need for it: diagnoses as a table, as curves and as
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...diagnostics import Diagnosis, Interval, Row
@@ -26,6 +26,7 @@ __all__ = [
     "joined",
     "judged",
     "line",
+    "numbers",
     "panel",
     "span",
     "table_of",
@@ -106,6 +107,19 @@ def joined(parts: Iterable[Findings]) -> Findings:
         tuple(claim for one in every for claim in one.claims),
         {name: metrics for one in every for name, metrics in one.metrics.items()},
     )
+
+
+def numbers(found: Any) -> Any:
+    """Rows, intervals and diagnoses, in whatever mappings and sequences, as `json.dumps` takes them.
+
+    >>> numbers({"E1": [Interval(0.5, 0.4, 0.6)]})
+    {'E1': [{'estimate': 0.5, 'low': 0.4, 'high': 0.6}]}
+    """
+    if isinstance(found, Mapping):
+        return {name: numbers(part) for name, part in found.items()}
+    if isinstance(found, list):
+        return [numbers(part) for part in found]
+    return found.to_dict() if isinstance(found, Row | Diagnosis) else asdict(found) if isinstance(found, Interval) else found
 
 
 def judged(images: str, *claims: Judged) -> tuple[Claim, ...]:

@@ -1,4 +1,4 @@
-"""One set of images inverted several times while one setting changes, and how such a sweep is compared, tabulated and drawn.
+"""Sweeps over one setting of an inversion, of the same images: how they are compared, tabulated and drawn.
 
 An experiment that turns one knob says what the knob is called and what is shown of it (`Knob`). One that compares a few named
 inversions of the same images asks for functions of several of them (`Sweep.paired`), resampled over the same images.

@@ -44,12 +44,12 @@ __all__ = [
     "falls_short",
     "gap_closed",
     "jackknifed",
+    "left_out",
     "lower",
     "nearer",
     "percent",
     "row_of",
     "signed",
-    "with_each_group_left_out",
     "within",
     "without_each_group",
 ]
@@ -239,14 +239,19 @@ def without_each_group(count: int) -> list[Tensor]:
     return [group != left_out for left_out in range(GROUPS)]
 
 
+def left_out(statistic: Callable[..., float], *sets: Tensor) -> Array:
+    """A statistic of whole sets, then of those without each of their ten groups; item i is in group i mod 10."""
+    kept = zip(*([x[group] for group in without_each_group(len(x))] for x in sets), strict=True)
+    return np.array([statistic(*parts) for parts in (sets, *kept)])
+
+
 def correlations(latent: Tensor) -> Array:
     """Top-20 patch correlation of all images, then of those without each of ten groups; NaN of too few images.
 
     Args:
         latent: Shape (count, channels, height, width).
     """
-    every = [latent, *(latent[kept] for kept in without_each_group(len(latent)))]
-    return np.array([top_k_correlation(x) if len(x) >= MIN_IMAGES else math.nan for x in every])
+    return left_out(lambda x: top_k_correlation(x) if len(x) >= MIN_IMAGES else math.nan, latent)
 
 
 def capped_psnr(images: Tensor, back: Tensor) -> Tensor:
@@ -265,11 +270,6 @@ def gap_closed(ours: Tensor, worst: Tensor, best: Tensor) -> Interval:
     return bootstrap_sums(sums, lambda t: (t[..., 0] - t[..., 1]) / (t[..., 2] - t[..., 1]))
 
 
-def with_each_group_left_out(statistic: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> Array:
-    """A statistic of all pairs, then of those without each of ten groups; pair i is in group i mod 10."""
-    return np.array([statistic(a, b), *(statistic(a[kept], b[kept]) for kept in without_each_group(len(a)))])
-
-
 def alignment_of_sets(name: str, statistic: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> Row:
     """A statistic of two sets, 1 at most, with a jackknife interval and chance as its null; NaN with the reason if refused.
 
@@ -279,7 +279,7 @@ def alignment_of_sets(name: str, statistic: Callable[[Tensor, Tensor], float], a
     [True, False]
     """
     try:
-        found = jackknifed([with_each_group_left_out(statistic, a, b)])
+        found = jackknifed([left_out(statistic, a, b)])
         null = alignment_null(statistic, a, b)
     except ArgumentError as error:
         return Row(name, math.nan, note=str(error))
@@ -311,7 +311,7 @@ def above_chance(row: Row) -> Row:
 
 
 def alignment_ratio(early: tuple[Array, Null], late: tuple[Array, Null]) -> Interval:
-    """The ratio of two alignments above chance, each `with_each_group_left_out` of the same items and its null."""
+    """The ratio of two alignments above chance, each `left_out` of the same items and its null."""
 
     def ratio(first: Array, second: Array) -> Array:
         one, other = ((x - null.mean) / (1 - null.mean) for x, (_, null) in ((first, early), (second, late)))
