@@ -28,7 +28,7 @@ def no_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, but in tests whose name says that they are drawn: drawing takes most of the time."""
     if "drawn" not in request.node.name:
-        for name in ("bars", "curves", "heatmaps", "pictures", "triangles"):
+        for name in ("bars", "curves", "heatmaps", "picture_rows", "triangles"):
             monkeypatch.setattr(plotting, name, lambda *given, **named: plotting.Drawing(b"", b""))
 
 

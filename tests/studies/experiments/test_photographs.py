@@ -107,7 +107,7 @@ def check_claims(found, lab):
 
 def test_of_eight_photographs_the_correlation_cannot_be_told(lab: Lab, monkeypatch):
     """Undrawn: the test of strange images draws."""
-    monkeypatch.setattr(plotting, "pictures", lambda *given, **named: plotting.Drawing(b"", b""))
+    monkeypatch.setattr(plotting, "picture_rows", lambda *given, **named: plotting.Drawing(b"", b""))
     found = Photographs(COUNT, 4).run(lab)
     assert "r cannot be told" in found.setting
     assert "8 photographs (the eight that come with unsample)" in found.setting
