@@ -43,11 +43,11 @@ def gains(variances):
     levels = np.concatenate([[1.0], alpha_bar[np.arange(STEPS) * (1000 // STEPS)]])
     a, s = np.sqrt(levels), np.sqrt(1 - levels)
 
-    def move(src, dst, asked):
-        eps = s[asked] / (a[asked] ** 2 * variances + s[asked] ** 2)
+    def move(src, dst, at):
+        eps = s[at] / (a[at] ** 2 * variances + s[at] ** 2)
         return a[dst] / a[src] + (s[dst] - a[dst] / a[src] * s[src]) * eps
 
-    def up(first, shift):  # at the clean level the network can only be told timestep 0, which is level 1
+    def up(first, shift):  # at the clean level the network can only be given timestep 0, which is level 1
         return np.prod([move(i, i + 1, max(i + shift, 1)) for i in range(first, STEPS)], axis=0)
 
     down = np.prod([move(i, i - 1, i) for i in range(STEPS, 0, -1)], axis=0)

@@ -55,13 +55,13 @@ def test_recording_keeps_the_last_answer_of_each_level():
     assert torch.equal(recorded.eps[3], conditional(2 * X, LEVEL))
 
 
-def test_replaying_gives_back_what_it_has_and_asks_for_the_rest():
-    asked = us.Counted(conditional)
-    replayed = us.Replayed({3: 7 * X}, asked)
+def test_replaying_gives_back_what_it_has_and_calls_for_the_rest():
+    counted = us.Counted(conditional)
+    replayed = us.Replayed({3: 7 * X}, counted)
     assert torch.equal(replayed(X, LEVEL), 7 * X)
-    assert asked.nfe == 0
+    assert counted.nfe == 0
     assert torch.equal(replayed(X, OTHER), conditional(X, OTHER))
-    assert asked.nfe == 1
+    assert counted.nfe == 1
 
 
 def test_swapping_in_true_predictions_makes_the_inversion_exact(toy):
@@ -81,16 +81,16 @@ def test_swapping_in_true_predictions_makes_the_inversion_exact(toy):
     assert 1e-6 < error(5) < 0.5 * error(0)
 
 
-def test_a_network_is_told_its_timestep_condition_and_prediction():
-    told = {}
+def test_a_network_is_given_its_timestep_condition_and_prediction():
+    given = {}
 
     def network(x, t, condition):
-        told.update(t=t, condition=condition)
+        given.update(t=t, condition=condition)
         return 0.5 * x
 
     denoiser = us.NetworkDenoiser(network, "v_prediction", condition="c")
     x = torch.ones((3, 2), dtype=torch.float64)
     torch.testing.assert_close(denoiser(x, LEVEL), 0.8 * 0.5 * x + 0.6 * x)
-    assert told["condition"] == "c"
-    assert told["t"].dtype == torch.long
-    assert told["t"].tolist() == [40, 40, 40]
+    assert given["condition"] == "c"
+    assert given["t"].dtype == torch.long
+    assert given["t"].tolist() == [40, 40, 40]

@@ -56,10 +56,10 @@ class Affine(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(channels, outputs, 1)
         self.drop = nn.Dropout(0.5)
-        self.asked = []
+        self.given = []
 
     def forward(self, x, t):
-        self.asked.append((x.dtype, t.dtype))
+        self.given.append((x.dtype, t.dtype))
         return self.drop(self.mix(x))
 
 
@@ -108,7 +108,7 @@ def test_a_unet_of_diffusers_is_the_same_as_by_load(outputs):
 
 
 def test_a_module_keeps_its_precision_and_states_theirs():
-    """Reference: bfloat16 itself, each answer rounded to it once."""
+    """Reference: bfloat16 itself, each output rounded to it once."""
     net = Affine().to(torch.bfloat16).train()
     model = us.Model.from_callable(net, schedule=SCHEDULE, shape=SHAPE)
     assert not net.training
@@ -117,7 +117,7 @@ def test_a_module_keeps_its_precision_and_states_theirs():
     assert eps.dtype == torch.float32
     assert torch.equal(eps, net.mix(x.to(torch.bfloat16)).float())
     assert model.denoiser()(x.double(), level).dtype == torch.float64
-    assert set(net.asked) == {(torch.bfloat16, torch.int64)}
+    assert set(net.given) == {(torch.bfloat16, torch.int64)}
     net.double()  # a change of precision afterwards counts
     assert torch.equal(model.denoiser()(x, level), net.mix(x.double()).float())
 
@@ -146,7 +146,7 @@ def test_classes_by_name_and_index_with_a_null(classes):
 
 
 def test_a_conditioner_of_ones_own():
-    """Words to vectors; a module is told them in its own dtype, and they are what null-text starts from."""
+    """Words to vectors; a module is given them in its own dtype, and they are what null-text starts from."""
 
     class Worded(nn.Module):
         def __init__(self):
@@ -162,8 +162,8 @@ def test_a_conditioner_of_ones_own():
     net = Worded()
     model = us.Model.from_callable(net, schedule=SCHEDULE, shape=SHAPE, conditioner=lengths)
     x, level = us.draw_noise(model, 2), model.grid(4)[2]
-    told = net.lift(torch.tensor([[3.0, 1.0], [0.0, 1.0]]).double())[:, :, None, None]
-    torch.testing.assert_close(model.denoiser(["cat", None])(x, level), (x.double() + told).float())
+    lifted = net.lift(torch.tensor([[3.0, 1.0], [0.0, 1.0]]).double())[:, :, None, None]
+    torch.testing.assert_close(model.denoiser(["cat", None])(x, level), (x.double() + lifted).float())
     assert torch.equal(model.embed(["cat"]), torch.tensor([[3.0, 1.0]]))
 
 
@@ -199,7 +199,7 @@ def test_a_codec_and_a_grid_of_ones_own():
         (lambda x, t: x.numpy(), "ndarray"),
     ],
 )
-def test_answers_of_another_shape_are_refused_at_the_first_call(net, given):
+def test_outputs_of_another_shape_are_refused_at_the_first_call(net, given):
     model = us.Model.from_callable(net, schedule=SCHEDULE, shape=SHAPE)
     says = rf"expected the network to return, for states of shape \(2, 1, 4, 4\), that shape.*given {given}"
     with pytest.raises(us.ArgumentError, match=says):

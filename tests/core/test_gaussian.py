@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.models.analytic import gaussian, mixture
+from unsample.models.analytic import gaussian
 
 LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))
 """The usual linear schedule with a hundred times as many timesteps, so that steps can be made small."""
@@ -51,58 +51,6 @@ def test_order_of_convergence_is_the_one_the_method_states(method, up):
     assert slope == pytest.approx(method.order, abs=0.15), errors
     assert errors[-1] < 0.03
     assert errors == sorted(errors, reverse=True)
-
-
-def test_gaussian_eps_equals_dense_linear_algebra():
-    """Reference: sigma (a^2 C + s^2 I)^-1 (x - a mean), with C built from a random basis."""
-    rng = torch.Generator().manual_seed(0)
-    basis, _ = torch.linalg.qr(torch.randn((12, 12), generator=rng, dtype=torch.float64))
-    variances = torch.rand(12, generator=rng, dtype=torch.float64) * 2
-    mean = torch.randn(12, generator=rng, dtype=torch.float64)
-    model = gaussian(USUAL, variances, shape=(3, 2, 2), basis=basis, mean=mean)
-    x = torch.randn((5, 3, 2, 2), generator=rng, dtype=torch.float64)
-    covariance = basis @ torch.diag(variances) @ basis.T
-    for level in model.grid(7).levels[1:]:
-        system = level.alpha**2 * covariance + level.sigma**2 * torch.eye(12, dtype=torch.float64)
-        expected = level.sigma * torch.linalg.solve(system, (x.flatten(1) - level.alpha * mean).T).T
-        torch.testing.assert_close(model.denoiser()(x, level).flatten(1), expected, rtol=1e-9, atol=1e-9)
-
-
-MEANS = torch.tensor([[-1.0, 0.5], [0.8, 0.8], [0.0, -1.2]], dtype=torch.float64)
-SPREADS, WEIGHTS = [0.05, 0.4, 0.2], [0.2, 0.5, 0.3]
-
-
-def log_density(x, level, components=(0, 1, 2)):
-    """log p_t of the mixture, from torch.distributions."""
-    chosen = list(components)
-    scale = torch.tensor([math.sqrt(level.alpha**2 * SPREADS[i] + level.sigma**2) for i in chosen], dtype=torch.float64)
-    normal = torch.distributions.Normal(level.alpha * MEANS[chosen], scale[:, None].expand(-1, 2))
-    parts = torch.distributions.Independent(normal, 1)
-    shares = torch.distributions.Categorical(torch.tensor([WEIGHTS[i] for i in chosen], dtype=torch.float64))
-    return torch.distributions.MixtureSameFamily(shares, parts).log_prob(x)
-
-
-@pytest.mark.parametrize("condition", [None, 0, 1, 2])
-def test_mixture_eps_equals_minus_sigma_times_the_score(condition):
-    """Reference: autograd of the log density of the whole mixture, or of one component given a class."""
-    model = mixture(USUAL, MEANS, SPREADS, shape=(1, 1, 2), weights=WEIGHTS)
-    for level in model.grid(5).levels[1:]:
-        x = torch.randn((64, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
-        density = log_density(x, level, (0, 1, 2) if condition is None else (condition,))
-        (score,) = torch.autograd.grad(density.sum(), x)
-        eps = model.denoiser([condition] * 64)(x.detach().reshape(64, 1, 1, 2), level).reshape(64, 2)
-        torch.testing.assert_close(eps, -level.sigma * score, rtol=1e-9, atol=1e-9)
-
-
-def test_conditions_of_a_batch_are_its_items_own():
-    """A batch with mixed conditions equals its items one by one."""
-    model = mixture(USUAL, MEANS, SPREADS, shape=(1, 1, 2), weights=WEIGHTS)
-    x, conditions = torch.ones((4, 1, 1, 2), dtype=torch.float64), [2, None, 0, "1"]
-    level = model.grid(10)[4]
-    together = model.denoiser(conditions)(x, level)
-    for i, condition in enumerate(conditions):
-        torch.testing.assert_close(together[i : i + 1], model.denoiser([condition])(x[:1], level), rtol=1e-12, atol=1e-12)
-    assert len({tuple(row.flatten().tolist()) for row in together}) == 4
 
 
 # Plain areas: v = 0 (theory.md, "Two DDIM inversions are in circulation")

@@ -11,28 +11,28 @@ SCHEDULE = us.Schedule.from_betas(us.Schedule.linear_betas())
 GRID = us.Grid.of(SCHEDULE, 6)
 
 
-def asked_levels(steps, method):
-    """The levels a network is told on a walk."""
-    asked = []
+def evaluated_levels(steps, method):
+    """The levels at which a network is evaluated on a walk."""
+    levels = []
 
     def denoiser(x, level):
-        asked.append(level)
+        levels.append(level)
         return torch.zeros_like(x)
 
     for _ in us.walk(denoiser, torch.ones((1, 2)), steps, method):
         pass
-    return asked
+    return levels
 
 
 @pytest.mark.parametrize("eval_at", ["target", "source", "target_time"])
-def test_down_always_asks_where_x_is(eval_at):
-    assert asked_levels(GRID.down(), us.DDIM(eval_at=eval_at)) == list(GRID.levels[:0:-1])
+def test_down_always_evaluates_where_x_is(eval_at):
+    assert evaluated_levels(GRID.down(), us.DDIM(eval_at=eval_at)) == list(GRID.levels[:0:-1])
 
 
-def test_up_asks_where_the_method_says():
-    assert asked_levels(GRID.up(), us.DDIM()) == list(GRID.levels[1:])
-    assert asked_levels(GRID.up(), us.DDIM(eval_at="source")) == list(GRID.levels[:-1])
-    mixed = asked_levels(GRID.up(), us.DDIM(eval_at="target_time"))
+def test_up_evaluates_where_the_method_says():
+    assert evaluated_levels(GRID.up(), us.DDIM()) == list(GRID.levels[1:])
+    assert evaluated_levels(GRID.up(), us.DDIM(eval_at="source")) == list(GRID.levels[:-1])
+    mixed = evaluated_levels(GRID.up(), us.DDIM(eval_at="target_time"))
     assert [(m.t, m.alpha, m.sigma) for m in mixed] == [(s.dst.t, s.src.alpha, s.src.sigma) for s in GRID.up()]
 
 
