@@ -13,6 +13,7 @@ walk; inversion, sampling. Beside them, diagnostics: functions of tensors that n
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .core.ascend import ascend, descend
@@ -35,30 +36,26 @@ from .methods.registry import parse_method
 from .methods.starts import AutoStart, PlainNoise
 from .models import load
 from .pictures.read import load_images
-from .uses.attention import Edited, MasaCtrl, PromptToPrompt, StyleAligned
-from .uses.door_attention import edit_attention
-from .uses.door_edit import edit, variations
-from .uses.door_interpolate import interpolate
-from .uses.door_walk import invert, reconstruct, sample
-from .uses.edit import Edit
-from .uses.interpolate import Interpolation
-from .uses.invert import Reconstruction
+from .uses.attention import AttentionEdit, MasaCtrl, PromptToPrompt, StyleAligned, edit_attention
+from .uses.edit import Edit, edit
+from .uses.interpolate import Interpolation, interpolate
+from .uses.invert import Reconstruction, invert, reconstruct
 from .uses.null_text import NullText, null_text
 from .uses.paths import corners, slerp
-from .uses.sample import Samples, draw_noise
-from .uses.variations import Variations
+from .uses.sample import Samples, draw_noise, sample
+from .uses.variations import Variations, variations
 
 if TYPE_CHECKING:
+    from .runs.read_back import read_run
     from .studies.compare import Comparison, compare
 else:
+    _LAZY = {"Comparison": "studies.compare", "compare": "studies.compare", "read_run": "runs.read_back"}
 
     def __getattr__(name):
-        """`compare` and `Comparison` are loaded when they are asked for: what they stand on would slow the import."""
-        if name not in ("Comparison", "compare"):
+        """What stands on run directories is loaded when it is first used: pydantic would slow the import."""
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from .studies import compare as comparison
-
-        return getattr(comparison, name)
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 __version__ = "0.1.0"
@@ -66,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DDIM",
     "ArgumentError",
+    "AttentionEdit",
     "AutoStart",
     "ClassConditioner",
     "Codec",
@@ -75,7 +73,6 @@ __all__ = [
     "Diagnosis",
     "DivergenceError",
     "Edit",
-    "Edited",
     "FlowSchedule",
     "ForwardNoise",
     "FromImage",
@@ -126,6 +123,7 @@ __all__ = [
     "load_images",
     "null_text",
     "parse_method",
+    "read_run",
     "reconstruct",
     "sample",
     "slerp",

@@ -170,7 +170,7 @@ def test_an_interrupted_run_goes_on(unsample, arguments, tmp_path, monkeypatch):
     """Reference: the run that was not interrupted, its every number and picture."""
     arguments = (*arguments, "--forward", 2, "--editor", f"prompt,{ON}", "--out")
     assert unsample(*arguments, tmp_path / "whole").code == 0
-    real, calls = benchmark.Picture.edit, []
+    real, calls = benchmark.SourcePicture.edit, []
 
     def failing(*given):
         calls.append(1)
@@ -178,7 +178,7 @@ def test_an_interrupted_run_goes_on(unsample, arguments, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(benchmark.Picture, "edit", failing)
+    monkeypatch.setattr(benchmark.SourcePicture, "edit", failing)
     assert unsample(*arguments, tmp_path / "run").code == 130
     assert unsample(*arguments, tmp_path / "run").code == 0
     assert len(calls) == 4
@@ -210,7 +210,7 @@ def test_prompts_that_an_editor_cannot_compare_lose_their_entry_alone(unsample, 
 
 def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkeypatch):
     """Reference: the run in which nothing diverges."""
-    bench, real = bench_of(model, small, EditCandidate("ddim", "2", STEPS, "mine", editor=ON)), benchmark.Picture.edit
+    bench, real = bench_of(model, small, EditCandidate("ddim", "2", STEPS, "mine", editor=ON)), benchmark.SourcePicture.edit
     whole, _ = found_by(bench, tmp_path / "whole")
 
     def edit(picture, *given):
@@ -218,7 +218,7 @@ def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkey
             raise DivergenceError("left the finite numbers")
         return real(picture, *given)
 
-    monkeypatch.setattr(benchmark.Picture, "edit", edit)
+    monkeypatch.setattr(benchmark.SourcePicture, "edit", edit)
     found, _ = found_by(bench, tmp_path / "run")
     (failure,) = found.failed
     assert (failure.key, failure.row) == (KEYS[1], "mine")

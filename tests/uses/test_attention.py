@@ -6,8 +6,10 @@ diffusers' own processors.
 
 import functools
 import math
+import re
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,14 +20,16 @@ import unsample as us
 from unsample.methods.stochastic import Ancestral
 from unsample.uses.attention import MasaCtrl, PromptToPrompt, StyleAligned, edit_attention
 from unsample.uses.attention.functions import Heads, adain, injected, maps_of, mutual, realigned, shared
-from unsample.uses.attention.hooks import EditedAttention, Layer, Moment, edited, layers_of, unet_of, watched
+from unsample.uses.attention.hooks import ChangedAttention, Layer, Moment, changed_attention, layers_of, unet_of, watched
 from unsample.uses.attention.words import aligned, tokens_of, weighed
 
 from ..models import tiny
 from ..models.test_deepfloyd import stage_one
 from ..models.test_stable_diffusion import QUICK, stable_diffusion
 from ..models.test_stable_diffusion_xl import stable_diffusion_xl
+from .conftest import FAMILIES, close, far, photograph, picture
 
+GUIDE = Path(__file__).parents[2] / "docs" / "attention.md"
 STEPS = 5
 SIZE = (16, 24)
 SOURCE, TARGETS = "a cat", ("a dog", "a cow")
@@ -60,14 +64,6 @@ def alone(model, latent, prompt, **settings):
 
 def modules_of(unet):
     return {layer: unet.get_submodule(name.removesuffix(".processor")) for name, layer in layers_of(unet).items()}
-
-
-def close(ours, theirs, tolerance=1e-5):
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
-
-
-def far(ours, theirs):
-    assert float((ours - theirs).abs().max()) > 1e-3
 
 
 @contextmanager
@@ -454,7 +450,7 @@ def test_our_attention_is_diffusers(is_cross, dtype, tolerance):
         context = torch.randn(3, 5, module.to_k.in_features) if is_cross else None
         with torch.no_grad():
             expected = AttnProcessor2_0()(module.float(), x, context)
-            ours = EditedAttention(layer, Plainly(), moment, None)(
+            ours = ChangedAttention(layer, Plainly(), moment, None)(
                 module.to(dtype), x.to(dtype), None if context is None else context.to(dtype)
             )
         assert ours.dtype == dtype
@@ -540,7 +536,7 @@ def test_processors_come_back_also_after_an_exception(own):
 
     def stop(done, total):
         kinds = {type(processor) for processor in pipeline.unet.attn_processors.values()}
-        assert kinds == {EditedAttention}
+        assert kinds == {ChangedAttention}
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -672,7 +668,113 @@ def test_a_moment_follows_the_denoiser():
             return False
 
     denoiser = watched(model.denoiser([SOURCE], 3.0), moment)
-    with torch.no_grad(), edited(unet, Spy(), moment):
+    with torch.no_grad(), changed_attention(unet, Spy(), moment):
         denoiser(us.draw_noise(model, 1), grid[2])
     assert {one[:2] for one in seen} == {(3, True), (3, False)}
     assert 8 * 12 in {cells for *_, cells in seen}
+
+
+# Pictures, which are inverted first
+
+INVERTED = {"steps": 4, "start": us.ForwardNoise(steps=1)}
+EDITORS = {
+    "MasaCtrl": us.MasaCtrl(from_step=1, from_layer=0),
+    "StyleAligned": us.StyleAligned(),
+    "prompt-to-prompt": us.PromptToPrompt(),
+}
+ATTENTION = {"source": "a cat", "targets": ["a dog", "a cow"], "guidance": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [*((stable_diffusion, name) for name in EDITORS), (stable_diffusion_xl, "StyleAligned")]
+)
+def test_a_picture_is_inverted_and_its_states_are_kept(make, name, tmp_path):
+    """Reference: `invert` with its states kept, and `edit_attention` of that, by the Model of that size."""
+    pipe, told = sharp(make(sample_size=16)), {"editor": EDITORS[name], **ATTENTION}
+    model, images = us.load(pipe, size=(16, 32)), us.load_images([photograph(tmp_path / "a.png")], size=(16, 32))
+    there = us.invert(model, images, condition="a cat", keep=us.Keep("states"), seed=2, **INVERTED)
+    wanted = us.edit_attention(model, there, source_latents=there.states, **told)
+    before = dict(pipe.unet.attn_processors)
+    found = us.edit_attention(pipe, tmp_path / "a.png", seed=2, **told, **INVERTED)
+    assert torch.equal(found.images, wanted.images)
+    assert found.nfe == wanted.nfe + there.nfe
+    assert pipe.unet.attn_processors == before
+    free = us.edit_attention(pipe, picture(), seed=2, source_latents={}, **told, **INVERTED)
+    assert torch.equal(free.images, us.edit_attention(model, there, **told).images)
+    far(free.source, found.source)
+    again = us.edit_attention(pipe, there.latent, steps=4, source_latents=there.states, **told)
+    assert torch.equal(again.images, wanted.images)
+    assert again.nfe == wanted.nfe
+
+
+def test_the_source_comes_back_whatever_the_guidance(pipe):
+    """Reference: the picture through the codec; from the picture itself its states end there."""
+    told = {**ATTENTION, "editor": us.MasaCtrl(from_layer=0), "guidance": 7.5, "steps": 4, "start": us.FromImage()}
+    found = us.edit_attention(pipe, picture(), **told)
+    codec = us.edit(pipe, picture(), to="a dog", strength=0, **INVERTED).images
+    close(found.source, codec)
+    far(us.edit_attention(pipe, picture(), source_latents={}, **told).source, codec)
+
+
+def test_the_guide_runs_as_printed_and_both_its_ways_are_the_same(tmp_path, monkeypatch):
+    """Reference: one block of docs/attention.md for the other; a small network has no layer 10."""
+    monkeypatch.chdir(tmp_path)
+    photograph(tmp_path / "cat.jpg")
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    found, names = [], {"pipe": stable_diffusion(**QUICK)}
+    for block in blocks:
+        exec(compile(block.replace("MasaCtrl()", "MasaCtrl(from_layer=0)"), GUIDE, "exec"), names)
+        found.append(names["done"])
+    assert torch.equal(found[0].images, found[1].images)
+    assert found[0].nfe == found[1].nfe + names["there"].nfe
+
+
+def test_a_mask_holds_the_targets_on_the_picture(pipe):
+    """Reference: where the mask is false everywhere, and every state known, the targets are the source."""
+    told = {**ATTENTION, "editor": us.MasaCtrl(from_layer=0), "steps": 4, "start": us.FromImage()}
+    found = us.edit_attention(pipe, picture(), mask=torch.zeros(1, 8, 16, dtype=torch.bool), **told)
+    close(found.targets, found.source.expand_as(found.targets))
+    far(us.edit_attention(pipe, picture(), mask=torch.ones(1, 8, 16, dtype=torch.bool), **told).targets, found.targets)
+
+
+def test_progress_counts_both_ways(pipe):
+    seen = []
+    told = {**ATTENTION, "editor": us.MasaCtrl(from_layer=0)}
+    us.edit_attention(pipe, picture(), on_step=lambda *step: seen.append(step), **told, **INVERTED)
+    total = 3 + 3 * 4  # one picture up from level 1 of 4, three rows down from level 4
+    assert seen == [(done, total) for done in (1, 2, 3, 6, 9, 12, 15)]
+
+
+@pytest.mark.parametrize(
+    ("latent", "settings", "kind", "says"),
+    [
+        ([picture(), picture()], {}, us.ArgumentError, "expected one picture, the source, given 2: edit one source at a time"),
+        (picture(), {"targets": []}, us.ArgumentError, "a prompt for each target, given none"),
+        (picture(), {"editor": us.MasaCtrl(from_layer=99)}, us.ArgumentError, "self-attention layers 0.."),
+        (picture(), {"targets": ["a large dog"], "editor": us.PromptToPrompt()}, us.ArgumentError, "refine"),
+        (picture(), {"inversion": us.parse_method("edit-friendly")}, us.ArgumentError, "passes no states on a way up"),
+        (picture(), {"size": (9, 9)}, us.ArgumentError, "multiples of"),
+        ("missing.png", {}, us.ImageError, "no such picture"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused_before_any_work(pipe, monkeypatch, latent, settings, kind, says):
+    monkeypatch.setattr("unsample.uses.attention.edit.invert_first", None)
+    with pytest.raises(kind, match=says) as caught:
+        us.edit_attention(pipe, latent, **{"editor": us.MasaCtrl(from_layer=0), **ATTENTION, **INVERTED, **settings})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["FLUX dev", "DiT"])
+def test_a_family_without_such_attention_is_refused_before_any_work(monkeypatch, name):
+    make, _, _ = FAMILIES[name]
+    monkeypatch.setattr("unsample.uses.attention.edit.invert_first", None)
+    with pytest.raises(us.ModelError) as caught:
+        us.edit_attention(make(), picture(), editor=us.StyleAligned(), **ATTENTION, **INVERTED)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_is_encoded_once(counted):
+    model, calls = counted
+    us.edit_attention(model, picture(32, 32), editor=us.MasaCtrl(from_layer=0), **ATTENTION, **INVERTED)
+    assert calls == [1]

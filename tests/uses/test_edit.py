@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,14 @@ from unsample.core.denoiser import Guided
 from unsample.core.rng import ItemNoise
 from unsample.methods.drawn_paths import EditFriendly
 from unsample.methods.registry import METHODS
-from unsample.uses.edit import edit
 from unsample.uses.masks import difference_mask, read_mask
-from unsample.uses.variations import variations
+
+from ..models import tiny
+from .conftest import close, far, photograph, picture
 
 STEPS = 10
 TWO = us.ForwardNoise(steps=2)
+PROMPTED = {"steps": 4, "start": us.ForwardNoise(steps=1)}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_under_the_sources_own_condition_an_edit_is_the_reconstruction(model, im
     """Reference: `reconstruct`, bit by bit without guidance; with it, guidance away from the source itself cancels."""
     known = {"method": METHODS[name](), "steps": STEPS, "start": TWO}
     back = us.reconstruct(model, images, condition=1, **known)
-    found = edit(model, images, to=1, source=1, guidance=guidance, **known)
+    found = us.edit(model, images, to=1, source=1, guidance=guidance, **known)
     if guidance == 1:
         assert torch.equal(found.images, back.images)
         assert found.nfe == back.nfe
@@ -57,13 +61,13 @@ def test_an_edit_is_guided_sampling_of_the_sources_latent(model, images):
     for step in grid.down():
         eps = away(x, step.src) + 3 * (towards(x, step.src) - away(x, step.src))
         x = us.transfer(x, eps, step)
-    found = edit(model, images, to=[1, 2, 0], source=[0, 1, 2], grid=grid)
+    found = us.edit(model, images, to=[1, 2, 0], source=[0, 1, 2], grid=grid)
     torch.testing.assert_close(found.images, x)
     assert float((found.images - images).abs().mean()) > 0.1, "an edit that changes nothing proves nothing"
 
 
 def test_the_unconditional_can_be_moved_away_from(model, images):
-    found = edit(model, images, to=2, source=0, negative=None, steps=STEPS)
+    found = us.edit(model, images, to=2, source=0, negative=None, steps=STEPS)
     there = us.invert(model, images, condition=0, steps=STEPS)
     assert torch.equal(found.images, us.sample(model, there.latent, condition=2, guidance=3.0, steps=STEPS).images)
 
@@ -74,21 +78,21 @@ def test_strength_is_the_share_of_the_moves(model, images, strength):
     level = round(strength * STEPS)
     there = us.invert(model, images, until=level, condition=0, steps=STEPS, start=TWO)
     back = us.sample(model, there.latent, index=level, condition=1, steps=STEPS)
-    found = edit(model, images, to=1, source=0, guidance=1, strength=strength, steps=STEPS, start=TWO)
+    found = us.edit(model, images, to=1, source=0, guidance=1, strength=strength, steps=STEPS, start=TWO)
     assert torch.equal(found.images, back.images)
     assert (found.nfe_up, found.nfe_down) == (there.nfe, level)
 
 
 def test_no_strength_is_the_image(model, images):
-    found = edit(model, images, to=1, strength=0, steps=STEPS)
+    found = us.edit(model, images, to=1, strength=0, steps=STEPS)
     assert torch.equal(found.images, images)
     assert found.nfe == 0
 
 
 def test_a_fraction_of_forward_noise_is_one_of_the_whole_grid(model, images):
     some = {"to": 1, "strength": 0.5, "steps": STEPS}
-    fraction = edit(model, images, start=us.ForwardNoise(fraction=0.3), **some)
-    assert torch.equal(fraction.images, edit(model, images, start=us.ForwardNoise(steps=3), **some).images)
+    fraction = us.edit(model, images, start=us.ForwardNoise(fraction=0.3), **some)
+    assert torch.equal(fraction.images, us.edit(model, images, start=us.ForwardNoise(steps=3), **some).images)
 
 
 def test_one_inversion_serves_many_edits(model, images):
@@ -97,21 +101,21 @@ def test_one_inversion_serves_many_edits(model, images):
     for start in (us.FromImage(), TWO):
         there = us.invert(model, images, steps=STEPS, condition=0, start=start, keep=us.Keep("states"))
         for more in ({}, {"strength": 0.5}, {"guidance": 1.0}):
-            found = edit(model, there, **settings, **more)
-            assert torch.equal(found.images, edit(model, images, start=start, **settings, **more).images)
+            found = us.edit(model, there, **settings, **more)
+            assert torch.equal(found.images, us.edit(model, images, start=start, **settings, **more).images)
             assert (found.nfe_up, found.nfe) == (0, found.nfe_down)
 
 
 @pytest.mark.parametrize("name", ["ddim", "look-ahead", "exact", "direct", "edit-friendly", "ledits++", "rf-inversion"])
 def test_outside_of_a_mask_the_image_stays_exactly_as_it_is(model, images, left, name):
     settings = {"source": 0, "steps": STEPS, "method": METHODS[name](), "start": TWO}
-    found = edit(model, images, to=1, mask=left, **settings)
+    found = us.edit(model, images, to=1, mask=left, **settings)
     assert torch.equal(found.images[..., 2:], images[..., 2:])
     assert float((found.images - images)[..., :2].abs().mean()) > 0.05
-    nothing = edit(model, images, to=1, mask=torch.zeros(4, 4), **settings)
+    nothing = us.edit(model, images, to=1, mask=torch.zeros(4, 4), **settings)
     assert torch.equal(nothing.images, images)
-    everything = edit(model, images, to=1, mask=torch.ones(3, 4, 4), **settings)
-    assert torch.equal(everything.images, edit(model, images, to=1, **settings).images)
+    everything = us.edit(model, images, to=1, mask=torch.ones(3, 4, 4), **settings)
+    assert torch.equal(everything.images, us.edit(model, images, to=1, **settings).images)
 
 
 def test_pivots_are_the_states_of_the_way_up_and_below_the_start_those_of_its_noise(model, images, left):
@@ -124,15 +128,15 @@ def test_pivots_are_the_states_of_the_way_up_and_below_the_start_those_of_its_no
     for step in grid.down():
         x = us.transfer(x, Guided(towards, away, 3.0)(x, step.src), step)
         x = torch.where(left, x, pivots[step.dst.index])
-    found = edit(model, images, to=1, source=0, grid=grid, start=start, mask=left)
+    found = us.edit(model, images, to=1, source=0, grid=grid, start=start, mask=left)
     torch.testing.assert_close(found.images, x)
-    again = edit(model, found.trajectory, to=1, source=0, grid=grid, mask=left)
+    again = us.edit(model, found.trajectory, to=1, source=0, grid=grid, mask=left)
     assert torch.equal(again.images, found.images)
     x = there.latent
     for step in grid.down():
         x = us.transfer(x, Guided(towards, away, 3.0)(x, step.src), step)
         x = torch.where(left, x, there.states.get(step.dst.index, x))  # no clean state: free below the start
-    torch.testing.assert_close(edit(model, there, to=1, source=0, grid=grid, mask=left).images, x)
+    torch.testing.assert_close(us.edit(model, there, to=1, source=0, grid=grid, mask=left).images, x)
 
 
 def test_an_automatic_mask_is_where_the_conditions_disagree(images):
@@ -155,7 +159,7 @@ def test_an_automatic_mask_is_where_the_conditions_disagree(images):
     assert nfe == 20
     same, _ = difference_mask(model, images, to=1, source=1, steps=STEPS)
     assert not same.any()
-    found = edit(model, images, to=1, source=0, steps=STEPS, mask="auto")
+    found = us.edit(model, images, to=1, source=0, steps=STEPS, mask="auto")
     assert torch.equal(found.mask, cells)
     assert torch.equal(found.images[..., 2:], images[..., 2:])
     assert (found.nfe_mask, found.nfe) == (20, found.nfe_up + found.nfe_down + 20)
@@ -165,38 +169,8 @@ def test_a_mask_from_a_file(model, images, left, tmp_path):
     grey = (left.numpy() * 255).astype(np.uint8).repeat(5, 0).repeat(5, 1)
     Image.fromarray(grey).save(tmp_path / "mask.png")
     assert torch.equal(read_mask(tmp_path / "mask.png", (4, 4)), left)
-    found = edit(model, images, to=1, steps=STEPS, mask=tmp_path / "mask.png")
-    assert torch.equal(found.images, edit(model, images, to=1, steps=STEPS, mask=left).images)
-
-
-def test_variations_reproduce_differ_and_count(model, images):
-    """Reference: forward diffusion with each seed's draw, sampled down from there."""
-    start, grid = us.ForwardNoise(steps=4), model.grid(STEPS)
-    found = variations(model, images, seeds=[5, 6], start=start, condition=1, steps=STEPS, items=["a", "b", "c"])
-    for column, seed in enumerate((5, 6)):
-        noise = ItemNoise(seed, ["a", "b", "c"]).draw(images.shape, dtype=images.dtype)
-        x = grid[4].alpha * images + grid[4].sigma * noise
-        expected = us.sample(model, x, index=4, condition=1, steps=STEPS).images
-        assert torch.equal(found.images[:, column], expected)
-        rms = (expected.clamp(-1, 1) - images).square().flatten(1).mean(1).sqrt()
-        torch.testing.assert_close(found.distances[:, column], rms)
-    assert found.nfe == 4
-    nearest = (found.nearest_first.clamp(-1, 1) - images[:, None]).square().mean((2, 3, 4))
-    assert bool((nearest[:, 0] <= nearest[:, 1]).all())
-    again = variations(
-        model, images[1:], seeds=[6], start=start, condition=1, steps=STEPS, items=["b", "c"], batch_size=1, strength=None
-    )
-    torch.testing.assert_close(again.images[:, 0], found.images[1:, 1])
-    other = variations(model, images, seeds=2, start=start, condition=1, steps=STEPS)
-    assert not torch.equal(other.images, found.images)
-
-
-def test_all_the_way_up_and_back_changes_a_variation_by_the_methods_error(model, images):
-    settings = {"seeds": 2, "start": us.ForwardNoise(steps=4), "condition": 1, "steps": 40}
-    short, long = variations(model, images, **settings), variations(model, images, strength=1.0, **settings)
-    assert (short.nfe, long.nfe) == (4, 77)
-    missed = (long.images - short.images).square().mean().sqrt()
-    assert 0 < float(missed) < 0.1 * float((short.images[:, 0] - short.images[:, 1]).square().mean().sqrt())
+    found = us.edit(model, images, to=1, steps=STEPS, mask=tmp_path / "mask.png")
+    assert torch.equal(found.images, us.edit(model, images, to=1, steps=STEPS, mask=left).images)
 
 
 def test_guidance_that_blows_up_is_said(images):
@@ -205,7 +179,7 @@ def test_guidance_that_blows_up_is_said(images):
         lambda x, t, condition: x * condition[:, None, None, None], schedule=schedule, shape=(1, 4, 4), classes=3
     )
     with pytest.raises(us.DivergenceError, match="try a guidance below 1e\\+60"):
-        edit(wild, images, to=1, source=0, guidance=1e60, steps=STEPS)
+        us.edit(wild, images, to=1, source=0, guidance=1e60, steps=STEPS)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +197,7 @@ def test_guidance_that_blows_up_is_said(images):
 )
 def test_what_does_not_fit_is_refused_in_one_line(model, images, more, says):
     with pytest.raises(us.UnsampleError, match=says) as error:
-        edit(model, images, **{"to": 1, "steps": STEPS, "start": TWO, **more})
+        us.edit(model, images, **{"to": 1, "steps": STEPS, "start": TWO, **more})
     assert "\n" not in str(error.value)
 
 
@@ -242,12 +216,102 @@ def test_a_trajectory_that_lacks_something_is_refused(model, images, made, more,
     there = us.invert(model, images, **{"steps": STEPS, "start": TWO, **made})
     method = {"method": made["method"]} if "method" in made else {}
     with pytest.raises(us.ArgumentError, match=says) as error:
-        edit(model, there, **{"to": 1, "steps": STEPS, **method, **more})
+        us.edit(model, there, **{"to": 1, "steps": STEPS, **method, **more})
     assert "\n" not in str(error.value)
 
 
-def test_variations_need_noise_and_seeds(model, images):
-    with pytest.raises(us.ArgumentError, match="forward start, given none"):
-        variations(model, images, start=us.FromImage(), steps=STEPS)
-    with pytest.raises(us.ArgumentError, match="at least one seed"):
-        variations(model, images, seeds=0, steps=STEPS)
+# Latent models that take prompts
+
+
+def test_an_edit_to_the_source_is_the_reconstruction(family):
+    """Reference: `us.reconstruct` of the pipeline and picture; in FLUX dev no second branch cancels guidance."""
+    pipe, (source, other), size = family
+    guidance = 1.0 if us.load(pipe).distilled else 3.0
+    back = us.reconstruct(pipe, picture(), condition=source, **PROMPTED)
+    found = us.edit(pipe, picture(), source=source, to=source, guidance=guidance, **PROMPTED)
+    assert found.images.shape == (1, 3, *size)
+    close(found.images, back.images)
+    assert found.nfe_up == back.trajectory.nfe
+    far(us.edit(pipe, picture(), source=source, to=other, **PROMPTED).images, back.images)
+
+
+def test_pictures_are_edited_as_their_tensor_by_the_model_of_that_size(pipe, tmp_path):
+    model = us.load(pipe, size=(16, 32))
+    images = us.load_images([photograph(tmp_path / "a.png")], size=(16, 32))
+    settings = {"source": "a cat", "to": "two dogs", "strength": 0.5, "mask": "auto", **PROMPTED}
+    wanted = us.edit(model, images, **settings)
+    for opened, given in ((pipe, picture()), (pipe, tmp_path / "a.png"), (pipe, images), (model, picture())):
+        found = us.edit(opened, given, **settings)
+        assert torch.equal(found.images, wanted.images)
+        assert torch.equal(found.mask, wanted.mask)
+        assert (found.nfe_up, found.nfe_down, found.nfe_mask) == (wanted.nfe_up, wanted.nfe_down, wanted.nfe_mask)
+
+
+def test_a_trajectory_is_edited_again_and_again(family):
+    """Reference: edits of the picture itself."""
+    pipe, (source, other), _ = family
+    there = us.invert(pipe, picture(), condition=source, keep=us.Keep("states"), **PROMPTED)
+    for more in ({}, {"strength": 0.5}):
+        found = us.edit(pipe, there, source=source, to=other, steps=4, **more)
+        assert found.nfe_up == 0
+        assert torch.equal(found.images, us.edit(pipe, picture(), source=source, to=other, **more, **PROMPTED).images)
+
+
+def test_a_mask_picture_holds_what_it_covers(pipe, tmp_path):
+    """Reference: the picture through the codec, left, where the mask is black."""
+    white = np.zeros((24, 40), np.uint8)
+    white[:, 20:] = 255
+    Image.fromarray(white).save(tmp_path / "mask.png")
+    found = us.edit(pipe, picture(), source="a cat", to="a dog", mask=tmp_path / "mask.png", **PROMPTED)
+    codec = us.edit(pipe, picture(), to="a dog", strength=0, **PROMPTED)
+    assert found.mask.float().mean() == 0.5
+    held = codec.trajectory.latent[..., :8]
+    assert torch.equal(found.trajectory.states[0][..., :8], held)
+    assert not bool(found.mask[..., :8].any())
+
+
+def test_a_latent_text_model(pipe):
+    """A mask of pixels holds the latent's cells, and strength 0 is what the autoencoder gives."""
+    latent = us.load(pipe)
+    height, width = latent.image_size
+    pixels = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    settings = {"source": "a cat", "steps": 5, "start": us.ForwardNoise(steps=1)}
+    codec = latent.codec.decode(latent.codec.encode(pixels))
+    mask = torch.zeros(height, width)
+    mask[:, : width // 2] = 1
+    found = us.edit(latent, pixels, to="a dog", mask=mask, **settings)
+    assert found.mask.shape == (2, *latent.shape[1:])
+    assert found.mask.float().mean() == 0.5
+    assert torch.equal(us.edit(latent, pixels, to="a dog", strength=0, **settings).images, codec)
+    assert torch.equal(us.edit(latent, pixels, to="a dog", mask=torch.zeros_like(mask), **settings).images, codec)
+    back = us.reconstruct(latent, pixels, condition="a cat", steps=5, start=us.ForwardNoise(steps=1)).images
+    assert torch.equal(us.edit(latent, pixels, to="a cat", guidance=1, **settings).images, back)
+    assert not torch.equal(us.edit(latent, pixels, to=tiny.PROMPTS, **settings).images, back)
+
+
+@pytest.mark.parametrize("more", [{}, {"mask": "auto"}, {"strength": 0.5}, {"strength": 0}, {"mask": torch.ones(32, 32)}])
+@pytest.mark.parametrize("method", ["auto", "edit-friendly"])
+def test_each_image_is_encoded_once(counted, more, method):
+    model, calls = counted
+    images = torch.zeros(3, 3, *model.image_size)
+    settings = {"source": "a cat", "to": "a dog", "method": us.parse_method(method), **PROMPTED}
+    us.edit(model, images, batch_size=2, **settings, **more)
+    assert calls == [2, 1]
+
+
+def test_a_run_directory_is_edited_by_what_reads_it(model, images, tmp_path):
+    (tmp_path / "manifest.json").touch()
+    for given in (tmp_path, str(tmp_path)):
+        for more in ((), (images,)):
+            with pytest.raises(
+                us.ArgumentError, match=r"edit those with unsample\.read_run\('.*'\)\.edit\(to=\.\.\.\)"
+            ) as caught:
+                us.edit(given, *more, to=1)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(us.ArgumentError, match=r"expected images to edit: .*, given a model alone"):
+        us.edit(model, to=1)
+
+
+def test_the_default_of_negative_says_what_it_is():
+    """Guidance moves away from the source, told apart from a condition of that name."""
+    assert "negative: 'Conditions | Mapping[int, Tensor] | FromSource' = SOURCE" in str(inspect.signature(us.edit))

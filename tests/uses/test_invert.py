@@ -241,3 +241,9 @@ def test_sampling_a_gaussian_returns_its_distribution():
     x = us.sample(model, us.draw_noise(model, 4000, dtype=torch.float64), steps=200).images.flatten(1)
     assert x.mean(0).tolist() == pytest.approx([0.3] * 4, abs=0.06)
     assert x.std(0).tolist() == pytest.approx([0.2, 0.5, 1.0, 0.5**0.5], rel=0.1)
+
+
+def test_each_image_is_encoded_once(counted):
+    model, calls = counted
+    us.reconstruct(model, torch.zeros(3, 3, *model.image_size), steps=3, batch_size=2)
+    assert calls == [2, 1]

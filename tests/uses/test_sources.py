@@ -1,6 +1,5 @@
 """`us.invert(pipe, picture, prompt=...)`: every way to give a model and pictures, and the guide of docs/any-model.md."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -12,25 +11,13 @@ from PIL import Image
 
 import unsample as us
 from unsample.models.families import FAMILIES
-from unsample.uses import attention as editors
-from unsample.uses import edit as editing
-from unsample.uses import interpolate as interpolation
-from unsample.uses import invert as inversion
-from unsample.uses import sample as sampling
-from unsample.uses import variations as varying
 
 from ..models import tiny
 from ..models.agreement import STEPS, same
 from ..models.test_stable_diffusion import stable_diffusion
+from .conftest import SETTINGS, picture
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "any-model.md").read_text()
-SETTINGS = {"steps": 3, "start": us.ForwardNoise(steps=1)}
-
-
-def picture(width=40, height=24, seed=0):
-    """Blocks of random colour, two pixels wide."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (height // 2, width // 2, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
 
 
 def pixel_pipeline():
@@ -173,11 +160,30 @@ def test_a_model_of_pixels_keeps_its_size(pipe):
     assert us.invert(pixels, picture(40, 24), size=(8, 16), **SETTINGS).latent.shape == (1, 3, 8, 16)
 
 
-def test_a_model_has_a_size(pipe):
+USES = {
+    "invert": {},
+    "reconstruct": {},
+    "edit": {"to": "a dog"},
+    "variations": {},
+    "interpolate": {},
+    "edit_attention": {"source": "a cat", "targets": ["a dog"], "editor": us.MasaCtrl()},
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_model_has_a_size(pipe, name):
+    model, call = us.load(pipe), getattr(us, name)
+    says = "size 16x32: model 'StableDiffusionPipeline' is one of 16x16; leave out size"
+    with pytest.raises(us.ArgumentError, match=says):
+        call(model, [picture()], size=(16, 32), **USES[name])
+    if name in ("interpolate", "edit_attention"):
+        with pytest.raises(us.ArgumentError, match=says):
+            call(model, us.draw_noise(model, 2), size=(16, 32), **USES[name])
+
+
+def test_the_size_of_a_model_may_be_said(pipe):
     model = us.load(pipe)
     assert us.invert(model, picture(), size=(16, 16), **SETTINGS).latent.shape == (1, 4, 8, 8)
-    with pytest.raises(us.ArgumentError, match="size 16x32: model 'StableDiffusionPipeline' is one of 16x16; leave out size"):
-        us.invert(model, picture(), size=(16, 32), **SETTINGS)
     with pytest.raises(us.ArgumentError, match="leave out size"):
         us.sample(model, us.draw_noise(model, 1), size=(16, 32))
 
@@ -242,46 +248,6 @@ def test_prompt_is_another_name_of_condition(pipe):
 def test_what_is_no_pipeline_is_refused(untyped):
     with pytest.raises(us.ModelError, match=r"no adapter for the pipeline class 'Linear'.*from_callable"):
         us.invert(torch.nn.Linear(1, 1), picture(), **SETTINGS)
-
-
-DOORS = {
-    "invert": (inversion, {"prompt", "size"}),
-    "reconstruct": (inversion, {"prompt", "size"}),
-    "sample": (sampling, {"prompt", "size"}),
-    "edit": (editing, {"size"}),
-    "variations": (varying, {"prompt", "size"}),
-    "edit_attention": (editors, {"size", "inversion", "start", "seed"}),
-    "interpolate": (interpolation, {"prompt", "size", "inversion", "start", "seed", "items"}),
-}
-"""Each call, the module that does its work, and what it takes besides."""
-
-TOLD_OTHERWISE = "model|images|condition|keys|latent|source|source_latents"
-"""What may be given as more than in these modules."""
-
-
-@pytest.mark.parametrize("name", DOORS)
-def test_arguments_are_those_of_what_is_called(name):
-    """Reference: the functions of inversion.py and its like, their defaults, and what their docstrings say."""
-    module, more = DOORS[name]
-    ours, core = getattr(us, name), getattr(module, name)
-    assert ours is not core
-    given, wanted = (inspect.signature(call).parameters for call in (ours, core))
-    assert {key: p.default for key, p in given.items() if key not in more | {"images"}} == {
-        key: p.default for key, p in wanted.items() if key != "images"
-    }
-    for line in inspect.getdoc(core).partition("Raises:")[0].splitlines():
-        if re.match(rf"    (?!(?:{TOLD_OTHERWISE}): )\w+: ", line):
-            assert line in inspect.getdoc(ours).splitlines()
-
-
-@pytest.mark.parametrize("name", DOORS)
-def test_every_setting_arrives(untyped, pipe, monkeypatch, name):
-    """Reference: what the functions of inversion.py and its like are called with; `interpolate` makes steps a grid."""
-    module, more = DOORS[name]
-    monkeypatch.setattr(module, name, lambda model, x, **settings: settings)
-    call, own = getattr(us, name), more | ({"steps"} if name == "interpolate" else set())
-    marks = {key: object() for key in list(inspect.signature(call).parameters)[2:] if key not in own}
-    assert call(us.load(pipe), torch.zeros(1, 4, 8, 8), **marks) == marks
 
 
 # The guide

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError
-from ..uses.attention import Named, Picture, bound, walks_from_the_latent
+from ..uses.attention import Named, SourcePicture, bound, samples_from_latent
 from ..uses.edit import Edit
 from .directory import Run
 from .read_back import starts_of
@@ -44,7 +44,7 @@ def check_attention(named: Named, work: Work, to: Sequence[str | None], strength
         ArgumentError: Anything else.
     """
     bound(work.model, named.editor, work.inversion.label, to)
-    if not walks_from_the_latent(work.inversion.inversion):
+    if not samples_from_latent(work.inversion.inversion):
         raise ArgumentError(
             f"--editor: targets walk down from the latent alone, and {work.inversion.method} stores more than that: "
             "choose another --method, like auto or direct"
@@ -81,7 +81,7 @@ def attended(
     settings = work.inversion
     own: dict[str, Any] = {"source": settings.label, "grid": settings.grid(work.model), "method": settings.inversion}
     alone = [there.take(torch.tensor([i])) for i in range(len(items))]
-    rows = [Picture(work.model, each, item=item, seed=seed, **own) for each, item in zip(alone, items, strict=True)]
+    rows = [SourcePicture(work.model, each, item=item, seed=seed, **own) for each, item in zip(alone, items, strict=True)]
     done = [row.edit(named, to, guidance, mask) for row in rows]
     made = []
     for i in range(len(to)):

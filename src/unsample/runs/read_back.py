@@ -1,7 +1,7 @@
-"""A run of `unsample invert` read back, for its inversions to be used again instead of made again.
+"""Reads the inversions of a run of `unsample invert` back: `read_run(directory).edit(to=...)` does not invert again.
 
-The manifest says which model it was, and of which weights; the tensors are the latents, what the method stored beside them,
-and, of a run that kept them, the states of the way up.
+The manifest names the model and its weights; the tensors are the latents, what the method stored beside them and, in a run
+that kept them, the states of the way up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.batching import batches
+from ..core.batching import OnStep, batches
 from ..core.ddim import DDIM
 from ..core.model import Model
 from ..core.starts import Start
@@ -21,22 +21,25 @@ from ..core.trajectory import Stored, Trajectory
 from ..errors import ArgumentError, RunError
 from ..methods.starts import parse_start
 from ..models import load
+from ..uses.edit import SOURCE, Edit, FromSource, edit
+from ..uses.sample import Samples, sample
+from ..uses.sources import Conditions
 from .directory import MANIFEST, Origin, Run, slug
 from .settings import InvertSettings
 
-__all__ = ["Inverted", "read_inverted", "run_in", "starts_of", "way_back"]
+__all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "starts_of", "way_back"]
 
 
 @dataclass(frozen=True)
-class Inverted:
-    """What a run of `invert` left behind of one of its starts.
+class InvertedRun:
+    """The inversions that a run of `unsample invert` made from one of its starts.
 
     Attributes:
         run: Its directory and manifest.
         model: Its model, loaded.
         settings: How it was inverted; `forward` is the one start.
         images: Pixels in [-1, 1], shape (batch, channels, height, width).
-        trajectory: The latents and what the method stored; if asked for, also the states of the way, clean ones among them.
+        trajectory: The latents and what the method stored; after `with_states` also the states of the way up.
     """
 
     run: Run
@@ -49,6 +52,95 @@ class Inverted:
     def items(self) -> list[str]:
         """The ids of its pictures."""
         return [item.id for item in self.run.manifest.items]
+
+    def with_states(self) -> InvertedRun:
+        """The same with the states of the way up, the clean ones, which are encoded anew, among them.
+
+        Raises:
+            ArgumentError: The run kept none.
+        """
+        _check_states(self.run, self.settings)
+        states = self.trajectory.states or _states(self.run, self.model, self.settings, self.images)
+        return replace(self, trajectory=replace(self.trajectory, states=states))
+
+    def edit(
+        self,
+        *,
+        to: Conditions,
+        guidance: float = 3.0,
+        negative: Conditions | Mapping[int, Tensor] | FromSource = SOURCE,
+        strength: float = 1.0,
+        mask: Tensor | str | Path | None = None,
+        batch_size: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Edit:
+        """The pictures sampled under `to`, without inverting them again; arguments as in `unsample.edit`.
+
+        Source, grid, method, seed and ids are those of the run, and so is the batch size by default. A mask, or a strength
+        below 1, needs the states that `unsample invert --keep states` stores.
+
+        Raises:
+            ArgumentError: A run that was inverted with guidance, states that it did not keep, or what `unsample.edit` refuses.
+        """
+        _check_unguided(self.run, self.settings)
+        found = self if mask is None and strength >= 1 else self.with_states()
+        return edit(
+            self.model,
+            found.trajectory,
+            to=to,
+            source=self.settings.label,
+            guidance=guidance,
+            negative=negative,
+            strength=strength,
+            mask=mask,
+            method=self.settings.inversion,
+            seed=self.settings.seed,
+            items=self.items,
+            batch_size=self.settings.batch_size if batch_size is None else batch_size,
+            grid=self.settings.grid(self.model),
+            on_step=on_step,
+        )
+
+    def sample(
+        self,
+        *,
+        condition: Conditions | FromSource = SOURCE,
+        guidance: float | None = None,
+        batch_size: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Samples:
+        """Images sampled back from the latents, by default under the condition and guidance that they were inverted with."""
+        return sample(
+            self.model,
+            self.trajectory.latent,
+            method=self.settings.inversion.sampler,
+            condition=self.settings.label if condition is SOURCE else condition,
+            guidance=self.settings.guidance if guidance is None else guidance,
+            stored=self.trajectory.stored,
+            seed=self.settings.seed,
+            items=self.items,
+            batch_size=self.settings.batch_size if batch_size is None else batch_size,
+            grid=self.settings.grid(self.model),
+            on_step=on_step,
+        )
+
+
+def read_run(place: str | Path, start: str | Start | None = None) -> InvertedRun:
+    """The inversions in a run directory of `unsample invert`, its model loaded and no network called.
+
+    Args:
+        place: The directory.
+        start: Which of its starts, as the command line writes it or as an object; default is its last.
+
+    Raises:
+        ArgumentError: No run directory, or a start that the run does not have.
+        RunError: A run that is not complete, one of another command, or one of other weights than the model has now.
+        ModelError: Its model cannot be loaded.
+    """
+    run = run_in(place)
+    if run is None:
+        raise ArgumentError(f"expected a run directory of `unsample invert`, with a {MANIFEST}, given {place}")
+    return _read(run, _settings_of(run, start), _loaded)
 
 
 def run_in(place: object) -> Run | None:
@@ -95,8 +187,8 @@ def read_inverted(
     *,
     states: bool = False,
     loading: Callable[[Origin, str], Model] = _loaded,
-) -> Inverted:
-    """The inversions of a complete run, its model loaded and no network asked.
+) -> InvertedRun:
+    """The inversions of a complete run, to be edited; what cannot be edited is refused before its model is loaded.
 
     Args:
         run: A complete one of `unsample invert`.
@@ -105,29 +197,46 @@ def read_inverted(
         loading: The model of an origin in a precision; default is `unsample.load`.
 
     Raises:
-        RunError: A run that is not complete, one of another command, or one of other weights than the model has now.
-        ArgumentError: A start that the run does not have, states that it did not keep, or an inversion with guidance, under
-            which nothing can be edited.
+        RunError: As `read_run`.
+        ArgumentError: As `read_run`; states that the run did not keep; or an inversion with guidance.
         ModelError: Its model cannot be loaded.
     """
-    text, tensors = _which(run, start), run.tensors()
-    settings = InvertSettings.model_validate({**run.manifest.settings, "forward": (text,)})
-    origin = run.manifest.origin or Origin(source=settings.model)
+    settings = _settings_of(run, start)
+    _check_unguided(run, settings)
+    if states:
+        _check_states(run, settings)
+    found = _read(run, settings, loading)
+    return found.with_states() if states else found
+
+
+def _settings_of(run: Run, start: str | Start | None) -> InvertSettings:
+    """How a run was inverted from one of its starts."""
+    return InvertSettings.model_validate({**run.manifest.settings, "forward": (_which(run, start),)})
+
+
+def _check_unguided(run: Run, settings: InvertSettings) -> None:
     if settings.guidance != 1:
         raise ArgumentError(
             f"the run in {run.path} was inverted with guidance {settings.guidance:g}: editing takes one of guidance 1"
         )
-    if states and settings.keep not in ("states", "all"):
+
+
+def _check_states(run: Run, settings: InvertSettings) -> None:
+    if settings.keep not in ("states", "all"):
         raise ArgumentError(
             f"the run in {run.path} kept no states, which a mask and a strength below 1 need: invert with --keep states"
         )
+
+
+def _read(run: Run, settings: InvertSettings, loading: Callable[[Origin, str], Model]) -> InvertedRun:
+    """The model of a run and its tensors, if both still go together."""
+    text, tensors = settings.forward[0], run.tensors()
+    origin = run.manifest.origin or Origin(source=settings.model)
     model = loading(origin, settings.dtype)
     if model.digest != settings.model_digest:
         raise RunError(f"the run in {run.path} was made with other weights of {settings.model!r}; invert again with these")
     there = Trajectory(tensors[f"latent.{text}"], 0, settings.steps, 0, stored=way_back(run, tensors, text)[1])
-    if states:
-        there = replace(there, states=_states(run, model, settings, tensors["images"]))
-    return Inverted(run, model, settings.model_copy(update={"origin": origin}), tensors["images"], there)
+    return InvertedRun(run, model, settings.model_copy(update={"origin": origin}), tensors["images"], there)
 
 
 def _which(run: Run, start: str | Start | None) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from types import EllipsisType
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ from torch import Tensor
 from .._typing import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.corrections import Corrected, Replay
-from ..core.denoiser import Counted, Denoiser
+from ..core.denoiser import Counted
 from ..core.grid import Grid
-from ..core.model import Model
+from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
 from ..core.starts import ForwardNoise, Start
 from ..core.stepper import Moved, Stepper
@@ -29,10 +29,27 @@ from ..core.trajectory import Keep, Trajectory
 from ..core.walk import walk
 from ..errors import ArgumentError, DivergenceError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
-from .invert import check_images, invert
-from .masks import AUTO, Conditions, cells_of, difference_mask, read_mask
+from .invert import check_images, encoded, invert_encoded
+from .masks import AUTO, Cells, cells_of, difference_mask, read_mask
+from .sources import Conditions, Picture, Size, Source, opened, opened_for_latents
 
-__all__ = ["Edit", "edit", "turning_level"]
+__all__ = ["SOURCE", "Edit", "FromSource", "check_editable", "edit", "pivots_of", "turning_level", "walked_down", "walked_up"]
+
+
+class _FromSource(Enum):
+    """One value, which stands for the condition of the source."""
+
+    SOURCE = "source"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+FromSource = Literal[_FromSource.SOURCE]
+SOURCE: Final = _FromSource.SOURCE
+"""In place of a condition: the one that the images are, or were, inverted under."""
+
+REPLAYED = "what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False"
 
 
 @dataclass(frozen=True)
@@ -63,13 +80,14 @@ class Edit:
 
 @torch.no_grad()
 def edit(
-    model: Model,
-    images: Images | Trajectory,
+    model: Source,
+    images: Images | Picture | Sequence[Picture] | Trajectory | None = None,
     *,
     to: Conditions,
     source: Conditions = None,
+    size: Size | None = None,
     guidance: float = 3.0,
-    negative: Conditions | Mapping[int, Tensor] | EllipsisType = ...,
+    negative: Conditions | Mapping[int, Tensor] | FromSource = SOURCE,
     strength: float = 1.0,
     mask: Tensor | str | Path | None = None,
     steps: int = 50,
@@ -87,22 +105,25 @@ def edit(
     then cancels (negative-prompt inversion, Miyake et al. 2023). Below a forward start, pivots lie on the line of its noise.
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
-        images: Pixels in [-1, 1] of the model's size; or a trajectory of `invert` under `source`, for as many edits as you
-            like. Of such a one a smaller strength or a mask needs the states, `keep=Keep("states")`; a mask then holds down to
-            the lowest state kept, so add the clean one, level 0, after a forward start.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call. What
+            `unsample invert` left in a run directory is edited by `unsample.read_run(directory).edit(...)`.
+        images: A tensor of pixels in [-1, 1], or pictures, as `unsample.invert` takes them; or a trajectory of `invert` under
+            `source`, for as many edits as you like. With a trajectory a smaller strength or a mask needs the states,
+            `keep=Keep("states")`; a mask then holds down to the lowest state kept, so add the clean one, level 0, after a
+            forward start.
         to: The condition of the edit; one for all items or one per item; None is unconditional.
         source: The condition that the images are inverted under.
-        guidance: w in eps_n + w (eps_to - eps_n) on the way down; the way up is walked without. Large ones saturate
+        size: Height and width to make a model of, as in `unsample.invert`; default is what goes with the images.
+        guidance: w in eps_n + w (eps_to - eps_n) on the way down; the way up is without guidance. A large w saturates
             the colours, as in sampling: on the bundled model from about 4 on.
-        negative: What eps_n is asked under; by default the source, None for the unconditional, or embeddings by level
+        negative: The condition of eps_n: by default that of the source; None for the unconditional; or embeddings by level
             (`unsample.null_text`).
         strength: The share of the moves that is walked up and down, 0..1; 0 is the image itself, through the codec.
         mask: Where the picture may change: true or from 0.5 on, shape (height, width) or (batch, height, width) of the images;
             a grey picture file, white where it may; or "auto" (`difference_mask`). Without, everywhere.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: How the way up is made, or was.
-        start: Where it starts.
+        method: How a move up is made, or was.
+        start: Where the way up starts.
         seed: For the start's noise and that of an automatic mask, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Items per network call; all at once by default.
@@ -110,86 +131,131 @@ def edit(
         on_step: Called after each move, for progress bars.
 
     Raises:
-        ArgumentError: Settings that do not fit together, or a trajectory that lacks what they need.
-        ImageError: A mask file that cannot be read.
+        ArgumentError: Settings that do not fit together, a trajectory that lacks what they need, or a run directory.
+        ImageError: A picture that is missing, unreadable or too small, or such a mask.
         DivergenceError: A result that is not finite.
+        ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
-    grid = grid or model.grid(steps)
-    fresh = not isinstance(images, Trajectory)
-    level, count = turning_level(strength, grid, start if fresh else None), len(images)
-    if mask is not None and method.sampler.reversible:
-        raise ArgumentError(f"a mask sets states back, and {method} carries more than its state: choose another method")
-    if (isinstance(method, Corrected) and method.keeps == "eps") or (isinstance(images, Trajectory) and images.stored.eps):
-        raise ArgumentError("what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False")
-    noise = ItemNoise(seed, list(range(count)) if items is None else list(items))
-    away = negative
-    if isinstance(away, EllipsisType):
-        away = None if model.distilled else source
-    conditions = broadcast_conditions(to, count)
-    model.denoiser(conditions and conditions[:1], guidance, negative_of(away, count, slice(0, 1)))  # refused before any work
+    _refuse_run(model)
+    if images is None:
+        raise ArgumentError("expected images to edit: pictures, a tensor or a trajectory of `invert`, given a model alone")
     if isinstance(images, Trajectory):
-        there, nfe_up = _reused(images, level, grid, method), 0
+        model = opened_for_latents(model, images.latent, size)
+    else:
+        model, images = opened(model, images, size)
+    grid = grid or model.grid(steps)
+    level, count = turning_level(strength, grid, None if isinstance(images, Trajectory) else start), len(images)
+    check_editable(method, masked=mask is not None)
+    if isinstance(images, Trajectory) and images.stored.eps:
+        raise ArgumentError(REPLAYED)
+    noise = ItemNoise(seed, list(range(count)) if items is None else list(items))
+    if negative is SOURCE:
+        negative = None if model.distilled else source
+    conditions = broadcast_conditions(to, count)
+    model.denoiser(conditions and conditions[:1], guidance, negative_of(negative, count, slice(0, 1)))  # refused before work
+    if isinstance(images, Trajectory):
+        there, nfe_up = _cut_off(images, level, grid, method), 0
     else:
         keep = Keep() if mask is None else Keep("states")
-        there = walked_up(model, images, method, start, grid, level, noise, keep, condition=source, batch_size=batch_size)
+        there = walked_up(
+            model, images, None, method, start, grid, level, noise, keep=keep, condition=source, batch_size=batch_size
+        )
         nfe_up = there.nfe
-    cells, nfe_mask = _found(model, there, mask, to, source, grid, noise, batch_size)
+    cells, nfe_mask = _mask_of(model, there, mask, to, source, grid, noise, batch_size)
     if cells is not None:
         there = replace(there, states=pivots_of(there.states, grid, level))
-    way = _Way(model, grid, level, method.sampler, there, cells, counter(on_step, total=count * level))
-    parts, nfe_down = [], 0
-    for rows in batches(count, batch_size):
-        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, negative_of(away, count, rows)))
-        parts.append(way.down(denoiser, rows))
-        nfe_down = denoiser.nfe
-    if not bool(torch.isfinite(edited := torch.cat(parts)).all()):
-        raise DivergenceError(f"an edit left the finite numbers; try a guidance below {guidance:g}, more steps, or float32")
+    report = counter(on_step, total=count * level)
+    edited, nfe_down = walked_down(
+        model,
+        there,
+        grid,
+        method.sampler,
+        conditions,
+        guidance=guidance,
+        negative=negative,
+        cells=cells,
+        batch_size=batch_size,
+        report=report,
+    )
     return Edit(edited, there, cells, nfe_up, nfe_down, nfe_mask)
 
 
-@dataclass(frozen=True)
-class _Way:
-    """The way down of all items."""
+def walked_down(
+    model: Model,
+    there: Trajectory,
+    grid: Grid,
+    sampler: Stepper,
+    conditions: Sequence[Condition] | None,
+    *,
+    guidance: float = 1.0,
+    negative: Conditions | Mapping[int, Tensor] = None,
+    cells: Cells | None = None,
+    batch_size: int | None = None,
+    report: Callable[[int], None] = lambda moves: None,
+) -> tuple[Tensor, int]:
+    """Images sampled from where `there` ends, and the evaluations per item; outside of `cells` its states are kept.
 
-    model: Model
-    grid: Grid
-    level: int
-    sampler: Stepper
-    there: Trajectory
-    cells: Tensor | None
-    report: Callable[[int], None]
-
-    def down(self, denoiser: Denoiser, rows: slice) -> Tensor:
-        """Images of some items."""
-        x = self.there.latent[rows].to(self.model.device)
-        kept = self.there.stored.take(rows, x.device)
+    Raises:
+        DivergenceError: An image that is not finite.
+    """
+    parts, nfe = [], 0
+    for rows in batches(len(there), batch_size):
+        away = negative_of(negative, len(there), rows)
+        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, away))
+        x = there.latent[rows].to(model.device)
+        kept = there.stored.take(rows, x.device)
         replay = Replay(kept.corrections)
         correct: Replay | _Held = replay
-        if self.cells is not None:
-            pivots = {i: state[rows].to(x) for i, state in self.there.states.items()}
-            correct = _Held(pivots, self.cells[rows, None].to(x.device), replay)
-        for moved in walk(denoiser, x, self.grid.down(self.level), self.sampler, kept.memory or None, correct):
+        if cells is not None:
+            pivots = {i: state[rows].to(x) for i, state in there.states.items()}
+            correct = _Held(pivots, cells[rows, None].to(x.device), replay)
+        for moved in walk(denoiser, x, grid.down(there.index), sampler, kept.memory or None, correct):
             x = moved.x
-            self.report(len(x))
-        return self.model.codec.decode(x)
+            report(len(x))
+        parts.append(model.codec.decode(x))
+        nfe = denoiser.nfe
+    if not bool(torch.isfinite(images := torch.cat(parts)).all()):
+        raise DivergenceError(f"an edit left the finite numbers; try a guidance below {guidance:g}, more steps, or float32")
+    return images, nfe
 
 
 @dataclass(frozen=True)
 class _Held:
-    """For `walk(correct=...)`: recorded corrections, then the pivot outside of the mask, where there is one."""
+    """For `walk(correct=...)`: recorded corrections, then outside of the mask the pivot of that level, if there is one."""
 
     pivots: Mapping[int, Tensor]
     free: Tensor
     corrected: Replay
 
     def __call__(self, moved: Moved) -> Tensor:
-        """The state, free inside the mask."""
+        """The state after a move."""
         x, pivot = self.corrected(moved), self.pivots.get(moved.step.dst.index)
         return x if pivot is None else torch.where(self.free, x, pivot)
 
 
+def _refuse_run(model: Source) -> None:
+    """Refuse a run directory, which has a model and pictures of its own."""
+    if isinstance(model, (str, Path)) and (Path(model).expanduser() / "manifest.json").is_file():
+        raise ArgumentError(
+            f"{model} is a run directory, with a model and pictures of its own: edit those with "
+            f"unsample.read_run({str(model)!r}).edit(to=...), or give a model and images"
+        )
+
+
+def check_editable(method: Stepper | Corrected, *, masked: bool = False) -> None:
+    """Refuse a method whose way down cannot be under another condition, or within a mask.
+
+    Raises:
+        ArgumentError: Such a method.
+    """
+    if masked and method.sampler.reversible:
+        raise ArgumentError(f"a mask sets states back, and {method} carries more than its state: choose another method")
+    if isinstance(method, Corrected) and method.keeps == "eps":
+        raise ArgumentError(REPLAYED)
+
+
 def turning_level(strength: float, grid: Grid, start: Start | None = None) -> int:
-    """Where the walk turns around: not below a start, but for level 0, which is the image itself.
+    """The level where the walk turns around: 0, which is the image itself, or not below the start.
 
     Raises:
         ArgumentError: A strength outside 0..1, or too little for the start.
@@ -207,28 +273,34 @@ def turning_level(strength: float, grid: Grid, start: Start | None = None) -> in
 
 def walked_up(
     model: Model,
-    images: Tensor,
+    images: Images,
+    clean: list[Tensor] | None,
     method: Stepper | Corrected,
     start: Start,
     grid: Grid,
     level: int,
     noise: ItemNoise,
-    keep: Keep,
-    **known: Any,
+    *,
+    keep: Keep = Keep(),
+    condition: Conditions = None,
+    batch_size: int | None = None,
 ) -> Trajectory:
-    """Up to `level`, as if the grid ended there; with states, the clean ones are among them."""
+    """The inversion of images up to `level`, as if the grid ended there; kept states include the clean ones.
+
+    `clean` are the encoded images, one tensor per batch, where they are known.
+    """
     check_images(model, images)
-    rows = batches(len(images), known["batch_size"])
-    clean = [model.codec.encode(images[each].to(model.device)) for each in rows] if level == 0 or keep.what == "states" else []
-    states = {0: torch.cat(clean)} if clean else {}
+    if clean is None and (level == 0 or keep.what == "states"):
+        clean = encoded(model, images, batch_size)
+    states = {0: torch.cat(clean)} if clean and (level == 0 or keep.what == "states") else {}
     if level == 0:
         return Trajectory(states[0], 0, 0, 0, states=states)
     first = start.index(grid)
     if isinstance(start, ForwardNoise):
         start = ForwardNoise(steps=first, at_next_level=start.at_next_level)  # a fraction is one of the whole grid
     part = Grid(grid.levels[: level + 1])
-    settings: dict[str, Any] = {"method": method, "start": start, "seed": noise.seed, "items": noise.items, **known}
-    found = invert(model, images, grid=part, keep=keep, **settings)
+    how: dict[str, Any] = {"seed": noise.seed, "items": noise.items, "keep": keep, "batch_size": batch_size}
+    found = invert_encoded(model, images, clean, method=method, start=start, grid=part, condition=condition, **how)
     if isinstance(method, Corrected) and states:
         path = method.path(states[0], part, noise, found.states)
         passed = {i: path(i) for i in range(level + 1)}
@@ -236,8 +308,8 @@ def walked_up(
     return replace(found, states={**found.states, **states})
 
 
-def _reused(there: Trajectory, level: int, grid: Grid, method: Stepper | Corrected) -> Trajectory:
-    """A trajectory that was there before, cut off at `level`."""
+def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Corrected) -> Trajectory:
+    """A given trajectory, cut off at `level`."""
     if there.index > grid.steps or (there.index < level):
         raise ArgumentError(
             f"expected a trajectory up to level {level} of {grid.steps}, given one up to {there.index}: give steps"
@@ -258,9 +330,12 @@ def _reused(there: Trajectory, level: int, grid: Grid, method: Stepper | Correct
 
 
 def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:
-    """The states up to `level`; between the clean one and the lowest other, those on the line of its noise.
+    """The states up to `level`; between level 0 and the lowest other one, those of forward diffusion to that one.
 
-    x_i = alpha_i x0 + sigma_i n, n the noise that the lowest state implies: below a forward start, the one it drew.
+    x_i = alpha_i x0 + sigma_i n, where n is the noise that the lowest state implies: with a forward start, the one it drew.
+
+    Raises:
+        ArgumentError: No states.
     """
     known = {i: state for i, state in states.items() if i <= level}
     if not known:
@@ -275,7 +350,7 @@ def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int,
     return known | {i: grid[i].alpha * x0 + grid[i].sigma * noise for i in range(1, first)}
 
 
-def _found(
+def _mask_of(
     model: Model,
     there: Trajectory,
     mask: Tensor | str | Path | None,
@@ -285,7 +360,7 @@ def _found(
     noise: ItemNoise,
     batch_size: int | None,
 ) -> tuple[Tensor | None, int]:
-    """The mask at the resolution of states, and what it cost."""
+    """The mask at the resolution of states, and the evaluations it took."""
     if mask is None:
         return None, 0
     if not isinstance(mask, str) or mask != AUTO:

@@ -1,4 +1,7 @@
-"""Images sampled along a path of latents, under conditions that are interpolated as well."""
+"""Images sampled along a path of latents, under conditions that are interpolated as well.
+
+Images in place of latents are inverted first, and the path leads through their latents.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.batching import OnStep
+from ..core.corrections import Corrected
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition, Model
+from ..core.starts import Start
 from ..core.stepper import Stepper
+from ..core.trajectory import Trajectory
 from ..errors import ArgumentError
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from .invert import invert_first
 from .paths import along, corners, key_frames
 from .sample import sample
+from .sources import Conditions, Picture, Size, Source, one_condition, opened, opened_for_latents
 
 __all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
 
@@ -43,32 +52,48 @@ class Interpolation:
 
 @torch.no_grad()
 def interpolate(
-    model: Model,
-    keys: Keys,
+    model: Source,
+    keys: Tensor | Trajectory | Picture | Sequence[Picture],
     *,
+    prompt: Conditions = None,
+    size: Size | None = None,
     frames: int | tuple[int, int] = 9,
     path: str = "slerp",
     steps: int = 50,
     method: Stepper = DDIM(),
-    condition: Condition | Sequence[Condition] = None,
+    condition: Conditions = None,
     guidance: float = 1.0,
+    inversion: Stepper | Corrected = DEFAULT_METHOD,
+    start: Start = DEFAULT_START,
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
     grid: Grid | None = None,
     on_step: OnStep | None = None,
 ) -> Interpolation:
-    """Images along the path from the first of some latents through all others to the last.
+    """Images along the path from the first of some latents, or pictures, through all others to the last.
+
+    Pictures are inverted first, each under its own condition, with the guidance that the frames are sampled with: the frames
+    at the keys are then their reconstructions. The result's `nfe` is that of sampling alone.
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
-        keys: Latents at the noisy end, shape (keys, *model.shape), at least 2: a `Trajectory.latent`, or `draw_noise(...)`.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
+        keys: At least 2 pictures, as `unsample.invert` takes them. Or latents at the noisy end: a tensor, shape
+            (keys, *model.shape), or a trajectory. A tensor is never pixels.
+        prompt: Another name of `condition`.
+        size: Height and width to make a model of, as in `unsample.invert`; default is what goes with the keys.
         frames: Images in all, every key being one of them (`key_frames`). Or the rows and columns of a grid, whose four
             corners are then the keys: upper left, upper right, lower left, lower right.
         path: `slerp`, `lerp` or `norm`, as the functions of these names.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: What walks down. It has no memory to go by, so reversible methods are at home elsewhere.
+        method: How a move down is made. A reversible method gains nothing here: it has nothing stored of the frames.
         condition: One for all, or one per key. Conditions that differ are interpolated as embeddings, along straight lines,
             in a model that has some (`Model.embed`).
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
+        inversion: The method that inverts pictures; not one that stores something beside the latent.
+        start: Where their inversions start.
+        seed: For the start's noise, together with `items`.
+        items: One id per picture; defaults to 0, 1, 2, ...
         batch_size: Images per network call; all at once by default.
         grid: The levels to visit; default is the model's own.
         on_step: Called after each move, for progress bars.
@@ -77,19 +102,57 @@ def interpolate(
         ArgumentError: Too few keys or frames, a grid of other than four keys, or conditions that have nothing in between.
         DivergenceError: A key that is not finite.
         UnknownNameError: No such path.
+        ImageError: A picture that is missing, unreadable or too small.
+        ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
-    made = frames_between(model, keys, frames=frames, path=path, condition=condition)
-    how: dict[str, Any] = {"steps": steps, "grid": grid, "method": method, "batch_size": batch_size, "on_step": on_step}
-    found = sample(made.model, made.latents, condition=made.conditions, guidance=guidance, **how)
+    condition = one_condition(condition, prompt)
+    if isinstance(keys, (Tensor, Trajectory)):
+        latents = keys if isinstance(keys, Tensor) else keys.latent
+        model = opened_for_latents(model, latents, size)
+        grid = grid or model.grid(steps)
+        if isinstance(keys, Trajectory):
+            _check_trajectory(keys, grid)
+    else:
+        model, pixels = opened(model, keys, size)
+        grid = grid or model.grid(steps)
+        _check_inversion(inversion)
+        # what cannot be interpolated is refused before any network call
+        count = len(frames_between(model, torch.zeros(len(pixels), 1), frames=frames, path=path, condition=condition).latents)
+        there, on_step = invert_first(
+            model,
+            pixels,
+            method=inversion,
+            start=start,
+            grid=grid,
+            moves_after=count * grid.steps,
+            on_step=on_step,
+            condition=condition,
+            guidance=guidance,
+            seed=seed,
+            items=items,
+            batch_size=batch_size,
+        )
+        latents = there.latent
+    made = frames_between(model, latents, frames=frames, path=path, condition=condition)
+    found = sample(
+        made.model,
+        made.latents,
+        method=method,
+        condition=made.conditions,
+        guidance=guidance,
+        batch_size=batch_size,
+        grid=grid,
+        on_step=on_step,
+    )
     return Interpolation(found.images, made.latents, made.keys, found.nfe)
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """What `sample` makes the images of a way from.
+    """What the images of a path are sampled from.
 
     Attributes:
-        model: The given one, told about the frames if their conditions lie between those of the keys.
+        model: The given one; where conditions are interpolated, with a conditioner whose conditions are frame numbers.
         latents: One per frame.
         conditions: One for all, or one per frame for this model.
         keys: Which frames are the given latents.
@@ -97,7 +160,7 @@ class Frames:
 
     model: Model
     latents: Tensor
-    conditions: Condition | Sequence[Condition]
+    conditions: Conditions
     keys: tuple[int, ...]
 
 
@@ -107,9 +170,9 @@ def frames_between(
     *,
     frames: int | tuple[int, int] = 9,
     path: str = "slerp",
-    condition: Condition | Sequence[Condition] = None,
+    condition: Conditions = None,
 ) -> Frames:
-    """The latents and conditions that `interpolate` samples from; arguments and errors are its own."""
+    """The latents and conditions that `interpolate` samples from; arguments and errors as there."""
     latents, at = _spread(keys, frames, path)
     if condition is None or isinstance(condition, (str, int)):
         return Frames(model, latents, condition, at)
@@ -117,16 +180,16 @@ def frames_between(
         raise ArgumentError(f"expected one condition, or one per latent: {len(keys)} latents, {len(condition)} conditions")
     if all(one == condition[0] for one in condition):
         return Frames(model, latents, condition[0], at)
-    told = replace(model, conditioner=_Numbered.of(model, condition, frames))
-    return Frames(told, latents, list(range(len(latents))), at)
+    numbered = replace(model, conditioner=_Numbered.of(model, condition, frames))
+    return Frames(numbered, latents, list(range(len(latents))), at)
 
 
 def _spread(keys: Tensor, frames: int | tuple[int, int], path: str) -> tuple[Tensor, tuple[int, ...]]:
-    """The frames of a way or a grid, and which of them are the keys."""
+    """The frames of a path or a grid, and which of them are the keys."""
     if isinstance(frames, int):
         return along(keys, frames, path), tuple(key_frames(len(keys), frames))
     if len(keys) != 4:
-        raise ArgumentError(f"expected 4 latents, the corners of a grid, given {len(keys)}; frames=9 makes a way through all")
+        raise ArgumentError(f"expected 4 latents, the corners of a grid, given {len(keys)}; frames=9 makes a path through all")
     rows, columns = frames
     a, b, c, d = keys
     found = corners(a, b, c, d, rows, columns, path).flatten(0, 1)
@@ -142,7 +205,7 @@ class _Numbered:
 
     @classmethod
     def of(cls, model: Model, conditions: Sequence[Condition], frames: int | tuple[int, int]) -> _Numbered:
-        """Of keys with these conditions: their embeddings spread over the frames."""
+        """From the conditions of the keys: their embeddings interpolated over the frames."""
 
         def spread(rows: Any) -> Any:
             if isinstance(rows, Mapping):
@@ -151,7 +214,7 @@ class _Numbered:
                 return _spread(rows, frames, "lerp")[0]
             if not bool((rows == rows[:1]).all()):
                 raise ArgumentError(
-                    f"model {model.name!r} is told more of a condition than its embedding, such as which words count; "
+                    f"model {model.name!r} takes more of a condition than its embedding, such as which words count; "
                     "give one condition for all latents"
                 )
             return _spread(rows.double(), frames, "lerp")[0].round().to(rows)
@@ -167,7 +230,7 @@ class _Numbered:
 
 
 def _embedded(model: Model, conditions: Sequence[Condition]) -> Any:
-    """What the network takes for conditions: floating tensors, one or several by name."""
+    """Conditions as the network takes them: a floating tensor, or several by name."""
     encoded = None if model.conditioner is None else model.conditioner(conditions, model.device)
     if isinstance(encoded, Mapping):
         return encoded
@@ -175,3 +238,24 @@ def _embedded(model: Model, conditions: Sequence[Condition]) -> Any:
         return model.embed(conditions)
     except ArgumentError as error:
         raise ArgumentError(f"{error}, or give one condition for all latents") from None
+
+
+def _check_trajectory(keys: Trajectory, grid: Grid) -> None:
+    """Refuse a trajectory that does not end at the noisy end, or whose latents are not all that sampling back needs."""
+    if keys.index != grid.steps:
+        raise ArgumentError(
+            f"expected a trajectory up to the noisy end, level {grid.steps}, given one up to {keys.index}: give steps"
+        )
+    if keys.stored.tensors():
+        raise ArgumentError(
+            "the trajectory is sampled back by what its method stored of each picture, and between pictures there is nothing "
+            "stored: invert by another method, or give trajectory.latent to do without"
+        )
+
+
+def _check_inversion(inversion: Stepper | Corrected) -> None:
+    if isinstance(inversion, Corrected) or inversion.reversible:
+        raise ArgumentError(
+            f"{inversion} is sampled back by what it stores of each picture, and between pictures there is nothing stored: "
+            "choose another inversion, such as LookAhead()"
+        )

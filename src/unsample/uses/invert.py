@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.corrections import Corrected
 from ..core.grid import Grid
-from ..core.model import Condition, Model
+from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..core.starts import Start
 from ..core.stepper import Stepper
@@ -22,8 +23,17 @@ from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ..methods.starts import AutoStart
 from .sample import sample
+from .sources import Conditions, Picture, Size, Source, one_condition, opened
 
-__all__ = ["Reconstruction", "invert", "reconstruct"]
+__all__ = [
+    "Reconstruction",
+    "check_images",
+    "encoded",
+    "invert",
+    "invert_encoded",
+    "invert_first",
+    "reconstruct",
+]
 
 BEYOND_PIXELS = 20.0
 """No image in [-1, 1] comes near this, even unclamped; bytes in 0..255 exceed it."""
@@ -31,13 +41,15 @@ BEYOND_PIXELS = 20.0
 
 @torch.no_grad()
 def invert(
-    model: Model,
-    images: Images,
+    model: Source,
+    images: Images | Picture | Sequence[Picture],
     *,
+    prompt: Conditions = None,
+    size: Size | None = None,
     steps: int = 50,
     method: Stepper | Corrected = DEFAULT_METHOD,
     start: Start = DEFAULT_START,
-    condition: Condition | Sequence[Condition] = None,
+    condition: Conditions = None,
     guidance: float = 1.0,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
@@ -50,12 +62,17 @@ def invert(
     """The latents of `images`: the start's state, walked up the grid (docs/theory.md, eq. 4 and 6).
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
-        images: Pixels in [-1, 1] of the model's size; float32, or float64 for a float64 walk.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
+        images: A tensor of pixels in [-1, 1] of the model's size, float32, or float64 for a float64 walk. Or one or several
+            PIL images, arrays (height, width, 3) of uint8 or files, which are cropped and reduced to the model's size.
+        prompt: Another name of `condition`.
+        size: Height and width to make a model of. By default latent models that take prompts are made for the images: for a
+            tensor as it is; for the first picture at most as large as it is and as the model's own pictures, in multiples of
+            64 pixels (8 latent cells). Other models keep their own size, and a `Model` has one.
         steps: N, moves of the whole grid; ignored when `grid` is given.
         method: How a move is made.
         start: Where the walk starts: `FromImage()`, or `ForwardNoise(...)`.
-        condition: One for all items or one per item; class index or name; None is unconditional.
+        condition: One for all items or one per item; a prompt, class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u).
         seed: For the start's noise, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ... The noise of an item depends on (seed, id) alone.
@@ -70,8 +87,47 @@ def invert(
 
     Raises:
         ArgumentError: Images of the wrong shape or range of values, or settings that do not fit together.
+        ImageError: A picture that is missing, unreadable or too small.
+        ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
-    grid = grid or model.grid(steps)
+    model, images = opened(model, images, size)
+    return invert_encoded(
+        model,
+        images,
+        None,
+        method=method,
+        start=start,
+        condition=one_condition(condition, prompt),
+        guidance=guidance,
+        seed=seed,
+        items=items,
+        until=until,
+        batch_size=batch_size,
+        keep=keep,
+        grid=grid or model.grid(steps),
+        on_step=on_step,
+    )
+
+
+@torch.no_grad()
+def invert_encoded(
+    model: Model,
+    images: Images,
+    clean: list[Tensor] | None,
+    *,
+    method: Stepper | Corrected,
+    start: Start,
+    grid: Grid,
+    condition: Conditions = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    items: Sequence[str | int] | None = None,
+    until: int | None = None,
+    batch_size: int | None = None,
+    keep: Keep = Keep(),
+    on_step: OnStep | None = None,
+) -> Trajectory:
+    """`invert`, of images that are encoded already: `clean`, one tensor per batch; or else they are, batch by batch."""
     check_images(model, images)
     ids = list(range(len(images))) if items is None else list(items)
     if len(ids) != len(images):
@@ -87,8 +143,8 @@ def invert(
 
     parts: list[Trajectory] = []
     order: list[int] = []
-    for rows in batches(len(images), batch_size):
-        x0 = model.codec.encode(images[rows].to(model.device))
+    for i, rows in enumerate(batches(len(images), batch_size)):
+        x0 = model.codec.encode(images[rows].to(model.device)) if clean is None else clean[i]
         if tuple(x0.shape[1:]) != model.shape:
             raise ArgumentError(
                 f"expected images that model {model.name!r} can take as states of shape {model.shape}, "
@@ -128,14 +184,16 @@ class Reconstruction:
 
 
 def reconstruct(
-    model: Model,
-    images: Images,
+    model: Source,
+    images: Images | Picture | Sequence[Picture],
     *,
+    prompt: Conditions = None,
+    size: Size | None = None,
     steps: int = 50,
     method: Stepper | Corrected = DEFAULT_METHOD,
     sampler: Stepper | None = None,
     start: Start = DEFAULT_START,
-    condition: Condition | Sequence[Condition] = None,
+    condition: Conditions = None,
     guidance: float = 1.0,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
@@ -148,25 +206,22 @@ def reconstruct(
     What the method stores is used on the way back, unless another `sampler` than its own is given; most methods store nothing
     and sample back by DDIM.
     """
-    back_by = sampler or method.sampler
+    model, images = opened(model, images, size)
+    condition, back_by = one_condition(condition, prompt), sampler or method.sampler
     grid = grid or model.grid(steps)
-    there, back = len(images) * method.moves(grid, start.index(grid), grid.steps), len(images) * grid.steps
-
-    def shifted(offset: int) -> OnStep | None:
-        return on_step and (lambda done, _total: on_step(offset + done, there + back))
-
-    trajectory = invert(
+    trajectory, on_step = invert_first(
         model,
         images,
         method=method,
         start=start,
+        grid=grid,
+        moves_after=len(images) * grid.steps,
+        on_step=on_step,
         condition=condition,
         guidance=guidance,
         seed=seed,
         items=items,
         batch_size=batch_size,
-        grid=grid,
-        on_step=shifted(0),
     )
     sampled = sample(
         model,
@@ -179,9 +234,35 @@ def reconstruct(
         items=items,
         batch_size=batch_size,
         grid=grid,
-        on_step=shifted(there),
+        on_step=on_step,
     )
     return Reconstruction(sampled.images, trajectory, trajectory.nfe + sampled.nfe)
+
+
+def invert_first(
+    model: Model,
+    images: Tensor,
+    *,
+    method: Stepper | Corrected,
+    start: Start,
+    grid: Grid,
+    moves_after: int,
+    on_step: OnStep | None,
+    **settings: Any,
+) -> tuple[Trajectory, OnStep | None]:
+    """The inversion of images, and what counts the item moves that follow it: one progress bar for both."""
+    moves_up = len(images) * method.moves(grid, start.index(grid), grid.steps)
+
+    def counted_from(before: int) -> OnStep | None:
+        return on_step and (lambda done, _total: on_step(before + done, moves_up + moves_after))
+
+    found = invert(model, images, method=method, start=start, grid=grid, on_step=counted_from(0), **settings)
+    return found, counted_from(moves_up)
+
+
+def encoded(model: Model, images: Images, batch_size: int | None = None) -> list[Tensor]:
+    """The clean states of images, one tensor per batch."""
+    return [model.codec.encode(images[rows].to(model.device)) for rows in batches(len(images), batch_size)]
 
 
 def check_images(model: Model, images: Tensor) -> None:

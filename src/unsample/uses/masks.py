@@ -1,4 +1,4 @@
-"""Where an edit may change a picture: a file, a tensor, or found from where two conditions disagree (DiffEdit)."""
+"""Masks of where an edit may change a picture: from a file, a tensor, or where two conditions disagree (DiffEdit)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from torch import Tensor
 from ..core.batching import batches, broadcast_conditions
 from ..core.denoiser import Counted
 from ..core.grid import Grid
-from ..core.model import Condition, Model
+from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
 from ..errors import ArgumentError, ImageError
+from .sources import Conditions
 
-__all__ = ["AUTO", "Conditions", "cells_of", "difference_mask", "read_mask"]
-
-Conditions = Condition | Sequence[Condition]
-"""One for all items, or one per item."""
+__all__ = ["AUTO", "Cells", "cells_of", "difference_mask", "read_mask"]
 
 Cells = Bool[Tensor, "batch cell_height cell_width"]
 """Where a state may change."""
 
 AUTO = "auto"
+"""The mask found by `difference_mask`."""
 
 DRAWS, AT, EXTREME, HALF = 10, 0.5, 3.0, 0.5
-"""DiffEdit: draws of noise, their level as a share of the moves, and the threshold, all as published; what is extreme, in
-units of the map's mean, is that of diffusers."""
+"""DiffEdit: draws of noise, their level as a share of the moves, the cut-off in units of the map's mean, and the threshold.
+As published, but for the cut-off, which is that of diffusers."""
 
 
 def cells_of(model: Model, mask: Tensor, count: int) -> Cells:
-    """A mask of images, one or one an image, at the resolution of states."""
+    """A mask of images, one for all or one per image, at the resolution of states."""
     if mask.ndim not in (2, 3) or tuple(mask.shape[-2:]) != model.image_size or mask.shape[:-2] not in ((), (1,), (count,)):
         height, width = model.image_size
         raise ArgumentError(
@@ -77,11 +76,11 @@ def difference_mask(
     batch_size: int | None = None,
     grid: Grid | None = None,
 ) -> tuple[Cells, int]:
-    """Where two conditions disagree about noised states, and the evaluations per item that it took: two a draw.
+    """Where two conditions disagree about noised states, and the evaluations per item that it took: two per draw.
 
-    The states are noised to half of the way, |eps_to - eps_source| is averaged over channels and draws, cut off at three
-    times its mean, divided by its largest value, and compared with one half (DiffEdit, Couairon et al. 2023, step 1; where
-    it is cut off is from diffusers). Empty where the conditions are the same.
+    The states are noised to half of the levels, |eps_to - eps_source| is averaged over channels and draws, cut off at three
+    times its mean, divided by its largest value, and compared with one half (DiffEdit, Couairon et al. 2023, step 1; the
+    cut-off is from diffusers). Empty where the conditions are the same.
 
     Args:
         model: As for `edit`.
@@ -89,7 +88,7 @@ def difference_mask(
         to: The condition of the edit.
         source: The condition of the images.
         steps: N; ignored when `grid` is given.
-        draws: Of noise.
+        draws: How many draws of noise.
         seed: For the noise, together with `items`.
         items: One id per state; defaults to 0, 1, 2, ...
         batch_size: Items per network call; all at once by default.

@@ -12,11 +12,12 @@ from ..core.ascend import descend
 from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.ddim import DDIM
 from ..core.grid import Grid
-from ..core.model import Condition, Model
+from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..core.stepper import Stepper
 from ..core.trajectory import Stored
 from ..errors import ArgumentError, DivergenceError
+from .sources import Conditions, Size, Source, one_condition, opened_for_latents
 
 __all__ = ["Samples", "draw_noise", "sample"]
 
@@ -36,14 +37,16 @@ class Samples:
 
 @torch.no_grad()
 def sample(
-    model: Model,
+    model: Source,
     latent: Tensor,
     *,
+    prompt: Conditions = None,
+    size: Size | None = None,
     steps: int = 50,
     method: Stepper = DDIM(),
-    condition: Condition | Sequence[Condition] = None,
+    condition: Conditions = None,
     guidance: float = 1.0,
-    negative: Condition | Sequence[Condition] | Mapping[int, Tensor] = None,
+    negative: Conditions | Mapping[int, Tensor] = None,
     index: int | None = None,
     stored: Stored = Stored(),
     seed: int = 0,
@@ -55,11 +58,13 @@ def sample(
     """Images sampled from `latent` by walking down the grid (docs/theory.md, eq. 3).
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
         latent: States at level `index`, shape (batch, *model.shape): a `Trajectory.latent`, or `draw_noise(...)`.
+        prompt: Another name of `condition`.
+        size: Height and width of the images; default is what goes with the latent's shape.
         steps: N, moves of the whole grid; ignored when `grid` is given.
         method: How a move is made.
-        condition: One for all items or one per item; class index or name; None is unconditional.
+        condition: One for all items or one per item; a prompt, class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
         negative: What guidance moves away from: one condition or one per item; the default None is the unconditional. Or
             embeddings by level, as `unsample.null_text` finds them.
@@ -74,7 +79,9 @@ def sample(
     Raises:
         ArgumentError: A latent of the wrong shape, or settings that do not fit together.
         DivergenceError: A latent that is not finite.
+        ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
+    model, condition = opened_for_latents(model, latent, size), one_condition(condition, prompt)
     grid = grid or model.grid(steps)
     if latent.ndim != 4 or tuple(latent.shape[1:]) != model.shape or not len(latent):
         raise ArgumentError(

@@ -1,7 +1,7 @@
-"""What a model and pictures may be given as: both become what the rest of the library knows, a `Model` and a tensor.
+"""Turns a model and images, whatever they are given as, into what the rest of the library works on: a `Model` and a tensor.
 
-A pipeline stays as it is: each call makes a model around its networks and reads its scheduler anew, so what was changed in
-between counts.
+Every use calls this first. A pipeline is left as it is: each call makes a model around its networks and reads its scheduler
+again, so that changes made in between count. A `Model` and a tensor are returned as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..models import load
 from ..models.families.prompts import PromptConditioner
 from ..pictures.read import Photo, decode_photo, read_photo
 
-__all__ = ["Picture", "Pipeline", "Size", "Source", "for_latents", "told", "with_images"]
+__all__ = ["Conditions", "Picture", "Pipeline", "Size", "Source", "one_condition", "opened", "opened_for_latents"]
 
 
 @runtime_checkable
@@ -44,15 +44,18 @@ Picture = Image.Image | npt.NDArray[Any] | str | Path
 """A PIL image, an array of bytes of shape (height, width, 3), or a file."""
 
 Size = tuple[int, int]
+"""Height and width in pixels."""
+
+Conditions = Condition | Sequence[Condition]
+"""One for all items, or one per item."""
 
 CELLS = 8
-"""Sizes found for a picture are multiples of so many latent cells, 64 pixels with Stable Diffusion: what its U-Net halves."""
+"""Sizes chosen for a picture are multiples of so many latent cells: 64 pixels with Stable Diffusion, whose U-Net halves the
+latent three times."""
 
 
-def told(
-    condition: Condition | Sequence[Condition], prompt: Condition | Sequence[Condition]
-) -> Condition | Sequence[Condition]:
-    """The condition, by one of its two names.
+def one_condition(condition: Conditions, prompt: Conditions) -> Conditions:
+    """The condition, which may be given under either name.
 
     Raises:
         ArgumentError: Both are given.
@@ -62,8 +65,35 @@ def told(
     return condition if prompt is None else prompt
 
 
-def _opened(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:
-    """The model of `source`: of `size`, or else of the size that is fitting if it takes several, or else of its own."""
+def opened(source: Source, images: Images | Picture | Sequence[Picture], size: Size | None = None) -> tuple[Model, Tensor]:
+    """A model of the size of its images, and their pixels: (batch, channels, height, width) in [-1, 1].
+
+    Raises:
+        ArgumentError: Something else than pictures, or a size that a `Model` does not have.
+        ImageError: A picture that is missing, unreadable or too small.
+        ModelError: What cannot be loaded.
+    """
+    if isinstance(images, Tensor):
+        return _model(source, size, lambda model: _scaled(images, 1) or model.image_size), images
+    pictures = [images] if isinstance(images, (Image.Image, np.ndarray, str, Path)) else list(images)
+    if not pictures:
+        raise ImageError("expected at least one picture, given none")
+    model = _model(source, size, lambda model: _fitting(model, _photo(pictures[0], 0, (1, 1)).original))
+    return model, torch.stack([_photo(picture, i, model.image_size).pixels for i, picture in enumerate(pictures)])
+
+
+def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None) -> Model:
+    """A model of `size`, or else of the size of images with such latents, (batch, channels, height, width).
+
+    Raises:
+        ArgumentError: A size that a `Model` does not have.
+        ModelError: What cannot be loaded.
+    """
+    return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size)
+
+
+def _model(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:
+    """The model of `source`: of `size`, or else of the fitting size if it can have several, or else of its own."""
     if isinstance(source, Model):
         if size is not None and tuple(size) != source.image_size:
             height, width = source.image_size
@@ -80,35 +110,8 @@ def _opened(source: Source, size: Size | None, fitting: Callable[[Model], Size])
     return model
 
 
-def for_latents(source: Source, latents: Tensor, size: Size | None) -> Model:
-    """A model of `size`, or else of that of images with such latents, (batch, channels, height, width).
-
-    Raises:
-        ArgumentError: A size that the model has not.
-        ModelError: What cannot be loaded.
-    """
-    return _opened(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size)
-
-
-def with_images(source: Source, images: Images | Picture | Sequence[Picture], size: Size | None) -> tuple[Model, Tensor]:
-    """A model of the size of its images, and pixels of its size: (batch, channels, height, width) in [-1, 1].
-
-    Raises:
-        ArgumentError: Something else than pictures, or a size that the model has not.
-        ImageError: A picture that is missing, unreadable or too small.
-        ModelError: What cannot be loaded.
-    """
-    if isinstance(images, Tensor):
-        return _opened(source, size, lambda model: _scaled(images, 1) or model.image_size), images
-    pictures = [images] if isinstance(images, (Image.Image, np.ndarray, str, Path)) else list(images)
-    if not pictures:
-        raise ImageError("expected at least one picture, given none")
-    model = _opened(source, size, lambda model: _fitting(model, _photo(pictures[0], 0, (1, 1)).original))
-    return model, torch.stack([_photo(picture, i, model.image_size).pixels for i, picture in enumerate(pictures)])
-
-
 def _scaled(x: Tensor, scale: int) -> Size | None:
-    """Height and width of a batch, times `scale`; None if it has none, which is refused later."""
+    """Height and width of a batch, times `scale`; None for a tensor of another number of dimensions, refused later."""
     return (x.shape[2] * scale, x.shape[3] * scale) if x.ndim == 4 else None
 
 

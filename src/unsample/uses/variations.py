@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .._typing import Images, Latents
+from .._typing import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.corrections import Corrected
 from ..core.grid import Grid
-from ..core.model import Codec, Model
+from ..core.rng import ItemNoise
 from ..core.starts import ForwardNoise, Start
 from ..core.stepper import Stepper
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD
-from .edit import edit
-from .masks import Conditions
+from .edit import check_editable, turning_level, walked_down, walked_up
+from .invert import check_images, encoded
+from .sources import Conditions, Picture, Size, Source, one_condition, opened
 
 __all__ = ["VARIED_START", "Variations", "variations"]
 
 VARIED_START = ForwardNoise(fraction=0.1)
-"""Enough noise to see, little enough to know the picture again (on the bundled model)."""
+"""Enough noise for visible differences, little enough to recognise the picture (on the bundled model)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Variations:
 
     @classmethod
     def of(cls, made: Tensor, images: Tensor, nfe: int) -> Variations:
-        """`made`, (batch, seeds, channels, height, width), with the distances to `images`, one for each row."""
+        """The variations `made` of `images`, (batch, seeds, channels, height, width), with their distances."""
         apart = made.clamp(-1, 1) - images[:, None].to(made).clamp(-1, 1)
         return cls(made, apart.square().mean((2, 3, 4)).sqrt(), nfe)
 
@@ -54,10 +54,13 @@ class Variations:
         return torch.stack([row[places] for row, places in zip(self.images, order, strict=True)])
 
 
+@torch.no_grad()
 def variations(
-    model: Model,
-    images: Images,
+    model: Source,
+    images: Images | Picture | Sequence[Picture],
     *,
+    prompt: Conditions = None,
+    size: Size | None = None,
     seeds: int | Sequence[int] = 8,
     start: Start = VARIED_START,
     condition: Conditions = None,
@@ -69,21 +72,23 @@ def variations(
     grid: Grid | None = None,
     on_step: OnStep | None = None,
 ) -> Variations:
-    """The same images from other draws of the forward start's noise: the more start, the more they differ.
+    """The same images from other draws of the forward start's noise: the higher the start, the more they differ.
 
-    Each draw has a way of its own, and only the encoding is shared. From the start's level up to the noisy end and back under
-    one condition is a way that changes nothing but by the method's error: by default it is left out, and each result is
-    sampled down from the start's level, k evaluations in place of about 2 N - k (SDEdit by DDIM; Meng et al. 2022).
+    An image is encoded once; each draw is walked separately. Going up from the start's level and back under one condition
+    would change nothing but for the method's error: by default it is left out, and each result is sampled down from the
+    start's level k, with k evaluations in place of about 2 N - k (SDEdit by DDIM; Meng et al. 2022).
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
-        images: Pixels in [-1, 1] of the model's size.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
+        images: A tensor of pixels in [-1, 1], or pictures, as `unsample.invert` takes them.
+        prompt: Another name of `condition`.
+        size: Height and width to make a model of, as in `unsample.invert`; default is what goes with the images.
         seeds: How many, counted from 0, or which.
         start: The forward start, at level k.
-        condition: Up and down; one for all items or one per item.
+        condition: For the way up and down; one for all items or one per item.
         strength: The share of the moves after which to turn around, at least the start's, which is the default; 1 is the
             noisy end.
-        method: How the way up is made.
+        method: How a move up is made.
         steps: N, moves of the whole grid; ignored when `grid` is given.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Images per network call; all at once by default.
@@ -92,7 +97,11 @@ def variations(
 
     Raises:
         ArgumentError: A start without noise, fewer than one seed, or what `edit` refuses.
+        ImageError: A picture that is missing, unreadable or too small.
+        ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
+    model, images = opened(model, images, size)
+    condition = one_condition(condition, prompt)
     given, grid = tuple(range(seeds) if isinstance(seeds, int) else seeds), grid or model.grid(steps)
     if not given:
         raise ArgumentError("expected at least one seed for variations, given none")
@@ -100,38 +109,22 @@ def variations(
         raise ArgumentError(
             "variations differ in the noise of a forward start, given none: start at ForwardNoise(steps=2), say"
         )
-    share = start.index(grid) / grid.steps if strength is None else strength
-    once, ids = replace(model, codec=_Once(model.codec)), list(range(len(images)) if items is None else items)
+    level = turning_level(start.index(grid) / grid.steps if strength is None else strength, grid, start)
+    check_editable(method)
+    check_images(model, images)
     conditions = broadcast_conditions(condition, len(images))
+    ids = list(range(len(images))) if items is None else list(items)
     report = counter(on_step, total=len(images) * len(given))
-    parts: list[Tensor] = []
+    parts = []
     for rows in batches(len(images), batch_size):
-        own: Conditions = conditions and conditions[rows]
-        same: dict[str, Any] = {"to": own, "source": own, "guidance": 1.0, "strength": share, "method": method}
-        made = [edit(once, images[rows], start=start, grid=grid, items=ids[rows], seed=seed, **same) for seed in given]
+        clean = encoded(model, images[rows])
+        own, made, nfe = conditions and conditions[rows], list[Tensor](), 0
+        for seed in given:
+            noise = ItemNoise(seed, ids[rows])
+            there = walked_up(model, images[rows], clean, method, start, grid, level, noise, condition=own)
+            one, nfe_down = walked_down(model, there, grid, method.sampler, own)
+            made.append(one)
+            nfe = max(nfe, there.nfe + nfe_down)
         report(len(images[rows]) * len(given))
-        parts.append(torch.stack([one.images for one in made], dim=1))
-    return Variations.of(torch.cat(parts), images, max(one.nfe for one in made))
-
-
-@dataclass
-class _Once:
-    """A codec that encodes the same images, asked for again and again, once."""
-
-    codec: Codec
-    last: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def scale(self) -> int:
-        """That of the codec."""
-        return self.codec.scale
-
-    def encode(self, images: Images) -> Latents:
-        """Encoded, or as it was the last time."""
-        if self.last is None or not torch.equal(self.last[0], images):
-            self.last = images, self.codec.encode(images)
-        return self.last[1]
-
-    def decode(self, latents: Latents) -> Images:
-        """As the codec does."""
-        return self.codec.decode(latents)
+        parts.append(torch.stack(made, dim=1))
+    return Variations.of(torch.cat(parts), images, nfe)

@@ -23,7 +23,7 @@ from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...pictures.read import quantised
 from ...runs.directory import slugs
-from ...uses.attention import PROMPT, Named, Picture, bound, inverted_with_states, parse_editor
+from ...uses.attention import PROMPT, Named, SourcePicture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
 from .candidates import EditCandidate
 from .controls import rows_of
@@ -193,7 +193,7 @@ class Benchmark:
         steps, made = shared["grid"].steps, list[Edit]()
         for i, (source, item) in enumerate(zip(shared["source"], shared["items"], strict=True)):
             own = there.take(torch.tensor([i]))
-            picture = Picture(self.model, own, source, shared["grid"], shared["method"], item, self.seed)
+            picture = SourcePicture(self.model, own, source, shared["grid"], shared["method"], item, self.seed)
             made.append(picture.edit(named, [target[i]], self.guidance, None if mask is None else mask[i]))
             if on_step is not None:
                 on_step((i + 1) * steps, len(images) * steps)

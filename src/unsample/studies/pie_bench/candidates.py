@@ -15,7 +15,7 @@ from ...core.model import Model
 from ...errors import ArgumentError
 from ...methods.registry import parse_method
 from ...methods.starts import parse_start
-from ...uses.attention import EDITORS, PROMPT, Named, parse_editor, walks_from_the_latent
+from ...uses.attention import EDITORS, PROMPT, Named, parse_editor, samples_from_latent
 from ...uses.attention.hooks import unet_of
 from ..compare.budget import Candidate, methods_and_starts, most_steps
 
@@ -126,7 +126,7 @@ def _check_editors(model: Model, methods: Iterable[str], editors: Iterable[str])
         return
     unet_of(model)
     for method in methods:
-        if not walks_from_the_latent(parse_method(method)):
+        if not samples_from_latent(parse_method(method)):
             raise ArgumentError(
                 f"editor {attention[0]!r}: targets walk down from the latent alone, and {method} stores more than that: "
                 "choose other methods, like ddim or direct, or --editor prompt"

@@ -1,30 +1,30 @@
-"""Editing by attention: a source and its targets walk down side by side, and the targets attend as the source does.
+"""Editing by attention: a source and its targets are sampled side by side, and the targets use the source's attention.
 
 `edit_attention` takes one of three editors: `MasaCtrl`, `StyleAligned` and `PromptToPrompt`. An editor is its options; bound
-to prompts and layers it is an `Edit`, which says where it acts and what attention becomes there (`models/attention.py`).
-`Picture.edit` puts an inverted picture beside its targets, for `unsample edit` and the editing benchmark.
+to prompts and layers it is an `AttentionChange` (`hooks.py`), which says where it acts and what attention becomes there.
+`SourcePicture.edit` samples an inverted picture beside its targets, for `unsample edit` and the editing benchmark.
 """
 
 from __future__ import annotations
 
-from .edit import Edited, bound, edit_attention
+from .edit import AttentionEdit, bound, edit_attention
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
-from .pictures import Picture, inverted_with_states, walks_from_the_latent
+from .pictures import SourcePicture, inverted_with_states, samples_from_latent
 from .registry import EDITORS, PROMPT, Named, parse_editor
 
 __all__ = [
     "EDITORS",
     "PROMPT",
-    "Edited",
+    "AttentionEdit",
     "Editor",
     "MasaCtrl",
     "Named",
-    "Picture",
     "PromptToPrompt",
+    "SourcePicture",
     "StyleAligned",
     "bound",
     "edit_attention",
     "inverted_with_states",
     "parse_editor",
-    "walks_from_the_latent",
+    "samples_from_latent",
 ]

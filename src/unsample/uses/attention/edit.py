@@ -1,7 +1,7 @@
-"""A source and its targets walk down side by side, and the targets attend as the source does.
+"""Editing by attention: a source and its targets are sampled side by side, and the targets use the source's attention.
 
-`edit_attention` takes an editor with its options. The source's row is a plain walk: the targets need what it attends to, and
-nothing of theirs reaches it.
+`edit_attention` takes an editor with its options. The source's row is plain sampling: the targets need its queries, keys and
+values, and nothing of theirs reaches it.
 """
 
 from __future__ import annotations
@@ -14,25 +14,33 @@ import torch
 from torch import Tensor
 
 from ...core.batching import OnStep, counter
+from ...core.corrections import Corrected
 from ...core.ddim import DDIM
 from ...core.denoiser import Counted
 from ...core.grid import Grid
 from ...core.model import Condition, Model
+from ...core.starts import Start
 from ...core.stepper import Moved, Stepper
-from ...core.trajectory import Trajectory
+from ...core.trajectory import Keep, Trajectory
 from ...core.walk import walk
 from ...errors import ArgumentError, DivergenceError
+from ...methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ...methods.stochastic import Stochastic
+from ..invert import invert_first
 from ..masks import Cells
+from ..sources import Picture, Size, Source, opened, opened_for_latents
 from .editors import Editor
-from .hooks import Edit, Moment, edited, layers_of, unet_of, watched
+from .hooks import AttentionChange, Moment, changed_attention, layers_of, unet_of, watched
 
-__all__ = ["Edited", "bound", "edit_attention"]
+__all__ = ["AttentionEdit", "bound", "edit_attention"]
+
+STEPS = 50
+"""Moves of the whole grid, where neither `steps` nor an inversion gives their number."""
 
 
 @dataclass(frozen=True)
-class Edited:
-    """What `edit_attention` made.
+class AttentionEdit:
+    """The images of `edit_attention`.
 
     Attributes:
         images: The source, then each target; nominally in [-1, 1], not clamped; (1 + targets, channels, height, width).
@@ -44,51 +52,64 @@ class Edited:
 
     @property
     def source(self) -> Tensor:
-        """The source as it came back, (1, channels, height, width)."""
+        """The source, sampled back, (1, channels, height, width)."""
         return self.images[:1]
 
     @property
     def targets(self) -> Tensor:
-        """(targets, channels, height, width)."""
+        """The edits, (targets, channels, height, width)."""
         return self.images[1:]
 
 
 @torch.no_grad()
 def edit_attention(
-    model: Model,
-    latent: Tensor | Trajectory,
+    model: Source,
+    latent: Tensor | Trajectory | Picture | Sequence[Picture],
     *,
     editor: Editor,
     source: Condition,
     targets: Sequence[Condition],
+    size: Size | None = None,
     guidance: float = 1.0,
     negative: Condition | Mapping[int, Tensor] = None,
     steps: int | None = None,
     method: Stepper = DDIM(),
     source_latents: Mapping[int, Tensor] | None = None,
     mask: Cells | None = None,
+    inversion: Stepper | Corrected = DEFAULT_METHOD,
+    start: Start = DEFAULT_START,
+    seed: int = 0,
     grid: Grid | None = None,
     tokenizer: Any = None,
     on_step: OnStep | None = None,
-) -> Edited:
+) -> AttentionEdit:
     """The source and its edits, sampled together from the source's latent.
 
-    The source is evaluated along with its targets, for they need its attention; nothing of theirs reaches its row.
+    The source is evaluated along with its targets, because they need its attention; nothing of theirs reaches its row. A
+    picture is inverted first, under `source` and without guidance, and sampled back through the states that it passed; `nfe`
+    then counts both.
 
     Args:
-        model: Of Stable Diffusion 1, 2 or XL, as `unsample.load` returns it. Its pipeline is left as it was.
-        latent: An inversion of one image, or states (1, *model.shape), or one per row, (1 + targets, *model.shape). What an
-            exact method stored besides is not used.
+        model: Of Stable Diffusion 1, 2 or XL: a `Model`, a live pipeline, or what `unsample.load` takes by name. Its pipeline
+            is left as it was.
+        latent: One picture, as `unsample.invert` takes it. Or an inversion of one image, or states, a tensor
+            (1, *model.shape), or one per row, (1 + targets, *model.shape); a tensor is never pixels. What an exact method
+            stored besides is not used.
         editor: `MasaCtrl`, `StyleAligned` or `PromptToPrompt`, with its options.
-        source: The prompt that the image was inverted with.
+        source: The prompt that the image is, or was, inverted with.
         targets: A prompt for each edit.
+        size: Height and width to make a model of, as in `unsample.invert`; default is what goes with picture or latent.
         guidance: w in eps_u + w (eps_c - eps_u), of all rows; 1 is conditional only.
         negative: What guidance moves away from: a prompt, or embeddings by level, of one row, as `unsample.null_text` finds.
         steps: N, moves of the whole grid; default is the level an inversion ended at, or 50.
         method: How a move is made; none that adds noise.
-        source_latents: Level -> the source's state there, as in `Trajectory.states`: it is put on them as it comes by.
+        source_latents: Level -> the source's state there, as in `Trajectory.states`, which it is set to on the way down. For a
+            picture, default is those of its inversion; {} for none.
         mask: True where a target's state may change, (targets or 1, cell height, cell width), as of
-            `unsample.uses.masks.difference_mask`; elsewhere it is put on the source's, at the levels of `source_latents`.
+            `unsample.uses.masks.difference_mask`; elsewhere it is set to the source's, at the levels of `source_latents`.
+        inversion: The method that a picture is inverted by.
+        start: Where its inversion starts; below that level no state is known, and the source goes on from the last one.
+        seed: For the start's noise.
         grid: The levels to visit; default is the model's own.
         tokenizer: The pipeline's, for `PromptToPrompt`; default is the one of the model's conditioner, if that has one.
         on_step: Called after each move, for progress bars.
@@ -97,29 +118,55 @@ def edit_attention(
         ModelError: A model that is no U-Net of Stable Diffusion, or whose attention is already changed.
         ArgumentError: A latent of the wrong shape, prompts that an editor cannot compare, or settings that do not fit.
         DivergenceError: A latent that is not finite.
+        ImageError: A picture that is missing, unreadable or too small.
     """
-    unet, prompts = unet_of(model), [source, *targets]
-    top = latent.index if isinstance(latent, Trajectory) else None
-    grid = grid or model.grid(steps or top or 50)
-    x = _starting(model, latent.latent if isinstance(latent, Trajectory) else latent, len(prompts))
+    prompts, spent = [source, *targets], 0
+    top: int | None = None
+    if isinstance(latent, Tensor):
+        model, x = opened_for_latents(model, latent, size), latent
+        grid = grid or model.grid(steps or STEPS)
+    elif isinstance(latent, Trajectory):
+        model, x, top = opened_for_latents(model, latent.latent, size), latent.latent, latent.index
+        grid = grid or model.grid(steps or top or STEPS)
+    else:
+        model, pixels = opened(model, latent, size)
+        grid = grid or model.grid(STEPS if steps is None else steps)
+        _check_picture(len(pixels), len(targets), inversion)
+        bound(model, editor, source, targets, tokenizer)  # refused before any network call
+        there, on_step = invert_first(
+            model,
+            pixels,
+            method=inversion,
+            start=start,
+            grid=grid,
+            moves_after=len(prompts) * grid.steps,
+            on_step=on_step,
+            condition=source,
+            seed=seed,
+            keep=Keep("states"),
+        )
+        x, top, spent = there.latent, there.index, there.nfe
+        source_latents = there.states if source_latents is None else source_latents
+    unet, x = unet_of(model), _rows(model, x, len(prompts))
     if isinstance(method, Stochastic):
-        raise ArgumentError(f"{method} adds noise, which would tell the source from its targets: use DDIM()")
-    edit = bound(model, editor, source, targets, tokenizer)
-    moment = Moment(grid.steps)
+        raise ArgumentError(f"{method} adds noise, in which the source and its targets would differ: use DDIM()")
+    change, moment = bound(model, editor, source, targets, tokenizer), Moment(grid.steps)
     away = negative if isinstance(negative, Mapping) else [negative] * len(prompts) if negative is not None else None
-    _check_rows(negative=negative if isinstance(negative, Mapping) else {}, source_latents=source_latents or {})
+    _check_one_row(negative=negative if isinstance(negative, Mapping) else {}, source_latents=source_latents or {})
     denoiser = Counted(watched(model.denoiser(prompts, guidance, away), moment))
     moves, pinned = grid.steps if top is None else top, _Pinned(source_latents or {}, _free(mask, model, len(targets)))
     report = counter(on_step, total=len(x) * moves)
-    with edited(unet, edit, moment):
+    with changed_attention(unet, change, moment):
         for moved in walk(denoiser, x, grid.down(moves), method, correct=pinned):
             x = moved.x
             report(len(x))
-    return Edited(model.codec.decode(x), denoiser.nfe)
+    return AttentionEdit(model.codec.decode(x), spent + denoiser.nfe)
 
 
-def bound(model: Model, editor: Editor, source: Condition, targets: Sequence[Condition], tokenizer: Any = None) -> Edit:
-    """The edit that an editor makes of these prompts in this model: what cannot be made is refused, before any work.
+def bound(
+    model: Model, editor: Editor, source: Condition, targets: Sequence[Condition], tokenizer: Any = None
+) -> AttentionChange:
+    """What an editor changes for these prompts in this model; what it cannot do is refused, before any work.
 
     Raises:
         ModelError, ArgumentError: As `edit_attention`.
@@ -129,8 +176,8 @@ def bound(model: Model, editor: Editor, source: Condition, targets: Sequence[Con
     return editor.bound(texts, tokenizer or getattr(model.conditioner, "tokenizer", None), layers, model.device)
 
 
-def _starting(model: Model, latent: Tensor, rows: int) -> Tensor:
-    """A state for each row."""
+def _rows(model: Model, latent: Tensor, rows: int) -> Tensor:
+    """A state for the source and each target."""
     if rows < 2:
         raise ArgumentError("expected a prompt for each target, given none")
     if tuple(latent.shape[1:]) != model.shape or len(latent) not in (1, rows):
@@ -153,7 +200,16 @@ def _free(mask: Tensor | None, model: Model, targets: int) -> Tensor | None:
     return mask[:, None].to(model.device)
 
 
-def _check_rows(**tensors: Mapping[int, Tensor]) -> None:
+def _check_picture(pictures: int, targets: int, inversion: Stepper | Corrected) -> None:
+    if pictures > 1:
+        raise ArgumentError(f"expected one picture, the source, given {pictures}: edit one source at a time")
+    if targets == 0:
+        raise ArgumentError("expected a prompt for each target, given none")
+    if inversion.inversion is None:
+        raise ArgumentError(f"{inversion} passes no states on a way up: choose another inversion, such as LookAhead()")
+
+
+def _check_one_row(**tensors: Mapping[int, Tensor]) -> None:
     for name, by_level in tensors.items():
         for level, tensor in by_level.items():
             if len(tensor) != 1:
@@ -162,13 +218,13 @@ def _check_rows(**tensors: Mapping[int, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class _Pinned:
-    """Puts the source on known states, and its targets where they may not change."""
+    """Sets the source to known states, and its targets to the same where they may not change."""
 
     states: Mapping[int, Tensor]
     free: Tensor | None
 
     def __call__(self, moved: Moved) -> Tensor:
-        """The state a move arrived at, with the known one in its place."""
+        """The state after a move, with what is known set."""
         known = self.states.get(moved.step.dst.index)
         if known is None:
             return moved.x

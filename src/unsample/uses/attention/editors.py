@@ -1,4 +1,4 @@
-"""The options of each attention editor; bound to prompts and layers they become an `Edit` (`models/attention.py`)."""
+"""The options of each attention editor; bound to prompts and layers they become an `AttentionChange` (`hooks.py`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ArgumentError, UnknownNameError
 from .functions import Heads, injected, mutual, shared
-from .hooks import Edit, Layer, Moment
+from .hooks import AttentionChange, Layer, Moment
 from .words import aligned, one_to_one, weighed
 
 __all__ = ["Editor", "MasaCtrl", "PromptToPrompt", "StyleAligned"]
@@ -23,19 +23,19 @@ Kind = Literal["replace", "refine", "reweight"]
 class Editor(Protocol):
     """Options of an editor."""
 
-    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> AttentionChange:
         """The edit for these prompts, the source's first."""
 
 
 @dataclass(frozen=True)
 class MasaCtrl:
-    """Mutual self-attention (Cao et al. 2023): the targets' queries find their keys and values in the source.
+    """Mutual self-attention (Cao et al. 2023): the targets' queries attend to the source's keys and values.
 
-    What is seen stays the source's, where and how it is seen follows the target's prompt. Both branches of guidance.
+    The contents stay the source's; the layout follows the target's prompt. In both branches of guidance.
 
     Attributes:
-        from_step: Moves from the noisy end that are left alone.
-        from_layer: Self-attention layers that are left alone, in the order the network runs them. Stable Diffusion 1 and 2
+        from_step: Moves from the noisy end that are left unchanged.
+        from_layer: Self-attention layers that are left unchanged, in the order the network runs them. Stable Diffusion 1 and 2
             have 16, of which 7 lie before the decoder; XL has 70, and 34 before it.
     """
 
@@ -46,8 +46,8 @@ class MasaCtrl:
         if min(self.from_step, self.from_layer) < 0:
             raise ArgumentError(f"steps and layers are counted from 0, given {self}")
 
-    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
-        """Itself, if the network has such a layer."""
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> AttentionChange:
+        """Itself; the network must have a layer `from_layer`."""
         count = sum(not layer.is_cross for layer in layers)
         if self.from_layer >= count:
             raise ArgumentError(f"from_layer={self.from_layer}: this network has self-attention layers 0..{count - 1}")
@@ -58,7 +58,7 @@ class MasaCtrl:
         return not layer.is_cross and moment.step >= self.from_step and layer.index >= self.from_layer
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
-        """To the source."""
+        """Attention to the source."""
         return mutual(heads)
 
 
@@ -71,7 +71,7 @@ class StyleAligned:
     Attributes:
         share: Of the self-attention layers, spread evenly over the network; 0 is none.
         adain: Give the targets' queries and keys the source's mean and deviation.
-        scale: Multiplies the scores with the source's cells; below 1 they are told apart less.
+        scale: Multiplies the scores with the source's cells; below 1 they are weighted more evenly.
         shift: Added to those scores; log 2 counts each of these cells twice, negative numbers count them for less.
     """
 
@@ -83,34 +83,34 @@ class StyleAligned:
     def __post_init__(self) -> None:
         _shares(share=self.share)
 
-    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> AttentionChange:
         """Itself."""
         return self
 
     def acts(self, layer: Layer, moment: Moment, cells: int) -> bool:
-        """In so many of the self-attention layers, rounded."""
+        """In `share` of the self-attention layers, rounded."""
         wanted = round(self.share * layer.count)
         return not layer.is_cross and (layer.index + 1) * wanted // layer.count > layer.index * wanted // layer.count
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
-        """To the source and themselves."""
+        """Attention to the source and to the target itself."""
         return shared(heads, normalise=self.adain, scale=self.scale, shift=self.shift)
 
 
 @dataclass(frozen=True)
 class PromptToPrompt:
-    """Injected attention maps (Hertz et al. 2023): the targets keep where the source's words were seen.
+    """Injected attention maps (Hertz et al. 2023): the targets' words attend where the source's words did.
 
-    In the conditional branch alone; what guidance moves away from is left as it is.
+    In the conditional branch alone; the branch that guidance moves away from is left unchanged.
 
     Attributes:
         kind: `replace` takes the source's maps token by token, of prompts of as many tokens; `refine` takes those of the
             tokens that both prompts have; `reweight` is `replace` with the maps of some `words` made stronger or weaker.
         cross_until: Share of the moves, from the noisy end, with the source's cross-attention maps.
         self_until: Share of the moves with its self-attention maps.
-        self_cells: Of self-attention layers with at most so many cells; larger ones see texture, and take much memory.
-        words: Of every target's prompt; any kind can weigh them.
-        weights: One per word; 1 is no change; they may be negative. As long as `cross_until` lasts.
+        self_cells: Of self-attention layers with at most so many cells; larger ones hold texture, and take much memory.
+        words: Words of every target's prompt to weight; any kind can.
+        weights: One per word; 1 is no change; they may be negative. They act as long as `cross_until`.
     """
 
     kind: Kind = "replace"
@@ -129,7 +129,7 @@ class PromptToPrompt:
         if self.kind == "reweight" and not self.words:
             raise ArgumentError("kind='reweight' needs words and weights, for example words=('red',), weights=(2.0,)")
 
-    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> Edit:
+    def bound(self, prompts: Sequence[str], tokenizer: Any, layers: Sequence[Layer], device: torch.device) -> AttentionChange:
         """What is injected for each target."""
         if tokenizer is None:
             raise ArgumentError("prompt-to-prompt compares prompts token by token: give tokenizer=pipeline.tokenizer")
@@ -145,7 +145,7 @@ class PromptToPrompt:
 
 @dataclass(frozen=True)
 class _Injection:
-    """`PromptToPrompt` with its prompts compared; `alignment` and `weights` are those of `attention_edits.realigned`."""
+    """`PromptToPrompt` for certain prompts; `alignment` and `weights` are as of `functions.realigned`."""
 
     options: PromptToPrompt
     alignment: Tensor
@@ -158,7 +158,7 @@ class _Injection:
         return is_time and (layer.is_cross or cells <= self.options.self_cells)
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
-        """With the source's maps."""
+        """The targets' values under the source's maps."""
         return injected(heads, self.alignment, self.weights) if layer.is_cross else injected(heads)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["Heads", "adain", "attend", "injected", "maps_of", "mutual", "realigned", "shared"]
 
 VARIANCE = 1e-5
-"""Added to the variance of a channel, which may be constant."""
+"""Added to the variance of a channel, which may be 0."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Heads:
         q: (batch, heads, cells, channels).
         k: (batch, heads, cells or tokens, channels).
         v: The shape of `k`.
-        scale: Of q k, usually 1 / sqrt(channels).
+        scale: Multiplies q k, usually 1 / sqrt(channels).
     """
 
     q: Tensor
@@ -34,7 +34,7 @@ class Heads:
     scale: float
 
     def take(self, rows: slice) -> Heads:
-        """The same of some rows."""
+        """Those of some rows."""
         return Heads(self.q[rows], self.k[rows], self.v[rows], self.scale)
 
 
@@ -51,7 +51,7 @@ def attend(heads: Heads, bias: Tensor | None = None) -> Tensor:
 
 
 def mutual(heads: Heads) -> Tensor:
-    """The targets' queries asked of the source's keys and values (Cao et al. 2023)."""
+    """Attention of the targets' queries to the source's keys and values (Cao et al. 2023)."""
     return attend(Heads(heads.q[1:], heads.k[:1].expand_as(heads.k[1:]), heads.v[:1].expand_as(heads.v[1:]), heads.scale))
 
 
@@ -60,8 +60,8 @@ def shared(heads: Heads, *, normalise: bool = True, scale: float = 1.0, shift: f
 
     Args:
         heads: Queries, keys and values of a self-attention layer.
-        normalise: Give the targets' queries and keys the source's statistics first.
-        scale: Of their scores with the source's cells.
+        normalise: Give the targets' queries and keys the source's mean and deviation first.
+        scale: Multiplies their scores with the source's cells.
         shift: Added to those scores.
     """
     q, k = (adain(x[1:], x[:1]) if normalise else x[1:] for x in (heads.q, heads.k))
@@ -88,11 +88,11 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def injected(heads: Heads, alignment: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-    """The targets' values, weighed by the source's maps where they are aligned (Hertz et al. 2023).
+    """The targets' values under the source's maps where tokens are aligned (Hertz et al. 2023).
 
     Args:
         heads: Queries, keys and values.
-        alignment: For a cross-attention layer as of `realigned`; without it the source's maps are taken as they are.
+        alignment: For a cross-attention layer, as of `realigned`; without it the source's maps are used as they are.
         weights: As of `realigned`.
     """
     if alignment is None or weights is None:

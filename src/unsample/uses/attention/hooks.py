@@ -1,7 +1,7 @@
-"""Attention edited while a U-Net of Stable Diffusion is asked: its processors are exchanged, and put back afterwards.
+"""Attention of a U-Net of Stable Diffusion, changed for a while: its processors are replaced, and put back afterwards.
 
-The batch is a source and its targets, in that order. Where an `Edit` acts, the targets' attention is its own; the source's is
-always the plain one, and so is everybody's elsewhere. The processor is told by a `Moment` where on the way it is asked.
+The batch is a source and its targets, in that order. Where an `AttentionChange` acts, it computes the targets' attention; the
+source's is always the plain one, and elsewhere so is the targets'. A `Moment` tells the processors which call it is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ...errors import ModelError
 from ...models.families.stable_diffusion import TextUNet
 from .functions import Heads, attend
 
-__all__ = ["Edit", "EditedAttention", "Layer", "Moment", "edited", "layers_of", "unet_of", "watched"]
+__all__ = ["AttentionChange", "ChangedAttention", "Layer", "Moment", "changed_attention", "layers_of", "unet_of", "watched"]
 
 BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 """In the order a U-Net runs them, which is not the one it lists them in."""
 
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
-"""Processors that compute the same, softmax(q k / sqrt(d)) v; others add something that an edit would lose."""
+"""Processors that all compute softmax(q k / sqrt(d)) v; others add something that a change would lose."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Layer:
 
 @dataclass
 class Moment:
-    """Where on the way down the network is being asked.
+    """Which network call of the way down is running.
 
     Attributes:
         steps: Moves of the whole grid.
-        step: Moves above the level asked at; 0 at the noisy end.
-        is_conditional: Whether the prompts are asked, or what guidance moves away from.
+        step: Moves above its level; 0 at the noisy end.
+        is_conditional: Whether its conditions are the prompts, or what guidance moves away from.
     """
 
     steps: int
@@ -61,34 +61,34 @@ class Moment:
 
 
 @runtime_checkable
-class Edit(Protocol):
+class AttentionChange(Protocol):
     """What becomes of the targets' attention, and where."""
 
     def acts(self, layer: Layer, moment: Moment, cells: int) -> bool:
-        """Whether it does anything in a layer with so many queries."""
+        """Whether it changes anything in a layer with so many queries."""
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         """The targets' attention, (targets, heads, cells, channels); the first row of `heads` is the source's."""
 
 
 @dataclass(frozen=True)
-class EditedAttention:
-    """A processor of diffusers for one layer; where the edit does not act it is the one that was there."""
+class ChangedAttention:
+    """A diffusers processor for one layer, which calls the one that was there before where the change does not act."""
 
     layer: Layer
-    edit: Edit
+    change: AttentionChange
     moment: Moment
     own: Any
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Attention of (batch, cells, channels), to the tokens of `encoder_hidden_states` or to itself; no mask is known."""
-        if not self.edit.acts(self.layer, self.moment, hidden_states.shape[1]):
+        """Attention of (batch, cells, channels), to the tokens of `encoder_hidden_states` or to itself, without a mask."""
+        if not self.change.acts(self.layer, self.moment, hidden_states.shape[1]):
             plain: Tensor = self.own(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
             return plain
         heads = _project(attn, hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states)
-        attended = torch.cat([attend(heads.take(slice(0, 1))), self.edit.attend(self.layer, heads)])
+        attended = torch.cat([attend(heads.take(slice(0, 1))), self.change.attend(self.layer, heads)])
         output: Tensor = attended.transpose(1, 2).flatten(2)
         for part in attn.to_out:  # a projection, and a dropout that does nothing in evaluation
             output = part(output)
@@ -104,10 +104,10 @@ def _project(attn: Any, x: Tensor, context: Tensor) -> Heads:
 
 
 @contextmanager
-def edited(unet: Any, edit: Edit, moment: Moment) -> Iterator[None]:
-    """While it lasts, `unet` attends as `edit` says; then it has its own processors again, whatever happened."""
+def changed_attention(unet: Any, change: AttentionChange, moment: Moment) -> Iterator[None]:
+    """A context in which `change` acts on the attention of `unet`; afterwards it has its own processors again."""
     before = dict(unet.attn_processors)
-    ours = {name: EditedAttention(layer, edit, moment, before[name]) for name, layer in layers_of(unet).items()}
+    ours = {name: ChangedAttention(layer, change, moment, before[name]) for name, layer in layers_of(unet).items()}
     try:
         unet.set_attn_processor(dict(ours))  # which it empties
         yield
@@ -149,14 +149,14 @@ def unet_of(model: Model) -> Any:
 
 @dataclass(frozen=True)
 class _Watched(Wrapper):
-    """A denoiser that writes down where it is asked."""
+    """A denoiser that notes each call in `moment`."""
 
     denoiser: Denoiser
     moment: Moment
     is_conditional: bool
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Write down, and ask."""
+        """The eps of the wrapped denoiser, its level and branch noted."""
         self.moment.step, self.moment.is_conditional = self.moment.steps - level.index, self.is_conditional
         return self.denoiser(x, level)
 

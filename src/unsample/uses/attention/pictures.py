@@ -1,8 +1,8 @@
-"""Pictures by an attention editor: each walks down beside its targets, on the states of its own inversion.
+"""Inverted pictures edited by attention: each is sampled beside its targets, through the states of its own inversion.
 
-It is put on them level by level, so that the targets see its way whatever the guidance, which moves away from its prompt as
-without an editor. With `fresh` the targets begin at noise of their own, for other things in the picture's style
-(StyleAligned).
+Level by level it is set to those states, so that the targets attend to the picture itself whatever the guidance, which moves
+away from the picture's prompt as without an editor. With `fresh` the targets start from their own noise, for other things in
+the picture's style (StyleAligned).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..masks import Cells, cells_of, difference_mask
 from .edit import edit_attention
 from .registry import Named
 
-__all__ = ["Picture", "inverted_with_states", "walks_from_the_latent"]
+__all__ = ["SourcePicture", "inverted_with_states", "samples_from_latent"]
 
 
-def walks_from_the_latent(method: Stepper | Corrected) -> bool:
-    """Whether sampling back needs nothing but the latent: no second state, recorded eps or noise, which targets have not.
+def samples_from_latent(method: Stepper | Corrected) -> bool:
+    """Whether sampling back needs only the latent: no second state, recorded eps or noise, which targets do not have.
 
-    >>> from ..methods import parse_method
-    >>> [walks_from_the_latent(parse_method(name)) for name in ("ddim", "direct", "edict", "edit-friendly")]
+    >>> from unsample import parse_method
+    >>> [samples_from_latent(parse_method(name)) for name in ("ddim", "direct", "edict", "edit-friendly")]
     [True, True, False, False]
     """
     sampler = method.sampler
@@ -55,14 +55,14 @@ def inverted_with_states(
     seed: int,
     items: Sequence[str],
 ) -> Trajectory:
-    """Up to the noisy end, with the state of every level: below a forward start those on the line of its noise.
+    """Inversions to the noisy end, with a state at every level: below a forward start those on the line of its noise.
 
     Args:
         model: Of the images' size.
-        images: [B, C, H, W] in [-1, 1].
-        source: What each is inverted under.
-        method: How.
-        start: From where.
+        images: Shape (batch, channels, height, width), in [-1, 1].
+        source: The condition of each.
+        method: How a move is made.
+        start: Where the walk starts.
         grid: The levels.
         seed: For the start's noise, together with `items`.
         items: One id per image.
@@ -72,23 +72,22 @@ def inverted_with_states(
         DivergenceError: A state that is not finite.
     """
     noise, top = ItemNoise(seed, items), grid.steps
-    conditions: dict[str, object] = {"condition": source, "batch_size": None}
-    there = walked_up(model, images, method, start, grid, top, noise, Keep("states"), **conditions)
+    there = walked_up(model, images, None, method, start, grid, top, noise, keep=Keep("states"), condition=source)
     return replace(there, states=pivots_of(there.states, grid, top))
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture's inversion.
+class SourcePicture:
+    """The inversion of one picture, to be edited by attention.
 
     Attributes:
         model: Of Stable Diffusion 1, 2 or XL.
         there: The inversion of one picture, with states down to the clean one.
-        source: What it was inverted under.
+        source: The condition it was inverted under.
         grid: Its levels.
-        method: How it was inverted, one that `walks_from_the_latent`.
+        method: How it was inverted; `samples_from_latent` holds for it.
         item: Its id.
-        seed: For noise of the targets' own and an automatic mask's, together with `item`.
+        seed: For the targets' own noise and that of an automatic mask, together with `item`.
     """
 
     model: Model
@@ -100,12 +99,12 @@ class Picture:
     seed: int
 
     def edit(self, named: Named, to: Sequence[Condition], guidance: float, mask: Tensor | str | None) -> Edit:
-        """All targets, a row for each; `nfe_down` is that of one row, and the picture's own comes once beside them.
+        """One edit per target; `nfe_down` is that of one row, and the picture's own row comes once beside them.
 
         Args:
             named: The editor.
             to: The targets.
-            guidance: Away from the picture's own prompt.
+            guidance: w; it moves away from the picture's own prompt.
             mask: Where the picture may change, (height, width) or (1, height, width); `auto`; or None for everywhere.
 
         Raises:
@@ -143,7 +142,7 @@ class Picture:
         return difference_mask(model, clean, to=to, source=self.source, grid=self.grid, seed=self.seed, items=items)
 
     def _latents(self, fresh: bool, to: Sequence[Condition], cells: Tensor | None) -> Tensor:
-        """The picture's latent, for all; or that, and noise for each target, which its name and the picture decide."""
+        """The picture's latent; with `fresh`, followed by each target's noise, drawn from (seed, item, target)."""
         x = self.there.latent
         if not fresh:
             return x

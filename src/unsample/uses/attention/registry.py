@@ -1,4 +1,4 @@
-"""Every attention editor by the name the command line knows it by, and how to write its options."""
+"""Attention editors by name, and the parser of their options."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 __all__ = ["EDITORS", "Named", "parse_editor"]
 
 PROMPT = "prompt"
-"""No editor: the prompt alone is another."""
+"""The name for no editor: only the prompt changes."""
 
 WRITTEN = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
 
 
 @dataclass(frozen=True)
 class Named:
-    """An editor, and where its targets begin.
+    """An editor, and where its targets start.
 
     Attributes:
         editor: With its options.
-        fresh: Whether targets begin at noise of their own, or at the source's latent.
+        fresh: Whether targets start from their own noise, or from the source's latent.
     """
 
     editor: Editor
@@ -36,13 +36,13 @@ EDITORS: dict[str, tuple[Callable[..., Editor], bool]] = {
     "stylealigned": (StyleAligned, True),
     "p2p": (PromptToPrompt, False),
 }
-"""Name -> its options, and whether targets begin at noise of their own unless told otherwise."""
+"""Name -> its options, and the default of `fresh`."""
 
 
 def parse_editor(text: str) -> Named | None:
-    """An editor from what people type: its name, then options, with colons between; None for `prompt`, which is none.
+    """The editor of a text `name:option=value`; None for `prompt`, which is none.
 
-    Besides its own options each takes `fresh`. Of several words or weights, commas are between.
+    Besides its own options each takes `fresh`. Several words or weights are separated by commas.
 
     Raises:
         UnknownNameError: No such editor, or no such option of it.

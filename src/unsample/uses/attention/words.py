@@ -1,4 +1,4 @@
-"""Prompts token by token, for CLIP's tokenizers: which token of one is which of another, and which belong to a word."""
+"""Prompts compared token by token, for CLIP's tokenizers: matching tokens of two prompts, and the tokens of a word."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tokens_of(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def one_to_one(tokenizer: Any, source: str, target: str) -> list[int]:
-    """For each of the target's tokens, padding too, the same place in the source.
+    """For each of the target's tokens, padding included, the same place in the source.
 
     Raises:
         ArgumentError: Prompts of different lengths.
@@ -32,7 +32,7 @@ def one_to_one(tokenizer: Any, source: str, target: str) -> list[int]:
 
 
 def aligned(tokenizer: Any, source: str, target: str) -> list[int]:
-    """For each of the target's tokens the source's token it is, or -1 where that has none; padding is that in its place."""
+    """For each of the target's tokens the place of the same token in the source, or -1; padding matches padding."""
     ours, theirs = tokens_of(tokenizer, source), tokens_of(tokenizer, target)
     pairs = matched(ours, theirs)
     padding = [place if place >= len(ours) else -1 for place in range(len(theirs), tokenizer.model_max_length)]
@@ -63,10 +63,10 @@ def matched(source: Sequence[int], target: Sequence[int]) -> dict[int, int]:
 
 
 def weighed(tokenizer: Any, prompt: str, weights: Mapping[str, float]) -> list[float]:
-    """For each of a prompt's tokens, padding too, the weight of the word it belongs to; 1 for the others.
+    """For each of a prompt's tokens, padding included, the weight of the word it belongs to; 1 for the others.
 
     Raises:
-        UnknownNameError: A word that is not in the prompt, or in what is cut off.
+        UnknownNameError: A word that is not in the prompt, or lies in the part that is cut off.
     """
     tokens, found = tokens_of(tokenizer, prompt), [1.0] * tokenizer.model_max_length
     written = tokenizer.convert_ids_to_tokens(tokens)
