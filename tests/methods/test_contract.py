@@ -1,12 +1,15 @@
-"""What every registered method promises, whatever it does: one test over the whole registry, on an exact mixture model."""
+"""What every registered method promises, whatever it does: tests over the whole registry, on an exact mixture model."""
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import unsample as us
 from unsample.core.trajectory import Stored
-from unsample.methods.registry import METHODS
+from unsample.methods.registry import METHODS, parse_method
 from unsample.models.analytic import gaussian
+
+from .exact import FLOW, USUAL, draw, states
 
 STEPS = 6
 STARTS = {"0": us.FromImage(), "2": us.ForwardNoise(steps=2)}
@@ -96,6 +99,124 @@ def test_a_trajectory_of_every_method_survives_its_file(model, images, name, tmp
     assert {k: v.tolist() for k, v in read.stored.tensors().items()} == {
         k: v.tolist() for k, v in found.stored.tensors().items()
     }
+
+
+VARIANTS = [
+    *(name for name in METHODS if isinstance(METHODS[name](), us.Stepper)),
+    "easyinv:start=1:length=3:eval_at=source",
+    "ab:order=3",
+    *(f"ab:order={order}:variable={variable}" for order in (2, 3) for variable in ("flow", "log-snr")),
+    "dpm++:order=1",
+    "dpm++:solver=heun",
+    "dpm++:order=3",
+    "damped:iterations=3:patience=2",
+    "contraction-aware:maximum=4:window=2",
+    "gradient-first:first_iterations=3",
+    "uni-inv:first=zero",
+    "edict:p=1.0",
+]
+"""Every method that walks by itself, and the options that take another path through its code."""
+
+
+def tanh(x, level):
+    return torch.tanh(x * (0.5 + level.t / 2000))
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 10])
+@pytest.mark.parametrize("text", VARIANTS)
+def test_evaluations_are_those_counted_on_the_way_up(text, start):
+    """On a table and on a flow model; the exact number and its bound."""
+    method = parse_method(text)
+    for schedule in (USUAL, FLOW):
+        moves, counted = list(us.Grid.of(schedule, 10).up(start)), us.Counted(tanh)
+        for _ in us.walk(counted, torch.ones((2, 1, 4, 4)), moves, method):
+            pass
+        assert counted.nfe == method.evaluations_on(moves) <= method.evaluations(10 - start)
+
+
+@pytest.mark.parametrize("clean", ["one", "first"])
+@pytest.mark.parametrize("text", VARIANTS)
+def test_equal_and_noise_free_levels_give_finite_numbers(text, clean, model):
+    """clean='first' makes levels 0 and 1 equal: that move stays where it is, but for methods that mix states."""
+    grid, x, method = us.Grid.of(USUAL, 10, clean=clean), draw(3, 1, 4, 4), parse_method(text)
+    up, down = (states(method, steps, model.denoiser(), x) for steps in (grid.up(), grid.down()))
+    assert torch.isfinite(up).all()
+    assert torch.isfinite(down).all()
+    if clean == "first" and text.partition(":")[0] not in ("easyinv", "edict"):
+        torch.testing.assert_close(up[0], x, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(down[-1], down[-2], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_a_walk_is_that_of_its_items_and_repeats(text, model):
+    method, x = parse_method(text), draw(4, 1, 4, 4)
+    whole = states(method, model.grid(10).up(), model.denoiser(), x)
+    assert torch.equal(whole, states(method, model.grid(10).up(), model.denoiser(), x))
+    alone = [states(method, model.grid(10).up(), model.denoiser(), x[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(whole, torch.cat(alone, dim=1), rtol=1e-8, atol=1e-8)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Refuses to read the value of a tensor in Python: on an accelerator that waits for all work before it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("text", [text for text in VARIANTS if not text.startswith("gradient")])
+@pytest.mark.parametrize("schedule", [USUAL, FLOW], ids=["table", "flow"])
+def test_no_move_waits_for_the_device(text, schedule):
+    """Up, and down from the memory of the way up. Gradient descent is left out: torch's Adam counts in a CPU tensor."""
+    method, grid, x = parse_method(text), us.Grid.of(schedule, 8), draw(2, 1, 8, 8)
+    with NeverWaits():
+        *_, top = us.walk(tanh, x, grid.up(), method)
+        *_, _ = us.walk(tanh, top.x, grid.down(), method.sampler, top.state if method.reversible else None)
+
+
+@pytest.mark.parametrize("start", [us.FromImage(), us.ForwardNoise(steps=2)], ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bare_function_is_inverted_as_a_model_is(model, images, name, start):
+    """Reference: `invert` and `sample` of the same network; with its trajectory, costs and progress."""
+    method, grid, counts = METHODS[name](), model.grid(STEPS), []
+    settings = {"method": method, "start": start, "keep": us.Keep("all"), "items": ["a", "b", "c", "d"], "seed": 3}
+    expected = us.invert(model, images, grid=grid, **settings)
+    noise = us.ItemNoise(3, ["a", "b", "c", "d"])
+    found = us.ascend(model.denoiser(), images, grid, method, start, noise, keep=us.Keep("all"), on_move=counts.append)
+    assert torch.equal(found.latent, expected.latent)
+    assert (found.nfe, found.start, found.index) == (expected.nfe, expected.start, expected.index)
+    assert counts == [4] * method.moves(grid, start.index(grid), STEPS)
+    for kind in ("states", "eps", "residuals"):
+        ours, theirs = getattr(found, kind), getattr(expected, kind)
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[i], theirs[i]) for i in ours)
+    back = us.descend(model.denoiser(), found.latent, grid, method.sampler, found.stored)
+    sampled = us.sample(model, expected.latent, grid=grid, method=method.sampler, stored=expected.stored)
+    assert torch.equal(back.latent, sampled.images)
+    assert (back.nfe, back.start, back.index) == (sampled.nfe, STEPS, 0)
+
+
+def test_a_method_of_ones_own_defines_a_step():
+    class Euler(us.Stepper):
+        def step(self, denoiser, x, step, state=()):
+            eps = denoiser(x, step.src)
+            return us.Moved(step, us.transfer(x, eps, step), eps)
+
+    grid, x = us.Grid.of(USUAL, 10), draw(2, 1, 4, 4)
+    found, plain = (us.ascend(tanh, x, grid, method) for method in (Euler(), us.DDIM(eval_at="source")))
+    assert torch.equal(found.latent, plain.latent)
+    assert (Euler().order, Euler().evaluations(10), Euler().sampler, Euler().reversible) == (1, 10, us.DDIM(), False)
+    with pytest.raises(TypeError, match="abstract"):
+        us.Stepper()
+
+
+def test_what_is_kept_on_the_way_down_is_named_as_on_the_way_up():
+    """Reference: the same moves, backwards: states by their level, eps by the noisier end of their move."""
+    grid, keep = us.Grid.of(USUAL, 4), us.Keep("all")
+    back = us.descend(tanh, draw(2, 1, 4, 4), grid, keep=keep)
+    assert (sorted(back.states), sorted(back.eps)) == ([0, 1, 2, 3, 4], [1, 2, 3, 4])
+    for level in grid.levels[1:]:
+        assert torch.equal(back.eps[level.index], tanh(back.states[level.index], level))
 
 
 def test_stored_maps_keep_their_names_order_and_items():

@@ -11,8 +11,8 @@ from unsample.methods.optimised import GradientDescent, GradientThenFixedPoint
 from unsample.methods.renoise import ReNoise
 from unsample.models.analytic import bench_field, gaussian, mixture
 
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
-LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))
+from .exact import LONG, USUAL, draw
+
 VARIANCES = [0.01, 0.3, 1.0, 3.0]
 
 METHODS = [
@@ -35,10 +35,6 @@ def toy_model():
     """A mixture of three Gaussians in 1x8x8 pixels."""
     means = torch.randn((3, 64), generator=torch.Generator().manual_seed(3), dtype=torch.float64) / 2
     return mixture(USUAL, means, [0.02, 0.2, 0.5], shape=(1, 8, 8))
-
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def walk_up(denoiser, x, steps, method):

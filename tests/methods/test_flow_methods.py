@@ -1,4 +1,4 @@
-"""RF-Solver, FireFlow, Uni-Inv, the control of RF-Inversion, Adams-Bashforth in other variables: loops, orders, gains."""
+"""RF-Solver, FireFlow, Uni-Inv, the control of RF-Inversion, Adams-Bashforth in other variables: loops and gains."""
 
 import math
 from itertools import pairwise
@@ -9,20 +9,16 @@ import torch
 from scipy.integrate import quad
 
 import unsample as us
-from unsample.core.prediction import to_velocity
 from unsample.methods.flow import Controlled, FireFlow, RFSolver
 from unsample.methods.look_ahead import UniInv
 from unsample.methods.multistep import AdamsBashforth, _exponential_moments
 from unsample.methods.registry import METHODS as METHODS_BY_NAME
-from unsample.models.analytic import gaussian, mixture
+from unsample.models.analytic import gaussian
 
-LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
-FLOW = us.FlowSchedule()
+from .exact import FLOW, USUAL, draw, states
+
 METHODS = [RFSolver(), FireFlow(), UniInv(), UniInv(first="zero")]
 MULTISTEP = [AdamsBashforth(order, variable) for variable in ("flow", "log-snr") for order in (2, 3)]
-
-MEANS, VARIANCES, WEIGHTS = (torch.tensor(v, dtype=torch.float64) for v in ([-1, 0.2, 0.9], [0.1, 0.3, 0.2], [0.3, 0.5, 0.2]))
 
 
 # The papers' loops, written in velocities
@@ -71,19 +67,11 @@ WALKS = [*((name, True) for name in LOOPS), ("rf-solver", False), ("fireflow", F
 """Uni-Inv is for the way up."""
 
 
-def state(count=3):
-    return torch.randn((count, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
 def flow_model(schedule=FLOW):
     def network(x, t, condition):
         return velocity(x, t.reshape(-1, 1, 1, 1) / 1000)
 
     return us.Model(network, schedule, (1, 4, 4), prediction="flow")
-
-
-def states(method, steps, denoiser, x):
-    return torch.stack([move.x for move in us.walk(denoiser, x, steps, method)])
 
 
 @pytest.mark.parametrize(("name", "up"), WALKS)
@@ -92,8 +80,10 @@ def test_on_a_flow_model_methods_are_the_loops_of_their_papers(name, up):
     times = [0.0, *np.geomspace(0.03, 0.9, 12)]
     grid = us.Grid.from_sigmas(FLOW, times[1:])
     steps = grid.up() if up else grid.down()
-    expected = torch.stack(list(loop(state(), times if up else times[::-1])))
-    torch.testing.assert_close(states(method, steps, flow_model().denoiser(), state()), expected, rtol=1e-9, atol=1e-9)
+    expected = torch.stack(list(loop(draw(3, 1, 4, 4), times if up else times[::-1])))
+    torch.testing.assert_close(
+        states(method, steps, flow_model().denoiser(), draw(3, 1, 4, 4)), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(("name", "up"), WALKS)
@@ -104,14 +94,14 @@ def test_the_loops_from_and_to_pure_noise(name, up):
     grid = us.Grid.of(schedule, 10)
     times = [level.t / 1000 for level in grid.levels]
     steps = grid.up() if up else grid.down()
-    expected = torch.stack(list(loop(state(), times if up else times[::-1])))
-    torch.testing.assert_close(states(method, steps, flow_model().denoiser(), state()), expected, rtol=0, atol=2e-7)
+    expected = torch.stack(list(loop(draw(3, 1, 4, 4), times if up else times[::-1])))
+    torch.testing.assert_close(states(method, steps, flow_model().denoiser(), draw(3, 1, 4, 4)), expected, rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 def test_euler_in_flow_is_ddim_asked_at_the_source(up):
     times = [0.0, *np.geomspace(0.03, 0.9, 12)]
-    grid, x = us.Grid.from_sigmas(FLOW, times[1:]), state()
+    grid, x = us.Grid.from_sigmas(FLOW, times[1:]), draw(3, 1, 4, 4)
     found = states(us.DDIM(eval_at="source"), grid.up() if up else grid.down(), flow_model().denoiser(), x)
     for got, (t, to) in zip(
         found, zip(*((times, times[1:]) if up else (times[::-1], times[-2::-1])), strict=False), strict=True
@@ -124,7 +114,7 @@ def test_euler_in_flow_is_ddim_asked_at_the_source(up):
 def test_control_towards_noise_is_the_controlled_ode_of_rf_inversion(gamma):
     """Reference: Rout et al. 2025: v + gamma (v_1 - v), v_1 = (noise - x) / (1 - t), by Euler's method."""
     times = [0.0, *np.geomspace(0.03, 0.9, 12)]
-    x, noise = state(), us.ItemNoise(0, range(3)).draw((3, 1, 4, 4), dtype=torch.float64)
+    x, noise = draw(3, 1, 4, 4), us.ItemNoise(0, range(3)).draw((3, 1, 4, 4), dtype=torch.float64)
     controlled = us.Counted(Controlled(flow_model().denoiser(), noise, gamma))
     found = states(us.DDIM(eval_at="source"), us.Grid.from_sigmas(FLOW, times[1:]).up(), controlled, x)
     for got, t, to in zip(found, times, times[1:], strict=False):
@@ -133,76 +123,10 @@ def test_control_towards_noise_is_the_controlled_ode_of_rf_inversion(gamma):
         torch.testing.assert_close(got, x, rtol=1e-9, atol=1e-9)
     assert controlled.nfe == 12
     if gamma == 1:
-        torch.testing.assert_close(x, 0.1 * state() + 0.9 * noise)
+        torch.testing.assert_close(x, 0.1 * draw(3, 1, 4, 4) + 0.9 * noise)
 
 
 # Convergence
-
-
-def quantile(x, level):
-    scale = (level.alpha**2 * VARIANCES + level.sigma**2).sqrt()
-    return (WEIGHTS * torch.special.ndtr((x[:, None] - level.alpha * MEANS) / scale)).sum(1)
-
-
-def exact(x, src, dst):
-    """The exact flow of a mixture in one dimension: it keeps quantiles; by bisection."""
-    low, high, wanted = torch.full_like(x, -10), torch.full_like(x, 10), quantile(x, src)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = quantile(middle, dst) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return low
-
-
-def grid_of(schedule, moves):
-    times = np.linspace(0.02, 0.8, moves + 1) * len(schedule)
-    return us.Grid.from_timesteps(schedule, (times.round().astype(int) if schedule is LONG else times).tolist())
-
-
-def answer_of(method, denoiser, x, level):
-    eps = denoiser(x, level)
-    return to_velocity(eps, x, level) if method.variable == "flow" else eps
-
-
-def error_of(moves, method, schedule, *, up, exact_start=False):
-    """Largest error at the end; `exact_start` fills the memory of Adams-Bashforth from the exact flow."""
-    grid = grid_of(schedule, moves)
-    steps = list(grid.up(1) if up else grid.down(stop=1))
-    denoiser = mixture(schedule, MEANS[:, None], VARIANCES, shape=(1, 1, 1), weights=WEIGHTS).denoiser()
-    x, begin, memory = torch.linspace(-1.8, 1.8, 31, dtype=torch.float64), steps[0].src, None
-    if exact_start:
-        known, steps, memory = steps[: method.order - 1], steps[method.order - 1 :], ()
-        for step in known:
-            there = exact(x, begin, step.src).reshape(-1, 1, 1, 1)
-            memory = ((step.src, answer_of(method, denoiser, there, step.src)), *memory)
-    start = exact(x, begin, steps[0].src).reshape(-1, 1, 1, 1)
-    *_, last = us.walk(denoiser, start, steps, method, memory)
-    return float((last.x.flatten() - exact(x, begin, steps[-1].dst)).abs().max())
-
-
-def slope_of(counts, method, schedule, **kind):
-    errors = [error_of(n, method, schedule, **kind) for n in counts]
-    return -np.polyfit(np.log(counts), np.log(errors), 1)[0], errors
-
-
-@pytest.mark.parametrize("schedule", [FLOW, LONG], ids=["flow", "linear betas"])
-@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_order_of_convergence_is_the_one_the_method_states(method, up, schedule):
-    """Reference: the exact flow of a mixture, which keeps quantiles."""
-    slope, errors = slope_of([160, 320, 640], method, schedule, up=up)
-    assert slope == pytest.approx(method.order, abs=0.2), errors
-    assert errors[-1] < (3e-2 if method.order == 1 else 2e-4)
-
-
-@pytest.mark.parametrize("schedule", [FLOW, LONG], ids=["flow", "linear betas"])
-@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-@pytest.mark.parametrize("method", MULTISTEP, ids=str)
-def test_order_of_adams_bashforth_in_other_variables(method, up, schedule):
-    late = up and method.variable == "log-snr"  # moves are long in log S where the walk up begins: 1.7, 1.9, 1.9, 2.0
-    slope, errors = slope_of([1280, 2560] if late else [160, 320, 640], method, schedule, up=up, exact_start=True)
-    assert slope == pytest.approx(method.order, abs=0.2), errors
-    assert errors[-1] < {2: 3e-4, 3: 1e-5}[method.order]
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -287,7 +211,7 @@ def test_moments_under_an_exponential_weight(h):
 
 @pytest.mark.parametrize("method", MULTISTEP, ids=str)
 def test_first_moves_are_those_of_ddim_and_levels_without_noise_too(method, toy):
-    model, x = toy(), state()
+    model, x = toy(), draw(3, 1, 4, 4)
     grid = us.Grid.of(USUAL, 10)
     for steps in (list(grid.up()), list(grid.up(3)), list(grid.down())):
         ddim = states(us.DDIM(eval_at="source"), steps[:1], model.denoiser(), x)
@@ -299,30 +223,7 @@ def test_first_moves_are_those_of_ddim_and_levels_without_noise_too(method, toy)
         assert torch.equal(down[-1].eps, model.denoiser()(down[-2].x, grid[1]))
 
 
-@pytest.mark.parametrize("clean", ["one", "first"])
-@pytest.mark.parametrize("method", [*METHODS, *MULTISTEP], ids=str)
-def test_equal_and_noise_free_levels_give_finite_numbers(method, clean, toy):
-    """clean='first' makes levels 0 and 1 equal: that move stays where it is."""
-    grid, denoiser = us.Grid.of(USUAL, 10, clean=clean), toy().denoiser()
-    up, down = (states(method, steps, denoiser, state()) for steps in (grid.up(), grid.down()))
-    assert torch.isfinite(up).all()
-    assert torch.isfinite(down).all()
-    if clean == "first":
-        torch.testing.assert_close(up[0], state(), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(down[-1], down[-2], rtol=1e-12, atol=1e-12)
-
-
 # Evaluations
-
-
-@pytest.mark.parametrize("start", [0, 1, 5, 10])
-@pytest.mark.parametrize("method", [*METHODS, *MULTISTEP], ids=str)
-def test_evaluations_are_those_counted_on_the_way_up(method, start, toy):
-    for model in (toy(), flow_model()):
-        counted = us.Counted(model.denoiser())
-        for _ in us.walk(counted, torch.ones((2, 1, 4, 4)), model.grid(10).up(start), method):
-            pass
-        assert counted.nfe == method.evaluations(10 - start)
 
 
 def test_evaluations_as_published():
@@ -353,7 +254,9 @@ def test_rf_solver_asks_in_the_middle_between_whole_timesteps_of_a_table(toy):
 
 def test_uni_inv_is_ddim_down_and_refuses_other_first_directions(toy, untyped):
     grid, denoiser = us.Grid.of(USUAL, 10), toy().denoiser()
-    assert torch.equal(states(UniInv(), grid.down(), denoiser, state()), states(us.DDIM(), grid.down(), denoiser, state()))
+    assert torch.equal(
+        states(UniInv(), grid.down(), denoiser, draw(3, 1, 4, 4)), states(us.DDIM(), grid.down(), denoiser, draw(3, 1, 4, 4))
+    )
     with pytest.raises(us.UnknownNameError, match="did you mean 'source'"):
         UniInv(first="sorce")
     with pytest.raises(us.UnknownNameError, match="did you mean 'flow'"):
@@ -380,7 +283,7 @@ def test_implicit_methods_undo_ddim_on_a_flow_model_to_the_noisy_end(name):
 def test_ddim_at_the_target_time_moves_to_the_noisy_end():
     """Reference: x + dt v(x, t + dt), written in velocities."""
     times = [0.0, *np.geomspace(0.03, 1.0, 12)]
-    grid, x = us.Grid.from_sigmas(FLOW, times[1:]), state()
+    grid, x = us.Grid.from_sigmas(FLOW, times[1:]), draw(3, 1, 4, 4)
     for got, (t, to) in zip(states(us.DDIM(), grid.up(), flow_model().denoiser(), x), pairwise(times), strict=True):
         x = x + (to - t) * velocity(x, to)
         torch.testing.assert_close(got, x, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Adams-Bashforth and DPM-Solver++: measured orders, start-up, memory, and the levels where a formula would divide by zero."""
+"""Adams-Bashforth and DPM-Solver++: formulas, start-up, memory, and the levels where a formula would divide by zero."""
 
 import math
 
@@ -7,12 +7,10 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.prediction import to_x0
 from unsample.methods.multistep import AdamsBashforth, DPMSolverPP
-from unsample.models.analytic import mixture
 
-LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
+from .exact import USUAL
+
 METHODS = [
     AdamsBashforth(2),
     AdamsBashforth(3),
@@ -21,86 +19,6 @@ METHODS = [
     DPMSolverPP(2, solver="heun"),
     DPMSolverPP(3),
 ]
-
-MEANS, VARIANCES, WEIGHTS = (torch.tensor(v, dtype=torch.float64) for v in ([-1, 0.2, 0.9], [0.1, 0.3, 0.2], [0.3, 0.5, 0.2]))
-
-
-def quantile(x, level):
-    scale = (level.alpha**2 * VARIANCES + level.sigma**2).sqrt()
-    return (WEIGHTS * torch.special.ndtr((x[:, None] - level.alpha * MEANS) / scale)).sum(1)
-
-
-def flow(x, src, dst):
-    """The exact flow of a mixture in one dimension: it keeps quantiles; by bisection."""
-    low, high, wanted = torch.full_like(x, -10), torch.full_like(x, 10), quantile(x, src)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = quantile(middle, dst) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return low
-
-
-def error_of(moves, method, *, up, exact_start):
-    """Largest error at the end; `exact_start` fills the memory from the exact flow instead of starting up."""
-    timesteps = np.linspace(2_000, 80_000, moves + 1).round().astype(int).tolist()
-    grid = us.Grid.from_timesteps(LONG, timesteps)
-    steps = list(grid.up(1) if up else grid.down(stop=1))
-    denoiser = mixture(LONG, MEANS[:, None], VARIANCES, shape=(1, 1, 1), weights=WEIGHTS).denoiser()
-    x, begin, memory = torch.linspace(-1.8, 1.8, 31, dtype=torch.float64), steps[0].src, ()
-    if exact_start:
-        known, steps = steps[: method.order - 1], steps[method.order - 1 :]
-        for step in known:
-            there = flow(x, begin, step.src).reshape(-1, 1, 1, 1)
-            answer = denoiser(there, step.src)
-            memory = ((step.src, to_x0(answer, there, step.src) if isinstance(method, DPMSolverPP) else answer), *memory)
-    start = flow(x, begin, steps[0].src).reshape(-1, 1, 1, 1)
-    *_, last = us.walk(denoiser, start, steps, method, memory)
-    return float((last.x.flatten() - flow(x, begin, steps[-1].dst)).abs().max())
-
-
-def slope_of(counts, method, **kind):
-    errors = [error_of(n, method, **kind) for n in counts]
-    return -np.polyfit(np.log(counts), np.log(errors), 1)[0], errors
-
-
-@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_order_of_convergence_is_the_one_the_method_states(method, up):
-    """Reference: the exact flow of a mixture, which keeps quantiles. The memory at the start is exact: no start-up."""
-    late = up and method == DPMSolverPP(3)  # its steps in lambda are long where the walk up begins: 2.2, 2.4, 2.7, 2.8, 2.9
-    slope, errors = slope_of([1280, 2560] if late else [160, 320, 640], method, up=up, exact_start=True)
-    assert slope == pytest.approx(method.order, abs=0.2), errors
-    assert errors[-1] < {1: 2e-2, 2: 3e-4, 3: 1e-5}[method.order]
-
-
-@pytest.mark.parametrize(
-    ("method", "up", "order"),
-    [
-        (AdamsBashforth(2), True, 2),
-        (AdamsBashforth(2), False, 2),
-        (AdamsBashforth(3), True, 2),
-        (AdamsBashforth(3), False, 3),
-        (DPMSolverPP(2), True, 2),
-        (DPMSolverPP(2), False, 2),
-        (DPMSolverPP(3), True, 2),
-        (DPMSolverPP(3), False, 3),
-    ],
-    ids=str,
-)
-def test_a_start_up_move_of_ddim_limits_order_3_on_the_way_up(method, up, order):
-    """As the docstring says: one move of first order is remembered up and forgotten down."""
-    slope, errors = slope_of([160, 320, 640], method, up=up, exact_start=False)
-    assert slope == pytest.approx(order, abs=0.2), errors
-
-
-@pytest.mark.parametrize("start", [0, 1, 5, 10])
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_evaluations_are_those_counted_on_the_way_up(method, start, toy):
-    model = toy()
-    counted = us.Counted(model.denoiser())
-    for _ in us.walk(counted, torch.ones((2, 1, 4, 4)), model.grid(10).up(start), method):
-        pass
-    assert counted.nfe == method.evaluations(10 - start) == 10 - start
 
 
 def states(method, steps, model, dtype=torch.float64, count=3):
@@ -201,38 +119,6 @@ def test_a_memory_taken_over_a_turn_gives_finite_numbers(method, toy):
     *_, top = us.walk(model.denoiser(), x, grid.up(1), method)
     for move in us.walk(model.denoiser(), top.x, grid.down(), method, top.state):
         assert torch.isfinite(move.x).all()
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_a_batch_is_its_items_and_a_walk_repeats(method, toy):
-    model = toy()
-    x = torch.randn((4, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-    def end(x):
-        return [m.x for m in us.walk(model.denoiser(), x, model.grid(10).up(), method)][-1]
-
-    assert torch.equal(end(x), end(x))
-    torch.testing.assert_close(end(x), torch.cat([end(x[i : i + 1]) for i in range(4)]), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_nothing_assumes_that_alpha_and_sigma_make_one(method):
-    """Reference: Gaussian data under alpha = 1 - t, sigma = t, scaled by sqrt(alpha^2 v + sigma^2)."""
-    variance = 0.3
-
-    def denoiser(x, level):
-        return level.sigma * x / (level.alpha**2 * variance + level.sigma**2)
-
-    def error(moves):
-        times = np.linspace(0.1, 0.9, moves + 1)
-        levels = (us.Level(i, float(t), 1 - t, t, is_flow=True) for i, t in enumerate([0.0, *times]))
-        x = torch.ones((1, 1), dtype=torch.float64)
-        *_, last = us.walk(denoiser, x, (grid := us.Grid(tuple(levels))).up(1), method)
-        scales = [level.alpha**2 * variance + level.sigma**2 for level in (grid[1], grid[-1])]
-        return abs(float(last.x) / (scales[1] / scales[0]) ** 0.5 - 1)
-
-    assert np.log2(error(100) / error(200)) > min(method.order, 2) - 0.2
-    assert error(200) < (1e-2 if method.order == 1 else 1e-3)
 
 
 def test_single_precision_stays_close_to_double(toy):

@@ -8,12 +8,9 @@ from unsample.methods.fixed_point import FixedPoint, residual_of
 from unsample.methods.optimised import GradientDescent, GradientThenFixedPoint
 from unsample.models.analytic import gaussian, mixture
 
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
+from .exact import USUAL, draw
+
 GRID = us.Grid.of(USUAL, 20)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_gradient_descent_is_adam_on_the_residual_and_keeps_the_best():

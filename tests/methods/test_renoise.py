@@ -8,15 +8,7 @@ from unsample.methods.fixed_point import FixedPoint
 from unsample.methods.renoise import ReNoise, autocorrelation, patch_divergence, whitened
 from unsample.models.analytic import bench_field
 
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def smooth(*shape):
-    """Noise that is correlated with its neighbours."""
-    noise = draw(*shape)
-    return (noise + noise.roll(1, 2) + noise.roll(1, 3) + noise.roll((1, 1), (2, 3))) / 2
+from .exact import draw, smooth
 
 
 @pytest.fixture(scope="module")

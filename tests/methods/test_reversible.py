@@ -1,21 +1,18 @@
-"""EDICT, BDIA and O-BELM: undone exactly from anywhere, and samplers and inversions of the order they state."""
+"""EDICT, BDIA and O-BELM: undone exactly from anywhere, and the equations of their papers."""
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 
 import unsample as us
 from unsample.methods.reversible import BDIA, EDICT, OBELM
-from unsample.models.analytic import gaussian, mixture
+from unsample.models.analytic import gaussian
 
-LONG = us.Schedule.from_betas(us.Schedule.linear_betas(1e-6, 2e-4, 100_000))
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
+from .exact import USUAL
+
 METHODS = [EDICT(), BDIA(), OBELM()]
 EVERY = [*METHODS, EDICT(p=1.0), EDICT(p=0.99), BDIA(gamma=0.9)]
-
-MEANS, VARIANCES, WEIGHTS = (torch.tensor(v, dtype=torch.float64) for v in ([-1, 0.2, 0.9], [0.1, 0.3, 0.2], [0.3, 0.5, 0.2]))
 
 
 def draw(count=5, dtype=torch.float64, seed=0):
@@ -139,48 +136,6 @@ def test_bdia_with_gamma_below_1_is_unstable_up(toy):
 # What they compute
 
 
-def quantile(x, level):
-    scale = (level.alpha**2 * VARIANCES + level.sigma**2).sqrt()
-    return (WEIGHTS * torch.special.ndtr((x[:, None] - level.alpha * MEANS) / scale)).sum(1)
-
-
-def flow(x, src, dst):
-    """The exact flow of a mixture in one dimension: it keeps quantiles; by bisection."""
-    low, high, wanted = torch.full_like(x, -10), torch.full_like(x, 10), quantile(x, src)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = quantile(middle, dst) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return low
-
-
-def error_of(moves, method, *, up):
-    timesteps = np.linspace(2_000, 80_000, moves + 1).round().astype(int).tolist()
-    grid = us.Grid.from_timesteps(LONG, timesteps)
-    steps = list(grid.up(1) if up else grid.down(stop=1))
-    x = torch.linspace(-1.8, 1.8, 31, dtype=torch.float64)
-    denoiser = mixture(LONG, MEANS[:, None], VARIANCES, shape=(1, 1, 1), weights=WEIGHTS).denoiser()
-    last, _ = end(denoiser, x.reshape(-1, 1, 1, 1), steps, method)
-    return float((last.flatten() - flow(x, steps[0].src, steps[-1].dst)).abs().max())
-
-
-@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-@pytest.mark.parametrize("name", ["edict", "bdia", "obelm"])
-def test_order_of_convergence_is_the_one_the_method_states(name, up):
-    """Reference: the exact flow of a mixture, which keeps quantiles; EDICT with the p for its number of moves."""
-    counts = [160, 320, 640]
-    methods = [{"edict": EDICT(0.93 ** (50 / n)), "bdia": BDIA(), "obelm": OBELM()}[name] for n in counts]
-    errors = [error_of(n, method, up=up) for n, method in zip(counts, methods, strict=True)]
-    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert slope == pytest.approx(methods[0].order, abs=0.2), errors
-    assert errors[-1] < (1e-2 if methods[0].order == 1 else 1e-4)
-
-
-def test_order_of_bdia_below_gamma_1_is_one_down():
-    errors = [error_of(n, BDIA(0.9), up=False) for n in (320, 640)]
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(BDIA(0.9).order, abs=0.15)
-
-
 @pytest.mark.parametrize("start", [0, 1, 5, 10])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_evaluations_are_those_counted_on_the_way_up(method, start, toy):
@@ -276,15 +231,6 @@ def test_each_move_of_a_neighbour_method_is_a_transfer_along_its_eps(method, toy
     if isinstance(method, OBELM):
         for before, move in itertools.pairwise(moves):
             torch.testing.assert_close(us.transfer(before.x, move.eps, move.step), move.x, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_a_batch_is_its_items_and_a_walk_repeats(method, toy):
-    grid, denoiser, x = toy().grid(10), toy().denoiser(), draw()
-    whole, _ = end(denoiser, x, grid.up(), method)
-    assert torch.equal(whole, end(denoiser, x, grid.up(), method)[0])
-    items = torch.cat([end(denoiser, x[i : i + 1], grid.up(), method)[0] for i in range(5)])
-    torch.testing.assert_close(whole, items, rtol=1e-10, atol=1e-10)
 
 
 def test_methods_print_compare_and_refuse(untyped):

@@ -53,6 +53,11 @@ def test_impossible_starts_are_refused(settings, untyped):
         us.ForwardNoise(**settings)
 
 
+def test_a_start_that_decides_by_itself_is_another(untyped):
+    with pytest.raises(us.ArgumentError, match=r"given 'auto'; us.AutoStart\(\) finds the number"):
+        us.ForwardNoise(steps="auto")
+
+
 @pytest.mark.parametrize(
     "start",
     [us.ForwardNoise(steps=51), us.ForwardNoise(steps=50, at_next_level=True), us.ForwardNoise(sigma=1.5)],

@@ -247,12 +247,10 @@ class Keeper:
 
     def take(self, moved: Moved) -> None:
         """One move."""
-        index = moved.step.dst.index
+        there, noisier = moved.step.dst.index, max(moved.step.src.index, moved.step.dst.index)
         if moved.residual is not None:
-            self.residuals[index] = moved.residual.to(self.keep.device)
-        if not self.keep.wants(index, self.last):
-            return
-        if self.keep.what in ("states", "all"):
-            self.states[index] = moved.x.to(self.keep.device)
-        if self.keep.what in ("eps", "all"):
-            self.eps[index] = moved.eps.to(self.keep.device)
+            self.residuals[noisier] = moved.residual.to(self.keep.device)
+        if self.keep.what in ("states", "all") and self.keep.wants(there, self.last):
+            self.states[there] = moved.x.to(self.keep.device)
+        if self.keep.what in ("eps", "all") and self.keep.wants(noisier, self.last):
+            self.eps[noisier] = moved.eps.to(self.keep.device)
