@@ -17,7 +17,7 @@ from ..errors import ArgumentError, RunError, UnknownNameError
 from .files import write_atomically
 from .stepper import Moved
 
-__all__ = ["Keep", "Stored", "Trajectory"]
+__all__ = ["Keep", "Keeper", "Stored", "Trajectory"]
 
 What = Literal["latent", "states", "eps", "all"]
 
