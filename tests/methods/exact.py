@@ -65,3 +65,22 @@ def slope_of(counts, method, schedule=LONG, **kind):
     """The measured order of convergence, and the errors. `method` may depend on the number of moves."""
     errors = [error_of(n, method(n) if callable(method) else method, schedule, **kind) for n in counts]
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0], errors
+
+
+# Against diffusers, in float64
+
+TIGHT = 1e-11
+
+
+def network(x, t):
+    """Any smooth, bounded, nonlinear function of state and time."""
+    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.tanh(x * (0.5 + t / 2000)) + 0.3 * torch.sin(3 * x + t / 100)
+
+
+DENOISER = us.NetworkDenoiser(lambda x, t, _condition: network(x, t), "epsilon")
+
+
+def worst(ours, theirs):
+    assert torch.isfinite(theirs).all()
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))

@@ -3,9 +3,6 @@
 Their noise levels are float32 and are replaced by ours, as in the other parity tests. Both sides are given the same noise.
 """
 
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
@@ -14,17 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 import unsample as us
 from unsample.methods.stochastic import Ancestral, SDEDPMSolverPP
 
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
-TIGHT = 1e-11
-
-
-def network(x, t):
-    """Any smooth, bounded, nonlinear function of state and time."""
-    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.tanh(x * (0.5 + t / 2000)) + 0.3 * torch.sin(3 * x + t / 100)
-
-
-DENOISER = us.NetworkDenoiser(lambda x, t, _condition: network(x, t), "epsilon")
+from .exact import DENOISER, TIGHT, USUAL, network, worst
 
 
 def draws(count, seed=0):
@@ -38,11 +25,6 @@ def our_walk(moves, method, x, noise):
     for moved in us.walk(DENOISER, x, moves, method, correct=correct):
         states.append(moved.x)
     return torch.stack(states)
-
-
-def worst(ours, theirs):
-    assert torch.isfinite(theirs).all()
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
 
 
 # DDIM with eta, DDPM
@@ -84,13 +66,6 @@ def test_ancestral_with_eta_1_is_ddpm(spacing):
 
 
 # sde-dpmsolver++
-
-
-@pytest.fixture
-def double(monkeypatch):
-    """The states and noise of their DPM-Solver stay in float64."""
-    module = sys.modules[DPMSolverMultistepScheduler.__module__]
-    monkeypatch.setattr(module, "torch", types.SimpleNamespace(**{**vars(torch), "float32": torch.float64}))
 
 
 def sde_walks(steps, order, final, spacing, **config):

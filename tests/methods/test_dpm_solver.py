@@ -6,9 +6,6 @@ timestep, so a walk of ours that it equals begins at grid[1]. The scheduler down
 float64 under that name.
 """
 
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
@@ -17,25 +14,10 @@ from diffusers import DPMSolverMultistepInverseScheduler, DPMSolverMultistepSche
 import unsample as us
 from unsample.methods.multistep import DPMSolverPP
 
-USUAL = us.Schedule.from_betas(us.Schedule.linear_betas())
+from .exact import DENOISER, TIGHT, USUAL, network, worst
+
 KINDS = [(1, "midpoint"), (2, "midpoint"), (2, "heun")]
-TIGHT = 1e-11
-
-
-@pytest.fixture(autouse=True)
-def double(monkeypatch):
-    """Their states stay in float64."""
-    module = sys.modules[DPMSolverMultistepScheduler.__module__]
-    monkeypatch.setattr(module, "torch", types.SimpleNamespace(**{**vars(torch), "float32": torch.float64}))
-
-
-def network(x, t):
-    """Any smooth, bounded, nonlinear function of state and time."""
-    t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.tanh(x * (0.5 + t / 2000)) + 0.3 * torch.sin(3 * x + t / 100)
-
-
-DENOISER = us.NetworkDenoiser(lambda x, t, _condition: network(x, t), "epsilon")
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def start():
@@ -70,11 +52,6 @@ def their_walk(theirs, x):
 
 def our_walk(moves, method):
     return torch.stack([moved.x for moved in us.walk(DENOISER, start(), moves, method)])
-
-
-def worst(ours, theirs):
-    assert torch.isfinite(theirs).all()
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace"])

@@ -19,7 +19,7 @@ from .grid import Grid, Step
 from .prediction import to_velocity
 from .transfer import transfer
 
-__all__ = ["Moved", "Stepper", "ask_ahead"]
+__all__ = ["Moved", "Stepper", "eps_ahead"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Stepper(ABC):
         return last - first
 
 
-def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = None) -> Tensor:
+def eps_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = None) -> Tensor:
     """The eps to move `x` by: the network's answer at `step.dst` of the state that `eps` leads to, or, without it, of `x`.
 
     On the straight path of a flow model the velocity of the answer is kept instead of its eps. Near the noisy end eps is the
@@ -115,7 +115,7 @@ def ask_ahead(denoiser: Denoiser, x: Tensor, step: Step, eps: Tensor | None = No
     >>> from unsample import Level, to_eps
     >>> step = Step(Level(1, 250, 0.75, 0.25, is_flow=True), Level(2, 1000, 2**-26, 1 - 2**-26, is_flow=True))
     >>> x = torch.zeros(1)
-    >>> transfer(x, ask_ahead(lambda x, level: to_eps(torch.full_like(x, 2), x, level, "flow"), x, step), step)
+    >>> transfer(x, eps_ahead(lambda x, level: to_eps(torch.full_like(x, 2), x, level, "flow"), x, step), step)
     tensor([1.5000])
     """
     state = x if eps is None else transfer(x, eps, step)

@@ -2,7 +2,7 @@
 
 For the best denoiser of any data, d eps / dx = (1 - (a/s)^2 Cov[x0 | x]) / s, so no eigenvalue of f' (docs/theory.md, eq. 5)
 exceeds q = 1 - 1/r, r = S_dst / S_src, and plain areas attain it (eq. 7). The first moves of a walk contract slowly, the many
-others fast, and the levels alone tell which is which.
+others fast, and which is which follows from the levels alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ContractionAware(Stepper):
 
     n iterations leave q^n of the DDIM guess's error in plain areas; n is the least that leaves no more than `tolerance`, and
     at most `maximum`. A move out of a clean level without noise has q = 1 and gets `maximum`: it improves what can be improved
-    there, and its residual tells of the rest. Items whose residual has fallen to `tolerance` times that of the guess stay
+    there, and its residual shows the rest. Items whose residual has fallen to `tolerance` times that of the guess stay
     where they are. The residual is that before the last update.
 
     Attributes:

@@ -61,7 +61,7 @@ class ExactAndGaussian(Corrected):
     The latent is that of `method`, unchanged. Sampled back by DDIM, or by `method` and its memory if it is reversible, it
     misses the image by a map, and that is kept: one state per image.
 
-    With `keep_eps` the eps of the inversion are kept as well, and the way down asks the network only below the start: it
+    With `keep_eps` the eps of the inversion are kept as well, and the way down evaluates the network only below the start: it
     retraces the inversion, and the map holds nothing but what the skipped moves miss.
 
     Attributes:
@@ -81,7 +81,7 @@ class ExactAndGaussian(Corrected):
 
     @property
     def keeps(self) -> What:
-        """The eps of the way up, if `keep_eps`."""
+        """The eps of every move up with `keep_eps`, nothing more without."""
         return "eps" if self.keep_eps else "latent"
 
     @property

@@ -37,7 +37,7 @@ class Heun(Stepper):
     order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
-        """Two a move up."""
+        """Two for every move up."""
         return 2 * moves
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
@@ -52,8 +52,8 @@ class Heun(Stepper):
 class Midpoint(Stepper):
     """The explicit midpoint method in S: eps at a level between the two (the solver of RF-Solver, Wang et al. 2025).
 
-    Two evaluations a move. The network is asked at the trained timestep halfway, t = (t_src + t_dst) // 2, which the grid does
-    not have: its S is read off a straight line in t between the ends, in log(1 + S^2), for trained tables the sum of the
+    Two evaluations a move. The network is evaluated at the trained timestep halfway, t = (t_src + t_dst) // 2, which the grid
+    does not have: its S is read off a straight line in t between the ends, in log(1 + S^2), for trained tables the sum of the
     betas but for their squares. What that reading misses is of second order, as is the method; the state is at the S that was
     read. Neighbours without a timestep between them (the first move of a leading grid) or of equal S are moved by `Heun`.
 
@@ -64,7 +64,7 @@ class Midpoint(Stepper):
     order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
-        """Two a move up."""
+        """Two for every move up."""
         return 2 * moves
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved, Stepper, ask_ahead
+from ..core.stepper import Moved, Stepper, eps_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
@@ -50,9 +50,9 @@ def solve(denoiser: Denoiser, x: Tensor, step: Step, iterations: int, update: Up
     """
     if not step.is_up:
         return DDIM().step(denoiser, x, step)
-    eps, residual = ask_ahead(denoiser, x, step), None
+    eps, residual = eps_ahead(denoiser, x, step), None
     for _ in range(iterations):
-        answer = ask_ahead(denoiser, x, step, eps)
+        answer = eps_ahead(denoiser, x, step, eps)
         residual = residual_of(eps, answer, step)
         eps = update(eps, answer, residual)
     return Moved(step, transfer(x, eps, step), eps, residual=residual)

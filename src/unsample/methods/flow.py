@@ -23,7 +23,7 @@ from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .explicit import between
 
-__all__ = ["Controlled", "Direction", "FireFlow", "RFInversion", "RFSolver", "ask", "moved_along"]
+__all__ = ["Controlled", "Direction", "FireFlow", "RFInversion", "RFSolver", "direction_at", "moved_along"]
 
 Direction = tuple[float, Tensor]
 """tau, and w there."""
@@ -35,7 +35,7 @@ class RFSolver(Stepper):
 
     Two evaluations a move. The middle of two levels of a flow model is a level as good as any. A table has one at whole
     timesteps only, as in `Midpoint`; it is not halfway in tau, and w is then taken halfway on the line through both answers.
-    Neighbours without a timestep between them have their mean as middle, told the noisier one's timestep.
+    Neighbours without a timestep between them have their mean as middle, with the noisier one's timestep.
 
     >>> RFSolver().order, RFSolver().evaluations(10)
     (2, 20)
@@ -44,18 +44,18 @@ class RFSolver(Stepper):
     order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
-        """Two a move."""
+        """One at the source and one in the middle of every move."""
         return 2 * moves
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
         """One evaluation at the source, one in the middle."""
-        first = step.src.tau, ask(denoiser, x, step.src)
+        first = step.src.tau, direction_at(denoiser, x, step.src)
         return moved_along(x, _halfway(step, first, _ahead(denoiser, x, step, first[1])), step)
 
 
 @dataclass(frozen=True)
 class FireFlow(Stepper):
-    """RF-Solver that looks ahead along the last move's middle direction instead of asking at the source (Deng et al. 2025).
+    """RF-Solver that looks ahead along the last move's middle direction, not along that at the source (Deng et al. 2025).
 
     One evaluation a move, and one more for the first. Middles are those of `RFSolver`.
 
@@ -66,12 +66,12 @@ class FireFlow(Stepper):
     order: ClassVar[int] = 2
 
     def evaluations(self, moves: int) -> int:
-        """One a move, and one."""
+        """One in the middle of every move, and one at the source of the first."""
         return moves + (moves > 0)
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[()] | Direction = ()) -> Moved:
         """One evaluation in the middle; the memory is its answer."""
-        last = state or (step.src.tau, ask(denoiser, x, step.src))
+        last = state or (step.src.tau, direction_at(denoiser, x, step.src))
         middle = _ahead(denoiser, x, step, last[1])
         return moved_along(x, _halfway(step, last, middle), step, middle)
 
@@ -99,7 +99,7 @@ class Controlled(Wrapper):
     gamma: float = 0.5
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Ask, and pull."""
+        """One evaluation, pulled."""
         eps = self.denoiser(x, level)
         return eps + self.gamma * (self.noise - eps)
 
@@ -130,11 +130,11 @@ class RFInversion(Stepper):
         return Controlled(denoiser, noise(), self.gamma)
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: object = ()) -> Moved:
-        """DDIM's move, asked at the source; `denoiser` is pulled already."""
+        """DDIM's move, evaluated at the source; `denoiser` is pulled already."""
         return DDIM(eval_at="source").step(denoiser, x, step)
 
 
-def ask(denoiser: Denoiser, x: Tensor, level: Level) -> Tensor:
+def direction_at(denoiser: Denoiser, x: Tensor, level: Level) -> Tensor:
     """The direction w of `x` at `level`; one evaluation."""
     return to_velocity(denoiser(x, level), x, level)
 
@@ -148,7 +148,7 @@ def moved_along(x: Tensor, direction: Tensor, step: Step, state: Any = None) -> 
 def _ahead(denoiser: Denoiser, x: Tensor, step: Step, direction: Tensor) -> Direction:
     """The direction in the middle of the move, at the state that `direction` leads to there."""
     middle = _middle(step)
-    return middle.tau, ask(denoiser, moved_along(x, direction, Step(step.src, middle)).x, middle)
+    return middle.tau, direction_at(denoiser, moved_along(x, direction, Step(step.src, middle)).x, middle)
 
 
 def _middle(step: Step) -> Level:

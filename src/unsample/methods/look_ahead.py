@@ -17,7 +17,7 @@ from ..core.denoiser import Denoiser
 from ..core.grid import Step
 from ..core.stepper import Moved, Stepper
 from ..errors import ArgumentError, UnknownNameError
-from .flow import Direction, ask, moved_along
+from .flow import Direction, direction_at, moved_along
 
 __all__ = ["First", "LookAhead", "UniInv"]
 
@@ -57,12 +57,12 @@ class LookAhead(Stepper):
         """One evaluation at the target; the memory is the last two directions, newest first."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        last, *older = state or ((step.src.tau, ask(denoiser, x, step.src)),)
+        last, *older = state or ((step.src.tau, direction_at(denoiser, x, step.src)),)
         guess = last[1]
         if older and last[0] != older[0][0] and step.dst.ratio <= self.ratio * step.src.ratio:
             bend = (step.dst.tau - last[0]) / (last[0] - older[0][0])
             guess = guess + bend * (guess - older[0][1])
-        direction = ask(denoiser, moved_along(x, guess, step).x, step.dst)
+        direction = direction_at(denoiser, moved_along(x, guess, step).x, step.dst)
         return moved_along(x, direction, step, ((step.dst.tau, direction), last))
 
 
@@ -87,7 +87,7 @@ class UniInv(Stepper):
             raise UnknownNameError("first direction", self.first, get_args(First))
 
     def evaluations(self, moves: int) -> int:
-        """One a move up, and one if the first move asks at the source."""
+        """One a move up, and one if the first looks along its direction at the source."""
         return moves + (moves > 0 and self.first == "source")
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: tuple[Direction, ...] = ()) -> Moved:

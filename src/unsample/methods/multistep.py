@@ -1,12 +1,12 @@
-"""Multistep methods: one evaluation a move, asked where x is, and the answers of the last moves put to use.
+"""Multistep methods: one evaluation a move, where x is, and the answers of the last moves put to use.
 
 Along the path, d(x / alpha) = eps dS with S = sigma / alpha, the answers are points of a curve; the next move integrates the
 polynomial through them. `AdamsBashforth` takes eps as a polynomial in S, or in another variable. `DPMSolverPP` takes
 predicted x0 as a polynomial in lambda = log(alpha / sigma) and integrates it exactly. Both are `transfer` with a combined
 eps, up and down.
 
-The first moves have fewer answers and are of lower order; the first is DDIM's, asked at the source. Levels of equal S count as
-one, with the newest answer.
+The first moves have fewer answers and are of lower order; the first is DDIM's, evaluated at the source. Levels of equal S
+count as one, with the newest answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver", "Variable"]
 Variable = Literal["auto", "ratio", "flow", "log-snr"]
 Solver = Literal["midpoint", "heun"]
 Memory = tuple[tuple[Level, Tensor], ...]
-"""Levels asked at and the answers there, newest first."""
+"""Levels evaluated at and the answers there, newest first."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _exponential_moments(h: float) -> tuple[float, float]:
 class DPMSolverPP(Stepper):
     """Multistep DPM-Solver++ in lambda = log(alpha / sigma), up and down (Lu et al. 2022b, alg. 2).
 
-    One evaluation a move; order 1 is DDIM asked at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped. A
-    move from or to a level without noise (lambda infinite) is DDIM's, and an answer from there is not used again.
+    One evaluation a move; order 1 is DDIM evaluated at the source, order 2 is "DPM-Solver++(2M)". Predicted x0 is not clipped.
+    A move from or to a level without noise (lambda infinite) is DDIM's, and an answer from there is not used again.
 
     Order 3 integrates the quadratic through three answers exactly. diffusers gives its second derivative half that weight,
     which is a method of second order; tests/parity holds both.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved, Stepper, ask_ahead
+from ..core.stepper import Moved, Stepper, eps_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .fixed_point import FixedPoint, Iterated, per_item, residual_of
@@ -51,12 +51,12 @@ class GradientDescent(Iterated):
         """1 + iterations evaluations and iterations backward passes up, one evaluation down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        eps = ask_ahead(denoiser, x, step).detach().clone().requires_grad_()
+        eps = eps_ahead(denoiser, x, step).detach().clone().requires_grad_()
         best, lowest = eps.detach().clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         adam = torch.optim.Adam([eps], lr=self.rate)
         for _ in range(self.iterations):
             with torch.enable_grad():
-                answer = ask_ahead(denoiser, x, step, eps)
+                answer = eps_ahead(denoiser, x, step, eps)
                 error = (eps - answer).square().flatten(1).mean(1).sum()
                 (eps.grad,) = torch.autograd.grad(error, eps)
             residual = residual_of(eps.detach(), answer.detach(), step)

@@ -85,7 +85,7 @@ class Pix2PixZero(Stepper):
     to the exact flow with more steps; with `rounds=0` it is DDIM.
 
     Attributes:
-        rounds, rolls, correlation, divergence: As for `regularised`, which tells what differs from the authors' code.
+        rounds, rolls, correlation, divergence: As for `regularised`, which says what differs from the authors' code.
         eval_at: As for `DDIM`.
 
     >>> Pix2PixZero().evaluations(50)

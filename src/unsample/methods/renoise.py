@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
-from ..core.stepper import Moved, ask_ahead
+from ..core.stepper import Moved, eps_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .fixed_point import Iterated, residual_of
@@ -155,10 +155,10 @@ class ReNoise(Iterated):
         """1 + iterations evaluations up, one down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        eps = answer = ask_ahead(denoiser, x, step)
+        eps = answer = eps_ahead(denoiser, x, step)
         window = [answer] if self.average[0] == 0 else []
         for i in range(1, self.iterations + 1):
-            eps, answer = answer, ask_ahead(denoiser, x, step, answer)
+            eps, answer = answer, eps_ahead(denoiser, x, step, answer)
             window += [answer] if self.average[0] <= i < self.average[1] else []
         mean = sum(window[1:], window[0]) / len(window)
         if self.divergence or self.correlation:

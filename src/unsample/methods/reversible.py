@@ -1,6 +1,6 @@
 """Reversible methods: a walk down from the memory of a walk up returns to its start, up to rounding.
 
-Each keeps a second tensor and can solve its move for what the move replaced, asking the network only about what is still
+Each keeps a second tensor and can solve its move for what the move replaced, evaluating the network only at what is still
 there: no equation is left to iterate. The memory, `Moved.state`, and what is kept of it, tensors with one row per item:
 
 - `EDICT`: (y,), a twin of x at the same level.
@@ -8,7 +8,8 @@ there: no equation is left to iterate. The memory, `Moved.state`, and what is ke
 
 A walk turns around at any level, up or down, when the next one is given that memory:
 `walk(denoiser, moved.x, grid.down(i), method, state=moved.state)`. `BDIA` and `OBELM` then look the first move up. A walk
-without memory is that of any method: `EDICT` starts with two equal twins, the others with a move of DDIM asked at the source.
+without memory is that of any method: `EDICT` starts with two equal twins, the others with a move of DDIM evaluated at the
+source.
 
 Exact means undone, not accurate: the latent is no whiter for it, and a forward start composes. It needs the memory: sampling
 from the latent alone is a reconstruction like any other, and a poor one for `BDIA` and `OBELM` with few moves on a trained
@@ -43,7 +44,7 @@ Memory = tuple[Any, ...]
 class EDICT(Stepper):
     """Two coupled states, each moved along the eps of the other and then mixed (Wallace et al. 2023).
 
-    Two evaluations a move, both told the noisier of the two levels, so never the clean one. The twins change roles from move
+    Two evaluations a move, both at the noisier of the two levels, so never the clean one. The twins change roles from move
     to move. Down, mixing keeps them together; up, it is undone and drives them apart by 1/p^2 a move. p = 0.93 is the paper's
     choice for 50 moves; for N moves take 0.93 ** (50 / N): with 0.93 and N = 200, latents are hundreds of times too large.
 
@@ -62,11 +63,11 @@ class EDICT(Stepper):
             raise ArgumentError(f"expected a mixing weight p in (0, 1], given {self.p}")
 
     def kept(self, state: Tensors) -> Tensors:
-        """The twin."""
+        """The twin, which is all of the memory."""
         return state
 
     def evaluations(self, moves: int) -> int:
-        """Two a move."""
+        """One for each twin, every move."""
         return 2 * moves
 
     def init(self, x: Tensor) -> Tensors:

@@ -23,7 +23,7 @@ AUTO_SCORE = 2.236
 """Two scores of true noise both stay below this 95 times in 100: the normal quantile of (1 + 0.95 ** 0.5) / 2."""
 
 AUTO_VALUES = 64
-"""Fewer values in plain areas tell nothing of their whiteness."""
+"""Fewer values in plain areas say nothing about their whiteness."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class AutoStart:
 
     White: its variance and its lag-1 correlation there lie within what true noise of so many values has 95 times in 100
     (`whiteness_scores`). Decided per item by inverting: each number that fails costs its evaluations. An image with too little
-    plain area to tell stays with 1; after a tenth of the moves no more is tried. Placed by itself it is its first candidate.
+    plain area to decide stays with 1; after a tenth of the moves no more is tried. Placed by itself it is its first candidate.
 
     Attributes:
         at_next_level: As for `ForwardNoise`.
@@ -59,7 +59,7 @@ class AutoStart:
         return [self._of(k) for k in range(1, max(1, round(AUTO_FRACTION * grid.steps)) + 1)]
 
     def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """Which items' plain areas cannot be told from white noise: Bool (batch,)."""
+        """Which items' plain areas cannot be distinguished from white noise: Bool (batch,)."""
         return whiteness_scores(images, latent.nan_to_num()).abs().amax(1) < AUTO_SCORE
 
     def _of(self, steps: int) -> ForwardNoise:
