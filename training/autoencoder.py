@@ -36,7 +36,7 @@ from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import ResidualNetwork, load_classifier
 from unsample.models.digest import digest_of
 from unsample.models.families.autoencoder import AutoencoderCodec
-from unsample.pictures import Curve, Panel, Row, curves, pictures
+from unsample.pictures import Curve, Panel, PictureRow, curves, picture_rows
 
 console = Console()
 
@@ -238,8 +238,8 @@ def evaluate(folder: Path, validation: Images, sheet: Path) -> dict[str, Any]:
     distance = frechet_jackknife(both[1], both[0], features=judge.name, groups=min(10, len(validation) // 2))
     shown = validation.take(spread(validation, SHOWN))[0]
     latents = codec.encode(shown.to(judge.device))
-    rows = (Row("photographs", shown, "image"), Row("rebuilt", codec.decode(latents).cpu(), "image"))
-    sheet.write_bytes(pictures((*rows, Row("latents", latents.cpu(), "latent"))).png)
+    rows = (PictureRow("photographs", shown, "image"), PictureRow("rebuilt", codec.decode(latents).cpu(), "image"))
+    sheet.write_bytes(picture_rows((*rows, PictureRow("latents", latents.cpu(), "latent"))).png)
     return {
         "images": len(validation),
         "parameters": sum(weight.numel() for weight in network.parameters()),

@@ -28,7 +28,7 @@ from unsample.core.schedule import AnySchedule, FlowSchedule, Level
 from unsample.diagnostics import frechet_jackknife, frechet_null, psnr
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import Classifier, load_classifier
-from unsample.pictures import Row, pictures
+from unsample.pictures import PictureRow, picture_rows
 
 LEVELS = (0, 20, 60, 120, 200, 300, 400, 550, 750, 950)
 """Timesteps of the linear table; other schedules are asked where their sigma/alpha is the same, or next to it."""
@@ -163,8 +163,8 @@ def sheet(model: us.Model, columns: int) -> bytes:
         for index in classes or [None]:
             images = draw(model, None if index is None else [index] * columns, columns, guidance)
             name = "" if index is None else f"{names[index].split(',')[0]}, "
-            rows.append(Row(f"{name}w={guidance:g}", images, "image"))
-    return pictures(rows).png
+            rows.append(PictureRow(f"{name}w={guidance:g}", images, "image"))
+    return picture_rows(rows).png
 
 
 # Round trip

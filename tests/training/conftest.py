@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -110,6 +111,64 @@ def recipe():
 
     path = ROOT / "training" / "recipes" / "tiny-imagenet-32.toml"
     return dataclasses.replace(Recipe.load(path, prediction="epsilon"), model=UNET, **TOY)
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """A function that makes a folder for a run, with the images and labels of both splits packed already."""
+
+    def folder(name, **splits):
+        cache = tmp_path / name / "cache"
+        cache.mkdir(parents=True)
+        for split, pixels in splits.items():
+            np.save(cache / f"{split}-{pixels.shape[-1]}.npy", pixels)
+            np.save(cache / f"{split}-labels.npy", np.arange(len(pixels)) % 3)
+        return tmp_path / name
+
+    return folder
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function that has the next runs of a trainer interrupted after a step, or no longer (None)."""
+    steps = {}
+
+    def stop_after(trainer, last):
+        step = steps.setdefault(trainer, trainer.step)
+
+        def step_and_stop(self, *batch):
+            loss = step(self, *batch)
+            if self.done == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss
+
+        monkeypatch.setattr(trainer, "step", step_and_stop)
+
+    return stop_after
+
+
+def final_state(out):
+    """Steps done and every tensor of a run's checkpoint, named by its keys."""
+    tensors = {}
+
+    def collect(value, *keys):
+        if isinstance(value, torch.Tensor):
+            tensors[" ".join(map(str, keys))] = value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                collect(inner, *keys, key)
+
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    collect(state)
+    return state["done"], tensors
+
+
+def assert_same_run(one, other):
+    (steps, tensors), (other_steps, other_tensors) = final_state(one), final_state(other)
+    assert steps == other_steps
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +15,13 @@ pytest.importorskip("pyarrow")
 import autoencoder as module
 import encode
 from autoencoder import Recipe, Trainer, perceptual_distance, train
+from conftest import ROOT, assert_same_run, final_state
 from data import Images, Latents
 from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel
 from losses import read_log
 
 import unsample as us
 from unsample.models.classifier import load_classifier
-
-ROOT = Path(__file__).parents[2]
 
 CPU = torch.device("cpu")
 
@@ -40,18 +36,9 @@ def discs(count, seed):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(folder_of):
     """A function that makes a folder for a run, with the images packed already."""
-
-    def folder(name):
-        cache = tmp_path / name / "cache"
-        cache.mkdir(parents=True)
-        for split, count, seed in (("train", 48, 0), ("validation", 24, 1)):
-            np.save(cache / f"{split}-16.npy", discs(count, seed))
-            np.save(cache / f"{split}-labels.npy", np.arange(count) % 3)
-        return tmp_path / name
-
-    return folder
+    return lambda name: folder_of(name, train=discs(48, 0), validation=discs(24, 1))
 
 
 @pytest.fixture
@@ -68,11 +55,6 @@ def recipe():
     recipe = Recipe.load(ROOT / "training" / "recipes" / "tiny-imagenet-64-autoencoder.toml", **toy)
     model = {**recipe.model, "sample_size": 16, "block_out_channels": [8, 8, 16], "norm_num_groups": 4, "latent_channels": 4}
     return dataclasses.replace(recipe, model=model)
-
-
-def final_state(out):
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    return state["done"], {**state["weights"], **{f"average {name}": value for name, value in state["average"].items()}}
 
 
 def test_perceptual_distance():
@@ -115,27 +97,16 @@ def test_the_loss_is_that_of_latent_diffusion(recipe):
     assert float(10 * kl.mean()) > 0.01 * float(sums.mean()), "a divergence that matters"
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, run, unjudged, monkeypatch):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, run, unjudged, monkeypatch, stop_after):
     whole, parts = run("whole"), run("parts")
     assert train(recipe, whole, whole, device="cpu")
-    step = Trainer.step
-
-    def step_and_stop(self, images):
-        loss = step(self, images)
-        if self.done == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return loss
-
-    monkeypatch.setattr(Trainer, "step", step_and_stop)
+    assert final_state(whole)[0] == 8
+    stop_after(Trainer, 4)
     assert not train(dataclasses.replace(recipe, steps=30), parts, parts, device="cpu")
     assert final_state(parts)[0] == 4
-    monkeypatch.setattr(Trainer, "step", step)
+    stop_after(Trainer, None)
     assert train(recipe, parts, parts, device="cpu")
-    (steps, tensors), (other_steps, other_tensors) = final_state(whole), final_state(parts)
-    assert steps == other_steps == 8
-    assert tensors.keys() == other_tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, other_tensors[name]), name
+    assert_same_run(whole, parts)
     model = "model/diffusion_pytorch_model.safetensors"
     assert (whole / model).read_bytes() == (parts / model).read_bytes()
     monkeypatch.setattr(Trainer, "step", None)
@@ -145,10 +116,10 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, run, unjudged
 def test_a_run_learns_and_leaves_an_autoencoder(recipe, run):
     """Reference: the averaged weights; the file holds them in half precision, but for the two 1x1 convolutions."""
     out = run("out")
-    assert train(dataclasses.replace(recipe, steps=100, evaluate_every=50, learning_rate=1e-2), out, out, device="cpu")
+    assert train(dataclasses.replace(recipe, steps=80, evaluate_every=40, learning_rate=1e-2), out, out, device="cpu")
     rows = read_log(out / "loss.csv")
     assert np.mean([row["loss"] for row in rows[-5:]]) < 0.8 * rows[0]["loss"]
-    assert [row["step"] for row in rows if row["held_out"] is not None] == [50, 100]
+    assert [row["step"] for row in rows if row["held_out"] is not None] == [40, 80]
 
     vae = AutoencoderKL.from_pretrained(out / "model", torch_dtype=torch.float32).eval()
     _, tensors = final_state(out)

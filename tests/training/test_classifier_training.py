@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,35 +11,24 @@ pytest.importorskip("pyarrow")
 
 import classifier as module
 from classifier import Recipe, Trainer, augment, judge, train
+from conftest import ROOT, assert_same_run, final_state
 from data import Images
 from losses import read_log
 
 from unsample.models.classifier import load_classifier
-
-ROOT = Path(__file__).parents[2]
 
 
 def coloured(count, seed):
     """Noise on the colour of its class."""
     rng, labels = np.random.default_rng(seed), np.arange(count) % 3
     levels = 80 + 60 * np.eye(3)[labels][:, :, None, None] + rng.normal(0, 40, (count, 3, 8, 8))
-    return levels.clip(0, 255).astype(np.uint8), labels
+    return levels.clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(folder_of):
     """A function that makes a folder for a run, with the images packed already."""
-
-    def folder(name):
-        cache = tmp_path / name / "cache"
-        cache.mkdir(parents=True)
-        for split, count, seed in (("train", 40, 0), ("validation", 30, 1)):
-            pixels, labels = coloured(count, seed)
-            np.save(cache / f"{split}-8.npy", pixels)
-            np.save(cache / f"{split}-labels.npy", labels)
-        return tmp_path / name
-
-    return folder
+    return lambda name: folder_of(name, train=coloured(40, 0), validation=coloured(30, 1))
 
 
 @pytest.fixture
@@ -53,20 +39,6 @@ def recipe():
     return dataclasses.replace(
         Recipe.load(ROOT / "training" / "recipes" / "tiny-imagenet-32-classifier.toml"), model=model, **toy
     )
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    kept = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for name, handler in kept.items():
-        signal.signal(name, handler)
-
-
-def final_state(out):
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    momenta = {f"momentum {key}": value["momentum_buffer"] for key, value in state["optimiser"]["state"].items()}
-    return state["done"], {**state["model"], **momenta}
 
 
 def test_augment_shifts_and_mirrors_the_border(recipe):
@@ -114,27 +86,16 @@ def test_judge():
         assert values["nll"][i].item() == pytest.approx(-np.log(probability))
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, run, monkeypatch):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(recipe, run, stop_after):
     whole, parts = run("whole"), run("parts")
     assert train(recipe, whole, whole)
-    step = Trainer.step
-
-    def step_and_stop(self, *batch):
-        loss = step(self, *batch)
-        if self.done == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return loss
-
-    monkeypatch.setattr(Trainer, "step", step_and_stop)
+    assert final_state(whole)[0] == 12
+    stop_after(Trainer, 7)
     assert not train(dataclasses.replace(recipe, steps=40), parts, parts)
     assert final_state(parts)[0] == 7
-    monkeypatch.setattr(Trainer, "step", step)
+    stop_after(Trainer, None)
     assert train(recipe, parts, parts)
-    (steps, tensors), (other_steps, other_tensors) = final_state(whole), final_state(parts)
-    assert steps == other_steps == 12
-    assert tensors.keys() == other_tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, other_tensors[name]), name
+    assert_same_run(whole, parts)
     model = "model/model.safetensors"
     assert (whole / model).read_bytes() == (parts / model).read_bytes()
 

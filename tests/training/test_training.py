@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 from types import SimpleNamespace
 
 import networks
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import train as train_module
-from conftest import DIT, LATENT_UNET, png
+from conftest import DIT, LATENT_UNET, assert_same_run, final_state, png
 from data import Batches, Images, Latents, pack, shrink, spread
 from losses import plot, read_log
 from objectives import alpha_bar
@@ -51,36 +49,6 @@ def run(recipe, source, latents, codec):
         return train(changed, data, out, init, autoencoder=codec, minutes=minutes, device="cpu")
 
     return run
-
-
-def final_state(out):
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    return state["done"], {**state["weights"], **{f"average {name}": value for name, value in state["average"].items()}}
-
-
-def assert_same_run(one, other):
-    (steps, tensors), (other_steps, other_tensors) = final_state(one), final_state(other)
-    assert steps == other_steps
-    assert tensors.keys() == other_tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, other_tensors[name]), name
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """A function that has the next runs asked to stop after a step, or no longer."""
-    step = Trainer.step
-
-    def stop_after(last):
-        def step_and_stop(self, *batch):
-            loss = step(self, *batch)
-            if self.done == last:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return loss
-
-        monkeypatch.setattr(Trainer, "step", step_and_stop)
-
-    return stop_after
 
 
 # Data
@@ -192,10 +160,10 @@ def test_average(recipe):
 @pytest.mark.parametrize("kind", ["pixel", "latent", "flow"])
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(kind, run, tmp_path, stop_after):
     assert run(tmp_path / "whole", kind)
-    stop_after(7)
+    stop_after(Trainer, 7)
     assert not run(tmp_path / "parts", kind, steps=40)
     assert final_state(tmp_path / "parts")[0] == 7
-    stop_after(None)
+    stop_after(Trainer, None)
     assert run(tmp_path / "parts", kind)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -363,9 +331,9 @@ def test_a_run_in_time_cools_down_for_its_share(clock, recipe, source, tmp_path,
 def test_a_run_in_time_may_be_interrupted(at, clock, recipe, source, tmp_path, stop_after):
     """Reference: the same run in one piece; what was planned outlasts another --minutes."""
     assert train(recipe, source, tmp_path / "whole", minutes=0.2, device="cpu")
-    stop_after(at)
+    stop_after(Trainer, at)
     assert not train(recipe, source, tmp_path / "parts", minutes=0.2, device="cpu")
-    stop_after(None)
+    stop_after(Trainer, None)
     assert train(recipe, source, tmp_path / "parts", minutes=0.2 if at < 8 else None, device="cpu")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
