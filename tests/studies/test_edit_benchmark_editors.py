@@ -9,21 +9,17 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 import unsample as us
-from unsample.errors import DivergenceError
 from unsample.pictures.read import Photo, read_photo
-from unsample.runs import edit as _edits
-from unsample.runs.directory import Run
 from unsample.studies import pie_bench
 from unsample.studies.pie_bench import EditCandidate, benchmark
 from unsample.studies.pie_bench import report as telling
 from unsample.studies.pie_bench.candidates import evaluations_of
-from unsample.studies.pie_bench.metrics import eight_bit
 
 from ..models.test_stable_diffusion import QUICK, stable_diffusion
 from ..uses.test_attention import sharp
+from .edit_sets import KEYS, bench_of, change, check_divergence, check_resumed, pictures, refusal, result_of
 
 STEPS = 4
 ON = "masactrl:from_step=1:from_layer=0"
@@ -32,7 +28,7 @@ OFF = {
     "stylealigned": "stylealigned:share=0:fresh=False",
     "p2p": "p2p:cross_until=0:self_until=0",
 }
-KEYS = [f"{i:012d}" for i in range(3)]
+pytestmark = pytest.mark.usefixtures("no_sheet")
 
 
 @pytest.fixture(scope="module")
@@ -51,41 +47,16 @@ def model(saved):
 def small(tmp_path_factory):
     """Three entries of 16 x 16 pixels, to a prompt as long, a longer one, and one as long."""
     place = tmp_path_factory.mktemp("sets") / "small"
-    images = eight_bit(torch.rand((3, 3, 16, 16), generator=torch.Generator().manual_seed(0)) * 2 - 1)
-    photos = [pie_bench.Labelled(Photo.of(x, f"{i}"), "cat") for i, x in enumerate(images)]
+    photos = [pie_bench.Labelled(Photo.of(x, f"{i}"), "cat") for i, x in enumerate(pictures(3, 16))]
     pie_bench.make_small_set(photos, place, targets=["dog"], template="a [{}]")
-    path = place / "mapping_file.json"
-    mapping = json.loads(path.read_text())
-    mapping[KEYS[1]]["editing_prompt"] = "a [horse]"
-    path.write_text(json.dumps(mapping))
+    change(place, 1, editing_prompt="a [horse]")
     return place
-
-
-@pytest.fixture(autouse=True)
-def no_sheet(monkeypatch):
-    """Figures take most of the time."""
-    monkeypatch.setattr(telling, "edit_sheet", lambda *given: b"")
-    monkeypatch.setattr(_edits, "edit_sheet", lambda *given: b"")
 
 
 @pytest.fixture
 def arguments(small, saved):
     quick = ("--steps", 10, "--batch-size", 2, "--no-networks", "--dtype", "float64")
     return ("edit-benchmark", "run", small, "--model", saved, *quick, "--methods", "ddim")
-
-
-def bench_of(model, folder, *ways, **fields):
-    fields = {"batch_size": 2, "networks": False} | fields
-    return pie_bench.Benchmark(model, pie_bench.editable(model, folder), ways, **fields)
-
-
-def found_by(bench, place):
-    run = Run.open(place, "edit-benchmark", bench.settings, bench.editable.items)
-    return pie_bench.benchmarked(bench, run, lambda *given: None)
-
-
-def scores_of(place):
-    return json.loads((place / "scores.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -98,8 +69,8 @@ def test_switched_off_an_editor_has_the_scores_of_the_plain_edit(model, small, t
     """
     plain = EditCandidate("ddim" if method == "direct" else method, forward, STEPS, "plain")
     editors = {name: text for name, text in OFF.items() if name != "p2p"} | {"on": ON}
-    ways = [EditCandidate(method, forward, STEPS, name, editor=text) for name, text in editors.items()]
-    scores, costs = found_by(bench_of(model, small, plain, *ways, use_mask=use_mask), tmp_path / "run")
+    candidates = [EditCandidate(method, forward, STEPS, name, editor=text) for name, text in editors.items()]
+    scores, costs = result_of(bench_of(model, small, plain, *candidates, use_mask=use_mask), tmp_path / "run")
     assert not scores.failed
     for name in ("masactrl", "stylealigned"):
         for number in ("PSNR", "MSE", "SSIM"):
@@ -138,16 +109,16 @@ def test_edits_are_those_of_the_command_edit(unsample, arguments, small, saved, 
 def test_an_editor_costs_what_it_is_told_to_and_uses_the_budget(model, small, tmp_path, method, guidance):
     """Reference: the evaluations that were counted; and one step more would be too many."""
     settings = (20, guidance, None, ["prompt", ON])
-    ways = pie_bench.edits_at_equal_cost(model, [method], ["0"], *settings)
-    assert [way.editor for way in ways] == ["prompt", ON]
-    bench = replace(bench_of(model, small, *ways, guidance=guidance), editable=pie_bench.editable(model, small, 1))
-    _, costs = found_by(bench, tmp_path / "run")
+    candidates = pie_bench.edits_at_equal_cost(model, [method], ["0"], *settings)
+    assert [way.editor for way in candidates] == ["prompt", ON]
+    bench = bench_of(model, small, *candidates, guidance=guidance, limit=1)
+    _, costs = result_of(bench, tmp_path / "run")
     budget = 20 * (2 if guidance == 1 else 3)
-    for way in ways:
+    for way in candidates:
         known = (guidance, way.editor)
         assert costs[way.title]["nfe"] == evaluations_of(model, method, "0", model.grid(way.steps), *known) <= budget
         assert evaluations_of(model, method, "0", model.grid(way.steps + 1), *known) > budget
-    assert ways[1].steps < ways[0].steps
+    assert candidates[1].steps < candidates[0].steps
 
 
 @pytest.mark.parametrize("editor", [ON, "stylealigned"])
@@ -159,7 +130,7 @@ def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
     back = model.codec.decode(model.codec.encode(images.to(model.device)))[0].detach().float().clamp(-1, 1)
     away = {}
     for use_mask in (True, False):
-        found_by(replace(bench_of(model, small, way, use_mask=use_mask), editable=found), tmp_path / f"{use_mask}")
+        result_of(replace(bench_of(model, small, way, use_mask=use_mask), editable=found), tmp_path / f"{use_mask}")
         pixels = read_photo(tmp_path / f"{use_mask}/edits/mine/{KEYS[0]}.png", (16, 16)).pixels
         away[use_mask] = float((pixels - back).abs().max()) * 127.5
     assert away[True] < 1.01
@@ -167,30 +138,11 @@ def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
 
 
 def test_an_interrupted_run_goes_on(unsample, arguments, tmp_path, monkeypatch):
-    """Reference: the run that was not interrupted, its every number and picture."""
+    """Three entries are three calls, and one that is interrupted, in the second batch."""
     arguments = (*arguments, "--forward", 2, "--editor", f"prompt,{ON}", "--out")
-    assert unsample(*arguments, tmp_path / "whole").code == 0
-    real, calls = benchmark.SourcePicture.edit, []
-
-    def failing(*given):
-        calls.append(1)
-        if len(calls) == 3:  # the second batch
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(benchmark.SourcePicture, "edit", failing)
-    assert unsample(*arguments, tmp_path / "run").code == 130
+    check_resumed(unsample, arguments, tmp_path, monkeypatch, benchmark.SourcePicture, "edit", stop_at=3, calls_in_all=4)
     assert unsample(*arguments, tmp_path / "run").code == 0
-    assert len(calls) == 4
-    assert scores_of(tmp_path / "whole") | {"cost": 0} == scores_of(tmp_path / "run") | {"cost": 0}
-    files = list((tmp_path / "whole").rglob("edits/**/*.png"))
-    assert len(files) == 6
-    for file in files:
-        assert file.read_bytes() == (tmp_path / "run" / file.relative_to(tmp_path / "whole")).read_bytes()
-    assert unsample(*arguments, tmp_path / "run").code == 0
-    assert len(calls) == 4
-    other = unsample(*arguments, tmp_path / "run", "--editor", "prompt")
-    assert (other.code, "was made with other ways" in other.err) == (2, True)
+    assert "was made with other ways" in refusal(unsample(*arguments, tmp_path / "run", "--editor", "prompt"))
 
 
 def test_prompts_that_an_editor_cannot_compare_lose_their_entry_alone(unsample, arguments, tmp_path):
@@ -204,27 +156,16 @@ def test_prompts_that_an_editor_cannot_compare_lose_their_entry_alone(unsample, 
     assert (failure["key"], failure["row"]) == (KEYS[1], row)
     assert "as many tokens" in failure["reason"]
     assert list(told["values"][row]["PSNR"]) == [KEYS[0], KEYS[2]]
-    assert list(told["values"][plain]["PSNR"]) == KEYS
+    assert list(told["values"][plain]["PSNR"]) == KEYS[:3]
     assert len(list((tmp_path / "run").rglob("edits/*p2p*/*.png"))) == 2
 
 
 def test_an_edit_that_diverges_loses_itself_alone(model, small, tmp_path, monkeypatch):
-    """Reference: the run in which nothing diverges."""
-    bench, real = bench_of(model, small, EditCandidate("ddim", "2", STEPS, "mine", editor=ON)), benchmark.SourcePicture.edit
-    whole, _ = found_by(bench, tmp_path / "whole")
-
-    def edit(picture, *given):
-        if picture.item == bench.editable.items[1].id:
-            raise DivergenceError("left the finite numbers")
-        return real(picture, *given)
-
-    monkeypatch.setattr(benchmark.SourcePicture, "edit", edit)
-    found, _ = found_by(bench, tmp_path / "run")
-    (failure,) = found.failed
-    assert (failure.key, failure.row) == (KEYS[1], "mine")
-    assert "finite" in failure.reason
-    kept = {key: value for key, value in whole.values["mine"]["MSE"].items() if key != KEYS[1]}
-    assert found.values["mine"]["MSE"] == pytest.approx(kept, rel=1e-3)
+    bench = bench_of(model, small, EditCandidate("ddim", "2", STEPS, "mine", editor=ON))
+    bad = bench.editable.items[1].id
+    check_divergence(
+        bench, tmp_path, monkeypatch, benchmark.SourcePicture, "edit", lambda picture, *_: picture.item == bad, "mine", 1e-3
+    )
 
 
 REFUSED = {
@@ -240,29 +181,25 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_mistakes_are_one_line_before_any_work(unsample, arguments, tmp_path, name):
     more, says = REFUSED[name]
-    done = unsample(*arguments, *more, "--out", tmp_path / "run")
-    assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-    assert says in done.err
+    assert says in refusal(unsample(*arguments, *more, "--out", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_without_text_attention_is_refused_before_any_work(unsample, small, tiny, tmp_path):
     arguments = ("edit-benchmark", "run", small, "--model", tiny, "--editor", f"prompt,{ON}", "--out", tmp_path / "run")
-    done = unsample(*arguments)
-    assert (done.code, len(done.err.strip().splitlines())) == (2, 1)
-    assert "attention is edited in U-Nets of Stable Diffusion 1, 2 and XL" in done.err
+    assert "attention is edited in U-Nets of Stable Diffusion 1, 2 and XL" in refusal(unsample(*arguments))
     assert not (tmp_path / "run").exists()
 
 
 def test_ways_have_settings_and_folders_of_their_own(model, small):
     """An editor written twice is one; `prompt` adds nothing to what a manifest said before; long names have own folders."""
-    ways = pie_bench.edits_at_equal_cost(model, ["ddim"], ["0"], 10, 3.0, None, ["prompt", ON, ON.replace("_", "-")])
-    assert [way.settings for way in ways] == [["ddim", "0", 10, None], ["ddim", "0", 6, None, ON]]
+    candidates = pie_bench.edits_at_equal_cost(model, ["ddim"], ["0"], 10, 3.0, None, ["prompt", ON, ON.replace("_", "-")])
+    assert [way.settings for way in candidates] == [["ddim", "0", 10, None], ["ddim", "0", 6, None, ON]]
     long = "p2p:self_cells=1024:cross_until=0.85:self_until=0.45:kind=refine:words=a,dog:weights="
     twins = [EditCandidate("ddim", "0", 2, f"ddim, {long}{weights}", editor=long + weights) for weights in ("2,1", "1,2")]
-    bench = bench_of(model, small, *ways, *twins)
+    bench = bench_of(model, small, *candidates, *twins)
     assert len(set(bench.folders.values())) == 4
-    assert bench.folders[ways[0].title] == "edits/ddim-usual-inversion"
+    assert bench.folders[candidates[0].title] == "edits/ddim-usual-inversion"
 
 
 def test_titles_of_the_sheet_are_as_wide_as_a_picture():

@@ -1,8 +1,8 @@
 """The editing benchmark: its numbers against a naive computation of the published ones, and a folder that is not trusted."""
 
-import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -33,17 +33,15 @@ from unsample.studies.pie_bench import (
     self_similarity,
     structure_distance,
 )
+from unsample.studies.pie_bench import metrics as measures
 from unsample.studies.pie_bench.metrics import METRICS, blackened, clip_percent, eight_bit, lpips_squeeze
 from unsample.studies.pie_bench.report import by_type
+
+from .edit_sets import KEYS, change, pictures, write_parquet
 
 SIDE = 16
 NAMES = [metric.name for metric in METRICS]
 NETWORKS = ("structure distance", "LPIPS", "CLIP whole", "CLIP edited")
-
-
-def pictures(count, side=SIDE, seed=0):
-    """8-bit pictures in [-1, 1]."""
-    return eight_bit(torch.rand((count, 3, side, side), generator=torch.Generator().manual_seed(seed)) * 2 - 1)
 
 
 def regions(count, side=SIDE, seed=0):
@@ -60,7 +58,12 @@ def brightness(images, texts):
     return images.mean((1, 2, 3)).double() + torch.tensor([len(text) for text in texts])
 
 
+def invert_colours(image, source, target, region):
+    return -image
+
+
 STAND_INS = Perception(absolute, absolute, brightness)
+NEGATIVE = {"negative": invert_colours}
 
 
 @pytest.fixture
@@ -83,17 +86,25 @@ def folder(tmp_path):
 
 
 @pytest.fixture
+def layout(folder):
+    return read_layout(folder)
+
+
+@pytest.fixture
+def scores(layout):
+    """Of pictures in negative."""
+    return measure(layout, NEGATIVE, perception=STAND_INS)
+
+
+@pytest.fixture
 def changed(folder):
     """Change the first entry of the folder."""
 
-    def change(**fields):
-        path = folder / "mapping_file.json"
-        mapping = json.loads(path.read_text())
-        mapping["000000000000"] |= fields
-        path.write_text(json.dumps(mapping))
+    def changed(**fields):
+        change(folder, 0, **fields)
         return read_layout(folder)
 
-    return change
+    return changed
 
 
 # --- masks
@@ -116,7 +127,7 @@ def test_masks_decode_as_published(border):
         assert (decode_mask(runs, (height, width), border=border, cut=True).numpy() == expected).all()
 
 
-def test_the_border_counts_as_edited_unless_it_is_told_otherwise():
+def test_the_border_counts_as_edited_unless_asked_not_to():
     assert int(decode_mask([], (512, 512)).sum()) == 4 * 511
     assert int(decode_mask([], (512, 512), border=False).sum()) == 0
 
@@ -128,7 +139,7 @@ def test_a_mask_is_encoded_and_decoded():
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "says"),
     [
         ([1, 2, 3], "pairs"),
         ([-1, 2], "'-1'"),
@@ -142,24 +153,21 @@ def test_a_mask_is_encoded_and_decoded():
         ([10**30, 1], "of 16"),
     ],
 )
-def test_an_odd_mask_is_refused_in_one_line(runs, told):
-    with pytest.raises(ArgumentError, match=told) as caught:
+def test_an_odd_mask_is_refused_in_one_line(runs, says):
+    with pytest.raises(ArgumentError, match=says) as caught:
         decode_mask(runs, (4, 4))
     assert "\n" not in str(caught.value)
 
 
 def test_runs_beyond_the_end_are_cut_when_asked_to():
-    assert decode_mask([14, 10**30, 99, 3], (4, 4), border=False, cut=True).reshape(-1).nonzero().reshape(-1).tolist() == [
-        14,
-        15,
-    ]
+    mask = decode_mask([14, 10**30, 99, 3], (4, 4), border=False, cut=True)
+    assert mask.flatten().nonzero().flatten().tolist() == [14, 15]
 
 
 # --- the folder
 
 
-def test_a_layout_is_read(folder):
-    layout = read_layout(folder)
+def test_a_layout_is_read(layout):
     assert not layout.failed
     first = layout.entries[0]
     assert (first.key, first.kind, first.blended_word) == ("000000000000", "0", "cat dog")
@@ -176,19 +184,19 @@ def test_kinds_and_limit_choose_entries(folder):
     assert [e.kind for e in read_layout(folder, limit=2).entries] == ["0", "1"]
 
 
-def test_a_picture_and_its_region_are_averaged_together(folder):
+def test_a_picture_and_its_region_are_averaged_together(layout):
     """The region of rows 4..11 of 16 is that of rows 2..5 of 8; the border is drawn before, and half of a pixel counts."""
-    image, region = read_layout(folder).entries[0].load((8, 8), border=False)
+    image, region = layout.entries[0].load((8, 8), border=False)
     assert image.shape == (1, 3, 8, 8)
     assert region[0].any(1).nonzero().reshape(-1).tolist() == [2, 3, 4, 5]
     assert region[0, 2:6].all()
-    _, bordered = read_layout(folder).entries[0].load((8, 8))
+    _, bordered = layout.entries[0].load((8, 8))
     assert bordered[0, 0].all()
     assert not bordered[0, 1, 1:-1].any()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "says"),
     [
         ("{", "is not JSON"),
         ("[1]", "holds a list"),
@@ -197,10 +205,10 @@ def test_a_picture_and_its_region_are_averaged_together(folder):
         (None, "cannot read"),
     ],
 )
-def test_a_damaged_mapping_file_is_told_in_one_line(tmp_path, text, told):
+def test_a_damaged_mapping_file_is_reported_in_one_line(tmp_path, text, says):
     if text is not None:
         (tmp_path / "mapping_file.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ArgumentError, match=told) as caught:
+    with pytest.raises(ArgumentError, match=says) as caught:
         read_layout(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -224,7 +232,7 @@ def test_a_link_that_leads_out_is_refused(folder, changed, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "says"),
     [
         ({"image_path": 3}, "image_path: expected text"),
         ({"image_path": ""}, "image_path: expected text"),
@@ -234,30 +242,30 @@ def test_a_link_that_leads_out_is_refused(folder, changed, tmp_path_factory):
         ({"mask": None}, "mask: expected a list"),
     ],
 )
-def test_an_odd_entry_is_told_and_no_other_is_lost(changed, fields, told):
+def test_an_odd_entry_is_reported_and_no_other_is_lost(changed, fields, says):
     layout = changed(**fields)
-    assert told in layout.failed[0].reason
+    assert says in layout.failed[0].reason
     assert len(layout.entries) == 2
 
 
-def test_an_entry_that_is_no_object_is_told(folder):
+def test_an_entry_that_is_no_object_is_reported(folder):
     (folder / "mapping_file.json").write_text('{"0": 3}')
     assert "given int" in read_layout(folder).failed[0].reason
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "says"),
     [({"image_path": "1_object/9.png"}, "no such picture"), ({"mask": [0, 9999]}, "pixel 9999"), ({"mask": [1]}, "pairs")],
 )
-def test_what_fails_when_loaded_loses_no_other_entry(changed, fields, told):
+def test_what_fails_when_loaded_loses_no_other_entry(changed, fields, says):
     scores = measure(changed(**fields), {"same": lambda image, *_: image}, perception=STAND_INS)
     assert scores.entries == 2
     assert [(one.key, one.row) for one in scores.failed] == [("000000000000", "")]
-    assert told in scores.failed[0].reason
+    assert says in scores.failed[0].reason
     assert len(scores.values["same"]["MSE"]) == 2
 
 
-def test_a_damaged_picture_is_told(folder, changed):
+def test_a_damaged_picture_is_reported(folder, changed):
     (folder / "annotation_images" / "bad.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match="not a picture"):
         changed(image_path="bad.png").entries[0].load()
@@ -337,8 +345,6 @@ def test_a_region_without_pixels_has_no_clip():
 
 def test_the_networks_are_the_published_ones(monkeypatch):
     """SqueezeNet's LPIPS; 100 times the cosine of CLIP ViT-L/14, not below 0, as torchmetrics' CLIPScore."""
-    from unsample.studies.pie_bench import metrics as measures
-
     monkeypatch.setattr(measures, "lpips", lambda images, others, net: torch.tensor([float(net == "squeeze")]).double())
     monkeypatch.setattr(
         measures,
@@ -359,8 +365,7 @@ def test_blackened_is_a_product_in_unit_range():
 
 def test_structure_distance_against_a_loop():
     """Reference: the cosine of every pair of tokens in a loop, and the mean of squared differences."""
-    keys = {0.0: torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)), 1.0: torch.randn(2, 5, 3)}
-    keys[1.0] = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1))
+    keys = {float(seed): torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)}
 
     def cosines(x):
         return np.array([[float(torch.cosine_similarity(a, b, dim=0)) for b in x] for a in x])
@@ -388,7 +393,7 @@ def vit():
 def test_keys_are_those_of_the_last_layer(vit, monkeypatch, white):
     """Reference: the last layer's norm and key projection, applied by hand to the state before it; colours in numpy.
 
-    White is 255 unless told otherwise: the published evaluation does not divide its pixels by 255.
+    White is 255 by default: the published evaluation does not divide its pixels by 255.
     """
     monkeypatch.setattr(perceptual, "_network", lambda *given: vit)
     images = pictures(3, side=224)
@@ -424,12 +429,8 @@ class Halved:
         return latents
 
 
-def invert_colours(image, source, target, region):
-    return -image
-
-
-def test_rows_and_their_controls(folder):
-    scores = measure(read_layout(folder), {"negative": invert_colours}, codec=Halved(), perception=STAND_INS)
+def test_rows_and_their_controls(layout):
+    scores = measure(layout, NEGATIVE, codec=Halved(), perception=STAND_INS)
     pasted = "negative, source pasted outside"
     assert list(scores.values) == ["source, unedited", "codec alone", "negative", pasted]
     for row in ("source, unedited", pasted):
@@ -442,10 +443,8 @@ def test_rows_and_their_controls(folder):
     assert 0 < scores.mean("codec alone", "MSE").estimate < scores.mean("negative", "MSE").estimate
 
 
-def test_values_are_those_of_the_functions(folder):
+def test_values_are_those_of_the_functions(layout, scores):
     """Reference: the functions on each entry by itself, and the bootstrap of their values."""
-    layout = read_layout(folder)
-    scores = measure(layout, {"negative": invert_colours}, perception=STAND_INS)
     for entry in layout.entries:
         image, region = entry.load()
         expected = float(background_psnr(image, eight_bit(-image), region))
@@ -454,38 +453,38 @@ def test_values_are_those_of_the_functions(folder):
 
 
 def test_an_entry_without_a_background_is_left_out_of_its_means_alone(changed):
-    scores = measure(changed(mask=[0, SIDE * SIDE]), {"negative": invert_colours}, perception=STAND_INS)
+    scores = measure(changed(mask=[0, SIDE * SIDE]), NEGATIVE, perception=STAND_INS)
     counts = {name: len(column) for name, column in scores.values["negative"].items()}
     assert counts == {name: 2 if name in ("PSNR", "LPIPS", "MSE", "SSIM") else 3 for name in NAMES}
     assert np.isfinite(scores.mean("negative", "PSNR").high)
     assert not scores.failed
 
 
-def test_edits_are_measured_as_8_bit_pictures(folder):
+def test_edits_are_measured_as_8_bit_pictures(layout):
     """Less than half of an 8-bit step is nothing, and what leaves [-1, 1] is clamped."""
     ways = {"a little": lambda image, *_: image + 0.4 / 127.5, "far": lambda image, *_: 3 + 0 * image}
-    scores = measure(read_layout(folder), ways, perception=STAND_INS)
+    scores = measure(layout, ways, perception=STAND_INS)
     assert scores.mean("a little", "MSE").estimate == 0
     assert scores.mean("far", "MSE").estimate <= 1
 
 
-def test_an_edit_is_told_prompts_without_brackets_and_the_region(folder):
-    told = []
+def test_an_edit_is_given_prompts_without_brackets_and_the_region(layout):
+    says = []
 
     def edit(image, source, target, region):
-        told.append((image.shape, source, target, region.shape))
+        says.append((image.shape, source, target, region.shape))
         image.zero_()  # its own copy
         region.fill_(True)
         return image
 
-    scores = measure(read_layout(folder), {"zero": edit}, size=(12, 12), perception=STAND_INS)
-    assert told == [((1, 3, 12, 12), "a photo of a cat", "a photo of a dog", (1, 12, 12))] * 3
+    scores = measure(layout, {"zero": edit}, size=(12, 12), perception=STAND_INS)
+    assert says == [((1, 3, 12, 12), "a photo of a cat", "a photo of a dog", (1, 12, 12))] * 3
     assert scores.mean("source, unedited", "MSE").estimate == 0
     assert scores.mean("zero", "MSE").estimate > 0
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "says"),
     [
         (lambda image, *_: image[:, :1], "of shape (1, 3, 16, 16)"),
         (lambda image, *_: None, "given NoneType"),
@@ -494,81 +493,74 @@ def test_an_edit_is_told_prompts_without_brackets_and_the_region(folder):
         (lambda image, *_: 1 / 0, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_an_edit_that_fails_loses_nothing_else(folder, edit, told):
+def test_an_edit_that_fails_loses_nothing_else(layout, edit, says):
     calls = []
 
     def second(image, *given):
         calls.append(1)
         return edit(image, *given) if len(calls) == 2 else image
 
-    scores = measure(read_layout(folder), {"second": second, "good": invert_colours}, perception=STAND_INS)
+    scores = measure(layout, {"second": second, "good": invert_colours}, perception=STAND_INS)
     (failure,) = scores.failed
     assert (failure.key, failure.row) == ("000000000001", "second")
-    assert told in failure.reason
+    assert says in failure.reason
     assert "\n" not in str(failure)
     assert [len(scores.values[row]["MSE"]) for row in scores.values] == [3, 2, 2, 3, 3]
 
 
-def test_missing_networks_leave_their_columns_and_are_asked_for_once(folder):
+def test_missing_networks_leave_their_columns_and_are_tried_once(layout):
     calls = []
 
     def missing(images, _):
         calls.append(1)
         raise ModelError("needs a package")
 
-    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=Perception(missing, missing, missing))
+    scores = measure(layout, NEGATIVE, perception=Perception(missing, missing, missing))
     assert len(calls) == 4
     assert set(scores.reasons) == set(NETWORKS)
     table = scores.table()
     row = dict(zip(table.head, table.rows[1], strict=True))
-    assert [head for head, cell in row.items() if cell == "-"] == [
-        "structure distance ↓",
-        "LPIPS ↓",
-        "CLIP whole ↑",
-        "CLIP edited ↑",
-    ]
+    empty = ["structure distance ↓", "LPIPS ↓", "CLIP whole ↑", "CLIP edited ↑"]
+    assert [head for head, cell in row.items() if cell == "-"] == empty
+    assert scores.table(empty=False).head == tuple(head for head in table.head if head not in empty)
     assert row["PSNR ↑"].endswith("] (3)")
     assert "LPIPS: needs a package" in list(scores.notes())
 
 
 def test_the_missing_package_is_named(folder, monkeypatch):
     """Without stand-ins: lpips is not installed where this runs, or is made to seem so."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "lpips", None)
     perceptual._network.cache_clear()
     save_png(pictures(1, side=32)[0], folder / "annotation_images" / "1_object/0.png")
     perception = Perception(absolute, lpips_squeeze, brightness)
-    scores = measure(read_layout(folder, limit=1), {"negative": invert_colours}, perception=perception)
+    scores = measure(read_layout(folder, limit=1), NEGATIVE, perception=perception)
     assert "pip install lpips" in scores.reasons["LPIPS"]
 
 
-def test_images_too_small_for_a_number_have_the_others(folder):
-    scores = measure(read_layout(folder), {"negative": invert_colours}, size=(8, 8), perception=STAND_INS)
+def test_images_too_small_for_a_number_have_the_others(layout):
+    scores = measure(layout, NEGATIVE, size=(8, 8), perception=STAND_INS)
     assert "at least 11 pixels" in scores.reasons["SSIM"]
     assert not scores.values["negative"]["SSIM"]
     assert len(scores.values["negative"]["MSE"]) == 3
 
 
-def test_scores_are_json(folder):
-    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=STAND_INS)
-    told = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
-    assert told["rows"]["source, unedited"]["PSNR"] == {"mean": "inf", "low": "inf", "high": "inf", "n": 3}
+def test_scores_are_json(scores):
+    says = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    assert says["rows"]["source, unedited"]["PSNR"] == {"mean": "inf", "low": "inf", "high": "inf", "n": 3}
     mean = scores.mean("negative", "MSE")
-    assert told["rows"]["negative"]["MSE"] == {"mean": mean.estimate, "low": mean.low, "high": mean.high, "n": 3}
-    assert told["entries"] == 3
-    assert list(told["better"]) == NAMES
+    assert says["rows"]["negative"]["MSE"] == {"mean": mean.estimate, "low": mean.low, "high": mean.high, "n": 3}
+    assert says["entries"] == 3
+    assert list(says["better"]) == NAMES
 
 
 def test_one_entry_has_no_interval(folder):
-    scores = measure(read_layout(folder, limit=1), {"negative": invert_colours}, perception=STAND_INS)
+    scores = measure(read_layout(folder, limit=1), NEGATIVE, perception=STAND_INS)
     assert scores.to_dict()["rows"]["negative"]["MSE"]["low"] is None
     assert "[" not in scores.table().rows[1][4]
 
 
-def test_scores_come_back_from_json(folder, changed):
-    changed(mask=[0, SIDE * SIDE])
-    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=STAND_INS)
+def test_scores_come_back_from_json(changed):
+    scores = measure(changed(mask=[0, SIDE * SIDE]), NEGATIVE, perception=STAND_INS)
     back = Scores.from_dict(json.loads(json.dumps(scores.to_dict())))
     assert back.to_dict() == scores.to_dict()
     assert back.table() == scores.table()
@@ -576,10 +568,10 @@ def test_scores_come_back_from_json(folder, changed):
         Scores.from_dict({})
 
 
-def test_types_of_edits(folder, changed):
+def test_types_of_edits(changed):
     """Reference: the values of each entry by itself; the kinds of the fixture are 0, 1 and 2."""
-    scores = measure(changed(editing_type_id="2"), {"negative": invert_colours}, perception=STAND_INS)
-    types, keys = scores.by_type(), [f"{i:012d}" for i in range(3)]
+    scores = measure(changed(editing_type_id="2"), NEGATIVE, perception=STAND_INS)
+    types, keys = scores.by_type(), KEYS
     assert list(types) == ["change object", "add object"]
     values = scores.values["negative"]["MSE"]
     assert types["change object"].values["negative"]["MSE"] == {keys[1]: values[keys[1]]}
@@ -588,10 +580,10 @@ def test_types_of_edits(folder, changed):
     assert by_type(scores).rows[0][:2] == ("change object", "source, unedited")
 
 
-def test_a_difference_is_of_the_same_entries(folder):
+def test_a_difference_is_of_the_same_entries(layout):
     """Reference: the bootstrap of differences, entry by entry, without that which one of both lacks."""
     ways = {"negative": invert_colours, "grey": lambda image, *_: image * 0}
-    scores = measure(read_layout(folder), ways, perception=STAND_INS)
+    scores = measure(layout, ways, perception=STAND_INS)
     a, b = scores.values["negative"]["MSE"], scores.values["grey"]["MSE"]
     del b["000000000001"]
     expected = bootstrap([a[key] - b[key] for key in b])
@@ -603,14 +595,6 @@ def test_a_difference_is_of_the_same_entries(folder):
     assert cell.endswith("*") == (expected.low > 0 or expected.high < 0)
 
 
-def test_numbers_without_a_value_may_be_left_out_of_the_table(folder):
-    def missing(images, _):
-        raise ModelError("needs a package")
-
-    scores = measure(read_layout(folder), {"negative": invert_colours}, perception=Perception(missing, absolute, missing))
-    assert scores.table(empty=False).head == ("", "PSNR ↑", "LPIPS ↓", "MSE ↓", "SSIM ↑")
-
-
 def test_a_target_that_is_no_class_has_no_probability():
     """Reference: `class_alignment` of the classifier."""
     images, region = pictures(2, side=32), regions(2, side=32)
@@ -620,9 +604,7 @@ def test_a_target_that_is_no_class_has_no_probability():
     assert torch.isnan(values[1])
 
 
-def test_unknown_rows_and_bad_names_are_refused(folder):
-    layout = read_layout(folder, limit=1)
-    scores = measure(layout, {"negative": invert_colours}, perception=STAND_INS)
+def test_unknown_rows_and_bad_names_are_refused(layout, scores):
     with pytest.raises(UnknownNameError, match="row"):
         scores.mean("positive", "PSNR")
     with pytest.raises(UnknownNameError, match="number"):
@@ -710,21 +692,7 @@ def test_an_unknown_region_is_refused(tmp_path, untyped):
 @pytest.fixture
 def parquet(tmp_path):
     """Write a parquet file of pictures with these columns."""
-    pa = pytest.importorskip("pyarrow")
-    from PIL import Image
-    from pyarrow import parquet as writer
-
-    def write(**columns):
-        rows = []
-        for image in pictures(3):
-            buffer = io.BytesIO()
-            Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(buffer, format="PNG")
-            rows.append({"bytes": buffer.getvalue(), "path": None})
-        path = tmp_path / "photos.parquet"
-        writer.write_table(pa.table({"image": rows, **columns}), path)
-        return path
-
-    return write
+    return lambda **columns: write_parquet(tmp_path / "photos.parquet", pictures(3), **columns)
 
 
 def test_labelled_photographs_are_read(parquet):
@@ -734,7 +702,7 @@ def test_labelled_photographs_are_read(parquet):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "says"),
     [
         ({}, "no column of labels"),
         ({"label": [0, 2, 0]}, "given 2"),
@@ -742,6 +710,6 @@ def test_labelled_photographs_are_read(parquet):
         ({"label": [0, None, 1]}, "given None"),
     ],
 )
-def test_odd_labels_are_refused(parquet, columns, told):
-    with pytest.raises(ImageError, match=told):
+def test_odd_labels_are_refused(parquet, columns, says):
+    with pytest.raises(ImageError, match=says):
         read_labelled(parquet(**columns), ["ant", "bee"], (8, 8))

@@ -25,7 +25,7 @@ __all__ = ["Editable", "editable"]
 
 @dataclass(frozen=True)
 class Editable:
-    """What a model can edit of a folder.
+    """The entries of a folder that a model can edit.
 
     Attributes:
         entries: In the order of the mapping file.
@@ -39,9 +39,9 @@ class Editable:
 
     @property
     def digest(self) -> str:
-        """A hash of all that is asked of the pictures."""
-        told = [(one.key, one.source_prompt, one.target_prompt, one.kind, one.runs) for one in self.entries]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        """A hash of the prompts and regions."""
+        edits = [(one.key, one.source_prompt, one.target_prompt, one.kind, one.runs) for one in self.entries]
+        return hashlib.sha256(json.dumps(edits).encode()).hexdigest()[:12]
 
     def prompts(self, rows: slice) -> tuple[list[str], list[str]]:
         """Source and target prompts, without their brackets."""
@@ -58,7 +58,7 @@ class Editable:
 
 
 def editable(model: Model, folder: str | Path, limit: int | None = None) -> Editable:
-    """The first entries that this model can edit; those left out before them are told.
+    """The first entries that this model can edit; `failed` are those left out before them.
 
     Raises:
         ArgumentError: No mapping file, or not one entry that can be edited.
@@ -80,13 +80,13 @@ def editable(model: Model, folder: str | Path, limit: int | None = None) -> Edit
         entries.append(entry)
         items.append(Item(name=entry.key, id=photo.id, width=photo.original[0], height=photo.original[1]))
     if not entries:
-        told = f"all {len(failed)} are left out, the first as {failed[0]}" if failed else "its mapping file is empty"
-        raise ArgumentError(f"no entry of {folder} can be edited by {model.name!r}: {told}")
+        reason = f"all {len(failed)} are left out, the first as {failed[0]}" if failed else "its mapping file is empty"
+        raise ArgumentError(f"no entry of {folder} can be edited by {model.name!r}: {reason}")
     return Editable(tuple(entries), tuple(items), tuple(failed))
 
 
 def _check_prompts(model: Model, prompts: Iterable[str]) -> None:
-    """A model of prompts takes any, and is not asked: it would have to encode them all."""
+    """Try the prompts, except on a model of free text: it takes any, and would have to encode them all."""
     if isinstance(model.conditioner, PromptConditioner):
         return
     for prompt in prompts:

@@ -1,7 +1,7 @@
 """The folder of PIE-Bench: `mapping_file.json`, and pictures below `annotation_images/`.
 
 The file maps a key to a picture, two prompts and a mask as runs of (start, length) over the flattened picture. Nothing in it
-is trusted: paths stay inside the folder, and an entry that cannot be read is told in one line and does not lose the others.
+is trusted: paths stay inside the folder, and an entry that cannot be read is reported in one line and left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Failure:
     Attributes:
         key: Of the entry.
         reason: One line.
-        row: The way of editing that failed; empty if the entry could not be read.
+        row: The edit that failed; empty if the entry could not be read.
     """
 
     key: str
@@ -174,15 +174,13 @@ def encode_mask(mask: Bool[Tensor, "height width"]) -> list[int]:
     >>> encode_mask(torch.tensor([[False, True, True], [True, False, True]]))
     [1, 3, 5, 1]
     """
-    padded = torch.cat(
-        [torch.zeros(1, dtype=torch.int8), mask.cpu().reshape(-1).to(torch.int8), torch.zeros(1, dtype=torch.int8)]
-    )
-    turns: list[int] = padded.diff().nonzero().reshape(-1).tolist()
-    return [value for start, end in zip(turns[::2], turns[1::2], strict=True) for value in (start, end - start)]
+    edges = np.flatnonzero(np.diff(mask.cpu().numpy().reshape(-1).astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    runs: list[int] = np.stack([edges[:, 0], edges[:, 1] - edges[:, 0]], axis=1).reshape(-1).tolist()
+    return runs
 
 
 def without_brackets(prompt: str) -> str:
-    """A prompt as a network is told it.
+    """A prompt without the brackets round the edited words, as a network is given it.
 
     >>> without_brackets("a photo of a [goldfish]")
     'a photo of a goldfish'
@@ -220,12 +218,12 @@ def _entry(root: Path, key: str, given: Any) -> Entry:
 
 
 def _inside(folder: Path, given: str) -> Path:
-    """A path of the mapping file; never one that leads out of the folder, by itself or by a link."""
-    way = PurePosixPath(given)
-    if way.is_absolute() or PureWindowsPath(given).anchor or ".." in {*way.parts, *PureWindowsPath(given).parts}:
+    """A path of the mapping file, checked to stay inside the folder, also where it follows links."""
+    relative = PurePosixPath(given)
+    if relative.is_absolute() or PureWindowsPath(given).anchor or ".." in {*relative.parts, *PureWindowsPath(given).parts}:
         raise ImageError(f"image_path: expected a path inside {IMAGES}, given {given!r}")
     try:
-        path = (folder / way).resolve()
+        path = (folder / relative).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL, a name that is too long, a circle of links
         raise ImageError(f"image_path: {given[:60]!r} is no path ({str(error)[:60]})") from None
     if not path.is_relative_to(folder.resolve()):

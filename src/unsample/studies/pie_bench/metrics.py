@@ -1,7 +1,7 @@
 """The seven numbers of PIE-Bench, with the quirks of their published evaluation (Ju et al. 2024, arXiv 2310.01506).
 
-"Background" is what lies outside of the edited region: both images are made black inside it, and then compared whole. So
-pixels of the region count as equal: the larger it is, the better the numbers. "CLIP edited" shows CLIP the region on black.
+The "background" is outside of the edited region: both images are made black inside it, and then compared whole. So pixels of
+the region count as equal: the larger it is, the better the numbers. "CLIP edited" shows CLIP the region on black.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def clip_percent(images: Images, texts: Sequence[str]) -> PerImage:
 
 
 def lpips_squeeze(images: Images, others: Images) -> PerImage:
-    """LPIPS by SqueezeNet, which the published evaluation takes; most others report AlexNet's."""
+    """LPIPS by SqueezeNet, as in the published evaluation; most others report AlexNet's."""
     return lpips(images, others, net="squeeze")
 
 
@@ -93,7 +93,7 @@ class Metric:
 
 
 def background_psnr(source: Images, edited: Images, edited_region: Mask) -> PerImage:
-    """PSNR in dB of two images made black in the region: infinite if they agree outside of it, NaN if nothing lies outside.
+    """PSNR in dB of two images made black in the region: infinite if they agree outside of it, NaN if it is the whole image.
 
     Its mean runs over all pixels: a region of three quarters adds 6 dB to the PSNR of the pixels outside of it.
 
@@ -122,13 +122,6 @@ def background_ssim(source: Images, edited: Images, edited_region: Mask) -> PerI
     return _outside(ssim, source, edited, edited_region)
 
 
-def background_lpips(
-    source: Images, edited: Images, edited_region: Mask, distance: Callable[[Images, Images], PerImage]
-) -> PerImage:
-    """LPIPS of two images made black in the region."""
-    return _outside(distance, source, edited, edited_region)
-
-
 def blackened(images: Images, where: Mask) -> Images:
     """Images made black there, as the published evaluation does by multiplying with a mask in [0, 1].
 
@@ -147,9 +140,9 @@ def eight_bit(images: Images) -> Images:
 def measured(
     compared: Compared, perception: Perception, reasons: dict[str, UnsampleError], metrics: Sequence[Metric] | None = None
 ) -> dict[str, PerImage]:
-    """Every number that can be had, a value per image; why another could not is put into `reasons`, by its name.
+    """The numbers that can be computed, a value per image; the error of any other is put into `reasons` under its name.
 
-    Of `metrics`, by default the seven. A network whose package or weights were missing is not asked for again.
+    Of `metrics`, by default the seven. A network whose package or weights were missing is not tried again.
     """
     found: dict[str, PerImage] = {}
     for metric in METRICS if metrics is None else metrics:
@@ -188,20 +181,12 @@ def _clip_edited(compared: Compared, perception: Perception) -> PerImage:
     return values.double().masked_fill(~compared.mask.flatten(1).any(1), torch.nan)
 
 
-def _lpips(compared: Compared, perception: Perception) -> PerImage:
-    return background_lpips(compared.source, compared.edited, compared.mask, perception.lpips)
-
-
-def _of_pairs(function: Callable[[Images, Images, Mask], PerImage]) -> Callable[[Compared, Perception], PerImage]:
-    return lambda compared, perception: function(compared.source, compared.edited, compared.mask)
-
-
 METRICS = (
     Metric("structure distance", "lower", lambda c, p: p.structure(c.source, c.edited)),
-    Metric("PSNR", "higher", _of_pairs(background_psnr)),
-    Metric("LPIPS", "lower", _lpips),
-    Metric("MSE", "lower", _of_pairs(background_mse)),
-    Metric("SSIM", "higher", _of_pairs(background_ssim)),
+    Metric("PSNR", "higher", lambda c, p: background_psnr(c.source, c.edited, c.mask)),
+    Metric("LPIPS", "lower", lambda c, p: _outside(p.lpips, c.source, c.edited, c.mask)),
+    Metric("MSE", "lower", lambda c, p: background_mse(c.source, c.edited, c.mask)),
+    Metric("SSIM", "higher", lambda c, p: background_ssim(c.source, c.edited, c.mask)),
     Metric("CLIP whole", "higher", lambda c, p: p.clip(c.edited, c.texts)),
     Metric("CLIP edited", "higher", _clip_edited),
 )

@@ -1,4 +1,4 @@
-"""Structure distance: whether an edit keeps what lies where, whatever it looks like.
+"""Structure distance: whether an edit keeps the layout of an image, whatever its colours and textures.
 
 The patches of an image are compared with each other by the cosine of their keys in DINO's last layer; the mean squared
 difference of two such matrices is the distance (Tumanyan et al. 2022, arXiv 2201.00424, as PIE-Bench reports it).
@@ -24,7 +24,7 @@ __all__ = ["dino_keys", "self_similarity", "structure_distance"]
 Keys = Float[Tensor, "batch tokens features"]
 
 PUBLISHED_WHITE = 255.0
-"""White before DINO's colours are taken out, in the published evaluation, which does not divide by 255. DINO was taught 1."""
+"""White before DINO's colours are taken out, in the published evaluation, which does not divide by 255; DINO's was 1."""
 
 
 def structure_distance(images: Images, others: Images, *, keys: Callable[[Images], Keys] | None = None) -> PerImage:
@@ -94,7 +94,7 @@ def dino_keys(images: Images, *, weights: str = "facebook/dino-vitb8", white: fl
 
 
 def _last_keys(network: Any, pixels: Tensor) -> Tensor:
-    """What the last layer's projection to keys says while the network sees `pixels`."""
+    """The output of the last layer's projection to keys for `pixels`."""
     names = {"key", "k_proj"}  # in transformers before version 5, and since
     projections = [module for name, module in network.named_modules() if name.rpartition(".")[2] in names]
     if not projections:
