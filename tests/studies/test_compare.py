@@ -1,4 +1,4 @@
-"""Ways of inverting side by side: equal cost, shared runs, failures shown."""
+"""Methods compared at equal cost: the search for steps, shared runs, failures that are reported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import unsample as us
@@ -15,6 +17,7 @@ from unsample.models.analytic import gaussian
 from unsample.pictures.read import demo_photos, read_photos
 from unsample.runs import invert as jobs
 from unsample.studies import compare as comparison
+from unsample.studies.compare.budget import most_steps
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,25 @@ def pictures():
     """Four pictures for the toy model: two grey ones, which are plain all over, and two of noise."""
     noise = torch.rand((4, 1, 4, 4), generator=torch.Generator().manual_seed(0)) * 2 - 1
     return torch.cat([0.01 * noise[:2], noise[2:]])
+
+
+@given(st.lists(st.integers(1, 30) | st.none(), min_size=1, max_size=20), st.integers(0, 4), st.integers(2, 20))
+def test_the_most_steps_that_fit_are_found(costs, first, budget):
+    """Costs that need not rise, and numbers of steps without a grid. Reference: the largest of all that fit."""
+    whole = us.Grid.of(us.Schedule.from_betas(us.Schedule.linear_betas(count=100)), 30)
+
+    def grid(steps):
+        if costs[steps - 1] is None:
+            raise us.ArgumentError("no such grid")
+        return us.Grid(whole.levels[: steps + 1])
+
+    def cost(grid, moves):
+        assert len(moves) == grid.steps - first
+        return costs[grid.steps - 1]
+
+    fits = [n for n, c in enumerate(costs, 1) if c is not None and c <= budget and first + 2 <= n <= first + budget]
+    start = us.ForwardNoise(steps=first)
+    assert most_steps(start, grid, cost, budget, len(costs)) == max(fits, default=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,13 +85,8 @@ def test_a_start_that_leaves_no_way_to_go_is_refused(forward):
 
 def test_methods_without_a_start_are_listed_once_and_methods_are_kept_together(model):
     ways = comparison.equal_cost(["ddim", "edit-friendly", "ab", "ddim"], ["0", "1", "0"], 10, model)
-    assert [(way.method, way.forward) for way in ways] == [
-        ("ddim", "0"),
-        ("ddim", "1"),
-        ("edit-friendly", "0"),
-        ("ab", "0"),
-        ("ab", "1"),
-    ]
+    known = [("ddim", "0"), ("ddim", "1"), ("edit-friendly", "0"), ("ab", "0"), ("ab", "1")]
+    assert [(way.method, way.forward) for way in ways] == known
     assert ways[2].title == "edit-friendly, forward diffusion alone"
 
 

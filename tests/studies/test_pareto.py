@@ -1,4 +1,4 @@
-"""The ways that no other beats, and their picture."""
+"""The Pareto front of a comparison, and its picture."""
 
 from __future__ import annotations
 
@@ -21,38 +21,21 @@ from unsample.studies.compare import Candidate, Comparison, Measured, pareto, ta
 NOISE = Null(1.0, 0.01, 0.98, 1.02)
 
 
-def ways(points):
-    """Ways that were measured as std plain and median PSNR."""
-    return {
-        Candidate("ddim", "0", i + 1, f"way {i}"): Measured(
-            Diagnosis(
-                4,
-                (
-                    Row("std plain", std, std - 0.02, std + 0.02, NOISE),
-                    Row("median PSNR", psnr, psnr - 1, psnr + 1),
-                    Row("top-20 patch correlation", math.nan),
-                ),
-            ),
-            None,
-            50,
-            1.0,
-        )
-        for i, (std, psnr) in enumerate(points)
-    }
+def found(points):
+    """Candidates with these results: std plain and median PSNR."""
+    return {Candidate("ddim", "0", i + 1, f"candidate {i}"): measured(*point) for i, point in enumerate(points)}
+
+
+def measured(std, psnr):
+    whiteness = Row("std plain", std, std - 0.02, std + 0.02, NOISE)
+    rows = (whiteness, Row("median PSNR", psnr, psnr - 1, psnr + 1), Row("top-20 patch correlation", math.nan))
+    return Measured(Diagnosis(4, rows), None, 50, 1.0)
 
 
 def naive_front(points, cap=60.0):
     """Reference: each against each."""
-    front = set()
-    for i, (std, psnr) in enumerate(points):
-        beaten = False
-        for other_std, other_psnr in points:
-            nearer, better = abs(other_std - 1) - abs(std - 1), min(other_psnr, cap) - min(psnr, cap)
-            if (nearer < 0 and better >= 0) or (nearer <= 0 and better > 0):
-                beaten = True
-        if not beaten:
-            front.add(i)
-    return front
+    places = [(-abs(std - 1), min(psnr, cap)) for std, psnr in points]
+    return {i for i, (x, y) in enumerate(places) if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in places)}
 
 
 # Eighths and a few PSNR, so that ties in one and in both are common; 1 -+ d are equally far from noise.
@@ -61,22 +44,22 @@ values = st.tuples(st.integers(0, 12).map(lambda n: 0.25 + n / 8), st.sampled_fr
 
 @given(st.lists(values, max_size=12))
 def test_the_front_against_each_with_each(points):
-    front = pareto(ways(points))
-    assert {way.steps - 1 for way in front} == naive_front(points)
-    distances = [abs(points[way.steps - 1][0] - 1) for way in front]
+    front = pareto(found(points))
+    assert {one.steps - 1 for one in front} == naive_front(points)
+    distances = [abs(points[one.steps - 1][0] - 1) for one in front]
     assert distances == sorted(distances)
 
 
-def test_no_way_of_the_front_is_worse_in_both():
+def test_the_front_is_ordered_from_the_whitest():
     points = [(0.75, 97.0), (0.93, 37.5), (0.95, 32.0), (0.97, 32.5), (1.015, 31.0), (1.02, 47.7), (1.7, 119.0)]
-    assert [way.steps - 1 for way in pareto(ways(points))] == [4, 5, 0]
+    assert [one.steps - 1 for one in pareto(found(points))] == [4, 5, 0]
 
 
-def test_a_way_without_plain_areas_or_that_diverged_is_not_compared():
-    found = ways([(math.nan, 50.0), (0.9, 30.0)])
-    found[Candidate("ab", "0", 9, "diverged")] = Measured(None, None, 0, 0.0, "diverged: where")
-    assert [way.title for way in pareto(found)] == ["way 1"]
-    rows = Comparison(found, 50, 4).to_dict()["ways"]
+def test_a_result_without_plain_areas_or_that_diverged_is_not_compared():
+    results = found([(math.nan, 50.0), (0.9, 30.0)])
+    results[Candidate("ab", "0", 9, "diverged")] = Measured(None, None, 0, 0.0, "diverged: where")
+    assert [one.title for one in pareto(results)] == ["candidate 1"]
+    rows = Comparison(results, 50, 4).to_dict()["ways"]
     assert [row["pareto"] for row in rows] == [False, True, False]
     assert rows[0]["std_plain_distance"] is None
 
@@ -102,7 +85,7 @@ def blue(png):
     ids=["none", "one", "exact", "no plain areas", "forty"],
 )
 def test_any_comparison_has_a_picture(points):
-    assert pixels(Comparison(ways(points), 50, 4).picture().png).shape == (770, 1320, 3)
+    assert pixels(Comparison(found(points), 50, 4).picture().png).shape == (770, 1320, 3)
 
 
 def test_only_the_front_has_its_colour():
@@ -112,18 +95,18 @@ def test_only_the_front_has_its_colour():
     assert blue(plotting.tradeoff(points, "across", "up", 1.0).png) > 60
 
 
-def test_the_ways_that_store_nothing_have_a_front_of_their_own():
-    found = ways([(0.98, 120.0), (0.9, 40.0), (0.95, 30.0), (0.8, 20.0)])
-    first = next(iter(found))
-    found[first] = replace(found[first], stored=50.0)
-    compared = Comparison(found, 50, 4)
-    assert [way.title for way in compared.pareto] == ["way 0"]
-    assert [way.title for way in compared.pareto_unaided] == ["way 2", "way 1"]
-    assert [row[-1] for row in table(found, {"std plain": "std plain"}).rows] == ["*", "+", "+", "", ""]
+def test_candidates_that_store_nothing_have_a_front_of_their_own():
+    results = found([(0.98, 120.0), (0.9, 40.0), (0.95, 30.0), (0.8, 20.0)])
+    first = next(iter(results))
+    results[first] = replace(results[first], stored=50.0)
+    compared = Comparison(results, 50, 4)
+    assert [one.title for one in compared.pareto] == ["candidate 0"]
+    assert [one.title for one in compared.pareto_unaided] == ["candidate 2", "candidate 1"]
+    assert [row[-1] for row in table(results, {"std plain": "std plain"}).rows] == ["*", "+", "+", "", ""]
     assert [row["pareto_unaided"] for row in compared.to_dict()["ways"]] == [False, True, True, False]
 
 
-def test_a_point_beyond_the_limits_is_drawn_at_them_and_told():
+def test_a_point_beyond_the_limits_is_drawn_at_them_with_its_value():
     limits = ((0.5, 1.5), (-math.inf, 60.0))
     assert plane._within((1.7, 119.0), limits) == (1.5, 60.0)
     assert plane._with_value("o-belm", (1.7, 119.0), limits) == "o-belm (1.7, 119)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from ...core.grid import Grid, Step
 from ...core.model import Model
@@ -99,7 +100,8 @@ def edits_at_equal_cost(
         ModelError: An attention editor, and a model without text attention.
     """
     budget, methods = budget_of(model, steps, guidance), list(methods)
-    model.grid(steps, spacing)  # refuses an unknown spacing
+    grid = cache(lambda n: model.grid(n, spacing))
+    grid(steps)  # refuses an unknown spacing
     spellings: dict[Named | None, str] = {}
     for text in editors:
         spellings.setdefault(parse_editor(text), text.strip())
@@ -108,7 +110,7 @@ def edits_at_equal_cost(
     for method, forward, title in methods_and_starts(methods, forwards):
         for editor in spellings.values():
             cost, extra = _cost(model, method, guidance, editor), _if_attention(editor)
-            most = most_steps(parse_start(forward), lambda n: model.grid(n, spacing), cost, budget, limit)
+            most = most_steps(parse_start(forward), grid, cost, budget, limit)
             if not most:
                 given = ", ".join([f"{method} from {forward}", *extra])
                 raise ArgumentError(f"{budget} evaluations, up and down, are too few for {given}; raise --steps")
