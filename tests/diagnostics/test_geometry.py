@@ -64,22 +64,6 @@ def test_pitfall_small_angles_are_not_rounded_away(tiny):
     assert math.radians(180 - flipped.at_image.item()) == pytest.approx(tiny, rel=1e-6, abs=1e-15)
 
 
-def test_pitfall_a_mean_of_angles_is_not_the_angle_of_a_mean_cosine():
-    """Angles of 0 and 90 degrees have mean 45; their mean cosine has an angle of 60, its standard deviation one of 45.
-
-    (Closed form: cosines 1 and 0, mean 1/2, deviation 1/sqrt(2); the deviation of the angles is 45 sqrt(2).)
-    """
-    image, noise, latent = (
-        torch.cat(pair) for pair in zip(flat((0, 0), (1, 0), (2, 0)), flat((0, 0), (1, 0), (0, 1)), strict=True)
-    )
-    found = triangle(image, noise, latent).at_image
-    cosines = torch.nn.functional.cosine_similarity((noise - image).flatten(1), (latent - image).flatten(1))
-    assert found.mean().item() == pytest.approx(45)
-    assert math.degrees(math.acos(cosines.mean())) == pytest.approx(60)
-    assert found.std().item() == pytest.approx(45 * math.sqrt(2))
-    assert math.degrees(math.acos(cosines.std())) == pytest.approx(45)
-
-
 def test_equal_points_have_no_angle_and_the_third_has_zero():
     image, noise, _ = points()
     found = triangle(image, noise, noise)
