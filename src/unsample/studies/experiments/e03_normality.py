@@ -32,7 +32,7 @@ from ...diagnostics.null import student_reach
 from ...diagnostics.row import Row
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, judged, numbers
-from .lab import Lab, Pictures
+from .lab import DDIM_LATENT, Lab, Pictures
 from .verdicts import GROUPS, above, beside_noise, lower, row_of, without_each_group
 
 __all__ = ["Normality"]
@@ -98,7 +98,7 @@ class Normality:
 
     def _values(self, lab: Lab, pictures: Pictures) -> Values:
         """What is measured, by the name of its column."""
-        latents = lab.latents(pictures, self.steps, self.repair, "DDIM latent", f"forward start, k = {self.repair}")
+        latents = lab.latents(pictures, self.steps, self.repair, DDIM_LATENT, f"forward start, k = {self.repair}")
         return latents if pictures.noise is None else {**latents, "noise": pictures.noise}
 
     def _claims(self, found: Rows) -> list[Judged]:

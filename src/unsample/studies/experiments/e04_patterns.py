@@ -20,7 +20,7 @@ from ...diagnostics import Null, bootstrap, excess_variance, plain_area, plain_m
 from ...diagnostics.row import Row
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, judged
-from .lab import Lab, Pictures
+from .lab import DDIM_LATENT, Lab, Pictures
 from .verdicts import apart, below, lower, row_of
 
 __all__ = ["Patterns"]
@@ -31,7 +31,7 @@ Values = dict[str, Tensor]
 Found = dict[tuple[str, str], Row]
 
 CONTOURS, PLAIN = "abs(latent - noise) and contours", "local variance and plain areas"
-LATENT, FORWARD, NOISE = "DDIM latent", "forward-start latent", "noise"
+LATENT, FORWARD, NOISE = DDIM_LATENT, "forward-start latent", "noise"
 PAIRINGS, FEWEST = 32, 8
 """Random pairings that make the null; the fewest items of which a correlation is given."""
 

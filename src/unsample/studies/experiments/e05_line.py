@@ -20,7 +20,7 @@ from ...diagnostics import Interval, Null, bootstrap, line_position, line_produc
 from ...pictures import Curve, Drawing, Panel
 from ...runs.html import Table
 from .findings import Claim, Figure, Findings, judged, line
-from .lab import GENERATED, Lab, Pictures
+from .lab import DDIM_LATENT, GENERATED, Lab, Pictures
 from .verdicts import exceeds, within
 
 __all__ = ["Line"]
@@ -34,7 +34,7 @@ TURN = (0.5, 0.7)
 PASSED = QUARTER, HALF = 0.25, 0.5
 """Places on the line; past the second a state is nearer to the latent than to the noise."""
 
-USUAL, NOISE = "DDIM latent", "true noise"
+NOISE = "true noise"
 ALONG, WAY = "position on the line (0 noise, 1 latent)", "way from noise (0) to image (1)"
 
 
@@ -55,7 +55,7 @@ class Line:
     def run(self, lab: Lab) -> Findings:
         """A heatmap for each latent, absolute and scaled, and the way of the nearest point."""
         pictures = lab.generated(self.count, self.steps)
-        latents = lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")
+        latents = lab.latents(pictures, self.steps, self.forward)
         latents[NOISE] = true_noise(pictures.source.shape, seed=lab.seed)
         products = self._products(lab, pictures, latents)
         paths = {name: _Path(products[name], pictures.source, latent) for name, latent in latents.items()}
@@ -117,7 +117,7 @@ class Line:
         )
 
     def _claims(self, paths: Mapping[str, _Path], noise: Null) -> tuple[Claim, ...]:
-        usual, null = paths[USUAL], paths[NOISE]
+        usual, null = paths[DDIM_LATENT], paths[NOISE]
         turn = usual.passes(HALF)
         return judged(
             GENERATED,

@@ -18,12 +18,12 @@ from ...diagnostics.row import Row, format_number
 from ...pictures import Curve, Panel
 from ...runs.html import Table
 from .findings import Claim, Figure, Findings, judged, numbers
-from .lab import GENERATED, Lab
+from .lab import DDIM_LATENT, GENERATED, Lab
 from .verdicts import below, row_of
 
 __all__ = ["TriangleOf"]
 
-USUAL, NOISE, UNRELATED = "DDIM latent", "true noise", "all unrelated, closed form"
+NOISE, UNRELATED = "true noise", "all unrelated, closed form"
 ANGLES = ("angle at image", "angle at noise", "angle at latent")
 SIDES = ("noise to latent", "image to latent", "image to noise")
 RIGHT = 90.0
@@ -52,7 +52,7 @@ class TriangleOf:
         """A table, and the triangles drawn."""
         pictures = lab.generated(self.count, self.steps)
         noise = pictures.source
-        latents = lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")
+        latents = lab.latents(pictures, self.steps, self.forward)
         latents[NOISE] = true_noise(noise.shape, seed=lab.seed, draw=-1)  # none of the draws of the null
         image = lab.encoded(pictures).to(noise)
         null = nulls(lambda x: _means(triangle(image, noise, x)), noise.shape, seed=lab.seed)
@@ -67,7 +67,7 @@ class TriangleOf:
             f"histograms with bins of {180 / self.bins:g} degrees.",
             {"Angles": _table(ANGLES, rows, angles, likely), "Sides": _table(SIDES, rows, sides)},
             self._figures(shapes, likely, angles),
-            _claims(rows[USUAL], shapes[USUAL]),
+            _claims(rows[DDIM_LATENT], shapes[DDIM_LATENT]),
             numbers({**rows, "most probable": likely, UNRELATED: angles}),
         )
 

@@ -18,7 +18,7 @@ from ...diagnostics import Interval, Null, Pooled, area_sums, nulls, plain_area
 from ...diagnostics.row import Row
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, bar, judged, numbers, span
-from .lab import Lab
+from .lab import Lab, forward_title
 from .verdicts import bootstrapped, exceeds, falls_short, row_of, signed
 
 __all__ = ["PlainAreas"]
@@ -57,7 +57,7 @@ class PlainAreas:
         rows: dict[str, dict[str, Rows]] = {}
         share: dict[str, float] = {}
         for pictures in lab.sets(self.count, self.steps):
-            name, latents = pictures.name, lab.latents(pictures, self.steps, self.forward, USUAL, self._repaired)
+            name, latents = pictures.name, lab.latents(pictures, self.steps, self.forward, usual=USUAL)
             plain = plain_area(pictures.shown, latents[USUAL])
             null = _nulls(latents[USUAL].shape, plain, pictures.noise, lab.seed)
             found[name] = {start: _measured(latent, plain, pictures.noise) for start, latent in latents.items()}
@@ -82,12 +82,8 @@ class PlainAreas:
             f"{EXPECTED[ERROR]:.3f} in the mean, where an exact inversion has 0."
         )
 
-    @property
-    def _repaired(self) -> str:
-        return f"forward k = {self.forward}"
-
     def _claims(self, by: Mapping[str, Measured], rows: Rows) -> list[Judged]:
-        usual, repaired = by[USUAL], by[self._repaired]
+        usual, repaired = by[USUAL], by[forward_title(self.forward)]
         parts = [one[STD][area] for one in (usual, repaired) for area in (PLAIN, OTHER)]
         narrower = bootstrapped(parts, lambda a, b, c, d: abs(c - d) - abs(a - b))
         return [

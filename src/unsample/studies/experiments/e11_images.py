@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,13 +128,11 @@ class PathImages:
 
     def rise(self, reference: str, name: str) -> Interval:
         """By what share the distance in the middle is above the mean of the ends."""
-        points = self.groups[reference][name]
-        return jackknifed([points[0], points[len(points) // 2], points[-1]], _rise)
+        return jackknifed(_start_middle_end(self.groups[reference][name]), _rise)
 
     def higher(self, reference: str, name: str) -> Interval:
         """By how much more it rises than that of noise."""
-        parts = [self.groups[reference][kind] for kind in (name, NOISE)]
-        places = [points[i] for points in parts for i in (0, len(points) // 2, -1)]
+        places = [point for kind in (name, NOISE) for point in _start_middle_end(self.groups[reference][kind])]
         return jackknifed(places, lambda *x: _rise(*x[:3]) - _rise(*x[3:]))
 
     @cached_property
@@ -143,8 +142,7 @@ class PathImages:
 
     def loss(self, name: str) -> Interval:
         """The change of diversity from the ends to the middle, as a share."""
-        images = self.images[name]
-        return bootstrapped([pairwise_distance(images[i]) for i in (0, len(images) // 2, -1)], _rise)
+        return bootstrapped([pairwise_distance(x) for x in _start_middle_end(self.images[name])], _rise)
 
     @cached_property
     def whiteness(self) -> dict[str, dict[str, Diagnosis]]:
@@ -166,6 +164,10 @@ def _paths(a: Tensor, b: Tensor, points: int) -> Tensor:
 def _distances(x: Tensor, real: Tensor, name: str) -> Array:
     """Frechet distance of all pairs, then without each of ten groups, of both sides."""
     return left_out(lambda ours, theirs: frechet(ours, theirs, features=name).value, x, real)
+
+
+def _start_middle_end(points: Any) -> list[Any]:
+    return [points[i] for i in (0, len(points) // 2, -1)]
 
 
 def _rise(first: Array, middle: Array, last: Array) -> Array:

@@ -23,7 +23,6 @@ from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...models.classifier import Classifier, load_classifier
 from ...runs.html import Table
-from ...uses.invert import invert
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, judged
 from .lab import Lab, Pictures, labelled
@@ -169,13 +168,9 @@ class _Edits:
         def compute(rows: slice) -> dict[str, Tensor]:
             latent = noise[rows]
             if inversion is not None:
-                known: dict[str, Any] = {
-                    "method": parse_method(inversion[0]),
-                    "start": parse_start(inversion[1]),
-                    "seed": self.lab.seed,
-                }
-                known |= {"condition": self.labels[rows], "items": [photo.id for photo in self.pictures.photos[rows]]}
-                latent = invert(model, self.pictures.pixels[rows], grid=grid, **known).latent
+                method, start = parse_method(inversion[0]), parse_start(inversion[1])
+                known: dict[str, Any] = {"method": method, "start": start, "condition": self.labels[rows], "grid": grid}
+                latent = self.lab.trajectory(self.pictures, rows, **known).latent
             edited = sample(model, latent, grid=grid, condition=self.targets[rows], guidance=self.guidance)
             return {"images": edited.images, "back": sample(model, latent, grid=grid, condition=self.labels[rows]).images}
 

@@ -111,7 +111,7 @@ def _made(lab: Lab, pictures: Pictures, steps: int, seeds: int, k: int, strength
     draws = range(lab.seed, lab.seed + seeds)
 
     def compute(rows: slice) -> dict[str, Tensor]:
-        known: dict[str, Any] = {"items": [photo.id for photo in pictures.photos[rows]], "start": ForwardNoise(steps=k)}
+        known: dict[str, Any] = {"items": pictures.ids[rows], "start": ForwardNoise(steps=k)}
         made = variations(lab.model, pictures.pixels[rows], seeds=draws, strength=strength, steps=steps, **known)
         return {"images": made.images, "nfe": torch.full((len(made.images),), made.nfe)}
 

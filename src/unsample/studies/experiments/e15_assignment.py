@@ -15,12 +15,12 @@ from ...diagnostics import Interval, bootstrap, nulls
 from ...diagnostics.assignment import Assignment, assignment_accuracy
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, bar, judged
-from .lab import GENERATED, Lab
+from .lab import DDIM_LATENT, GENERATED, Lab
 from .verdicts import falls_short, lower, row_of, signed
 
 __all__ = ["AssignmentOf"]
 
-OWN, USUAL, NOISE = "its noise", "DDIM latent", "unrelated noise"
+OWN, NOISE = "its noise", "unrelated noise"
 TO_IMAGE, FROM_IMAGE = "finds its image", "is found by its image"
 
 Shares = Mapping[str, Interval]
@@ -48,7 +48,7 @@ class AssignmentOf:
         pictures = lab.generated(self.count, self.steps)
         noise = pictures.source
         image = lab.encoded(pictures).to(noise)
-        starts = {OWN: noise, **lab.latents(pictures, self.steps, self.forward, USUAL, f"forward k = {self.forward}")}
+        starts = {OWN: noise, **lab.latents(pictures, self.steps, self.forward)}
         found = {name: assignment_accuracy(x, image, self.division) for name, x in starts.items()}
         null = nulls(lambda x: _estimates(assignment_accuracy(x, image, self.division)), noise.shape, seed=lab.seed)
         shares = {name: _shares(one) for name, one in found.items()}
@@ -113,7 +113,7 @@ def _percent(one: Interval) -> str:
 
 def _claims(shares: Mapping[str, Shares], far: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[Judged]:
     own, noise = shares[OWN], shares[NOISE]
-    nearer, to_others = bootstrap(far[USUAL] - far[OWN]), bootstrap(others[USUAL] - others[OWN])
+    nearer, to_others = bootstrap(far[DDIM_LATENT] - far[OWN]), bootstrap(others[DDIM_LATENT] - others[OWN])
     return [
         (
             "Images find their noise far more often than noise finds its image.",
@@ -124,7 +124,7 @@ def _claims(shares: Mapping[str, Shares], far: Mapping[str, Tensor], others: Map
         (
             "Latents are nearer to their images than noise is.",
             f"paired change of L2 {signed(nearer)} of {float(far[OWN].mean()):.1f} to the own image, {signed(to_others)} to "
-            f"another's; images find their latents {_percent(shares[USUAL][FROM_IMAGE])}",
+            f"another's; images find their latents {_percent(shares[DDIM_LATENT][FROM_IMAGE])}",
             falls_short(nearer, 0),
         ),
     ]

@@ -25,7 +25,6 @@ from ...errors import ArgumentError
 from ...methods.look_ahead import LookAhead
 from ...pictures import Column
 from ...runs.html import Table
-from ...uses.invert import invert
 from ...uses.null_text import null_text
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, bar, columns, judged, numbers, table_of
@@ -181,18 +180,8 @@ class _Returns:
         return self._streamed("way back, null-text", compute, down=self.guidance, rate=rate)
 
     def _there(self, rows: slice, w: float, keep: Keep = Keep()) -> Trajectory:
-        return invert(
-            self.lab.model,
-            self.pictures.pixels[rows],
-            method=METHOD,
-            start=START,
-            condition=self.labels[rows],
-            guidance=w,
-            seed=self.lab.seed,
-            items=[photo.id for photo in self.pictures.photos[rows]],
-            keep=keep,
-            grid=self.lab.model.grid(self.steps),
-        )
+        known: dict[str, Any] = {"method": METHOD, "start": START, "condition": self.labels[rows], "guidance": w}
+        return self.lab.trajectory(self.pictures, rows, keep=keep, grid=self.lab.model.grid(self.steps), **known)
 
     def _down(self, latent: Tensor, rows: slice, w: float, negative: Any, fit: int = 0) -> dict[str, Tensor]:
         grid = self.lab.model.grid(self.steps)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...core.batching import batches
 from ...core.model import Condition, Model
+from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError
 from ...pictures.read import Photo, demo_photos, find_photos, read_photos
@@ -27,12 +28,16 @@ from ...runs.parts import item_of, joined
 from ...runs.progress import progress_bar
 from ...runs.sample import sample_images
 from ...runs.settings import SampleSettings
+from ...uses.invert import invert
 from ...uses.sample import sample
 from ..compare import Candidate, run_candidate
 
-__all__ = ["GENERATED", "PHOTOGRAPHS", "Lab", "Pictures", "RoundTrip", "labelled"]
+__all__ = ["DDIM_LATENT", "GENERATED", "PHOTOGRAPHS", "Lab", "Pictures", "RoundTrip", "forward_title", "labelled"]
 
 GENERATED, PHOTOGRAPHS = "generated", "photographs"
+
+DDIM_LATENT = "DDIM latent"
+"""What tables call a latent by DDIM from the image itself."""
 
 LABEL = "label"
 """The column of a parquet file that holds the class of each photograph."""
@@ -72,9 +77,14 @@ class Pictures:
         return self.noise
 
     @property
+    def ids(self) -> list[str]:
+        """On which the noise of a forward start depends."""
+        return [photo.id for photo in self.photos]
+
+    @property
     def key(self) -> str:
         """A name for exactly these images."""
-        return hashlib.sha256("".join(photo.id for photo in self.photos).encode()).hexdigest()[:8]
+        return hashlib.sha256("".join(self.ids).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +146,15 @@ class Lab:
         spent: Any = cost[forward]
         return RoundTrip(tensors[f"latent.{forward}"], tensors[f"reconstruction.{forward}"].clamp(-1, 1), spent["nfe_up"])
 
-    def latents(self, pictures: Pictures, steps: int, repair: int, usual: str, repaired: str) -> dict[str, Tensor]:
-        """Latents by DDIM from the image and from a forward start of `repair` steps, under these two names."""
-        forwards = {usual: "0", repaired: str(repair)}
+    def trajectory(self, pictures: Pictures, rows: slice, **options: Any) -> Trajectory:
+        """That of an inversion of some of the pictures, with `invert`'s options; made anew by every call."""
+        return invert(self.model, pictures.pixels[rows], seed=self.seed, items=pictures.ids[rows], **options)
+
+    def latents(
+        self, pictures: Pictures, steps: int, forward: int, usual: str = DDIM_LATENT, repaired: str = ""
+    ) -> dict[str, Tensor]:
+        """Latents by DDIM from the image and from a forward start of `forward` steps, under two names."""
+        forwards = {usual: "0", repaired or forward_title(forward): str(forward)}
         return {name: self.inverted(pictures, forward=k, steps=steps).latent for name, k in forwards.items()}
 
     def streamed(
@@ -179,6 +195,15 @@ class Lab:
     def _place(self, what: str, settings: Mapping[str, Any]) -> Path:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         return self.cache / f"{slug(self.model.name)}-{self.model.digest}" / f"{slug(what)}-{key}"
+
+
+def forward_title(steps: int) -> str:
+    """What tables call a latent by DDIM from a forward start.
+
+    >>> forward_title(2)
+    'forward k = 2'
+    """
+    return f"forward k = {steps}"
 
 
 def labelled(lab: Lab, count: int, steps: int) -> tuple[Pictures, list[Condition]]:

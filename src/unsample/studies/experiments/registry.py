@@ -1,4 +1,4 @@
-"""All experiments by their number in docs/results, and their recipes: what they ask, and at which sizes they run."""
+"""All experiments by their number in docs/results, and their recipes: the question, and the sizes at which they run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Recipe(BaseModel):
     Attributes:
         id: Number of the experiment.
         title: What it is about.
-        question: What it asks.
+        question: What it is to answer.
         paper: The paper's numbers or shape.
         sizes: Size -> values of the experiment's fields.
     """

@@ -1,7 +1,4 @@
-"""Findings as files: a report to read, figures, numbers; and all experiments on one page, the paper's numbers beside ours.
-
-A report is a list of blocks, written once as Markdown and once as a page with everything inside it.
-"""
+"""Reports of experiments E1 to E19: one folder each, all on one page beside the paper's numbers, and two runs side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ METRICS = "metrics.json"
 _LEFT_OUT = "Pictures that show photographs of the data are left out here; the command draws them."
 
 
-class _Told(BaseModel):
+class _Stored(BaseModel):
     """What `join` reads back of an experiment."""
 
     model_config = ConfigDict(extra="ignore")
@@ -41,22 +38,22 @@ class _Told(BaseModel):
     claims: list[dict[str, Any]]
 
 
-def write(folder: Path, asked: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
+def write(folder: Path, chosen: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
     """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report.
 
     Without `shows_data`, figures in which photographs of the data can be seen are left out, and the report says so.
     """
     figures = [figure for figure in found.figures if shows_data or not figure.shows_data]
     about = f"{found.setting} {_made_with(lab, size)}"
-    blocks: list[Block] = [asked.question, about, Code(_command(asked, size, lab)), f"The paper: {asked.paper}"]
+    blocks: list[Block] = [chosen.question, about, Code(_command(chosen, size, lab)), f"The paper: {chosen.paper}"]
     blocks += [Heading("Claims"), _claims_table(found.claims)] if found.claims else []
     for title, table in found.tables.items():
         blocks += [Heading(title), table]
     blocks += [Picture(figure.caption, figure.drawing.png, f"{figure.name}.png") for figure in figures]
     blocks += [_LEFT_OUT] if len(figures) < len(found.figures) else []
-    title = f"{asked.id}. {asked.title}"
+    title = f"{chosen.id}. {chosen.title}"
     metrics = {
-        "id": asked.id,
+        "id": chosen.id,
         "size": size,
         "model": lab.model.name,
         "digest": lab.model.digest,
@@ -79,11 +76,15 @@ def join(out: Path) -> tuple[Path, Table]:
     Raises:
         RunError: There are none, or one is damaged.
     """
-    told, rows = _told_in(out), []
-    blocks: list[Block] = [f"{len(told)} experiments. Each claim as measured, beside the paper's numbers or shape."]
-    for one in told:
-        asked, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
-        blocks += [Heading(f"{one.id}. {asked.title}", one.id), f"{asked.question} {one.about}", f"The paper: {asked.paper}"]
+    stored, rows = _stored_in(out), []
+    blocks: list[Block] = [f"{len(stored)} experiments. Each claim as measured, beside the paper's numbers or shape."]
+    for one in stored:
+        chosen, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
+        blocks += [
+            Heading(f"{one.id}. {chosen.title}", one.id),
+            f"{chosen.question} {one.about}",
+            f"The paper: {chosen.paper}",
+        ]
         blocks += [_claims_table(claims)] if claims else []
         rows += [(one.id, claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims]
     title = "The paper, measured"
@@ -103,10 +104,10 @@ def side_by_side(folders: Sequence[Path]) -> Table:
     """
     columns, heads = list[dict[tuple[str, str, str], Claim]](), list[str]()
     for folder in folders:
-        told = _told_in(folder)
-        claims = {one.id: [Claim(**claim) for claim in one.claims] for one in told}
+        stored = _stored_in(folder)
+        claims = {one.id: [Claim(**claim) for claim in one.claims] for one in stored}
         columns.append({(id, claim.sentence, claim.images): claim for id, made in claims.items() for claim in made})
-        heads.append(", ".join(dict.fromkeys(f"{one.model} ({one.digest}), {one.size}" for one in told)))
+        heads.append(", ".join(dict.fromkeys(f"{one.model} ({one.digest}), {one.size}" for one in stored)))
     if len(set(heads)) < len(heads):
         heads = [f"{folder}: {head}" for folder, head in zip(folders, heads, strict=True)]
     made = [{id for id, _, _ in column} for column in columns]
@@ -121,11 +122,11 @@ def side_by_side(folders: Sequence[Path]) -> Table:
     return Table(("", "", "claim", "images", *heads), tuple(sorted(rows, key=lambda row: not row[0])))
 
 
-def _told_in(out: Path) -> list[_Told]:
-    told = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
-    if not told:
+def _stored_in(out: Path) -> list[_Stored]:
+    stored = [_read(out / name / METRICS) for name in EXPERIMENTS if (out / name / METRICS).is_file()]
+    if not stored:
         raise RunError(f"no experiments in {out}: run some with `unsample experiment run E1 --out {out}`")
-    return told
+    return stored
 
 
 def _made_with(lab: Lab, size: str) -> str:
@@ -133,10 +134,10 @@ def _made_with(lab: Lab, size: str) -> str:
     return f"Model {model.name} (weights {model.digest}, schedule {model.schedule.digest}), seed {lab.seed}, size {size}."
 
 
-def _command(asked: Recipe, size: str, lab: Lab) -> str:
+def _command(chosen: Recipe, size: str, lab: Lab) -> str:
     data = " --data PHOTOGRAPHS" if lab.data else ""
     checkpoints = " --checkpoints FOLDER" if lab.checkpoints else ""
-    return f"unsample experiment run {asked.id} --size {size} --model {lab.model.name}{data}{checkpoints}"
+    return f"unsample experiment run {chosen.id} --size {size} --model {lab.model.name}{data}{checkpoints}"
 
 
 def _claims_table(claims: Sequence[Claim]) -> Table:
@@ -144,9 +145,9 @@ def _claims_table(claims: Sequence[Claim]) -> Table:
     return Table(("", "claim", "images", "measured"), rows)
 
 
-def _read(path: Path) -> _Told:
+def _read(path: Path) -> _Stored:
     try:
-        return _Told.model_validate_json(path.read_bytes())
+        return _Stored.model_validate_json(path.read_bytes())
     except (OSError, ValueError, ValidationError) as error:
         raise RunError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); run that experiment again") from None
 
