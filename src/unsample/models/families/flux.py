@@ -6,8 +6,8 @@ FLUX schnell takes none, and is guided as other models are, away from the prompt
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,18 +73,15 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
         network=PackedTransformer(transformer, 1.0 if distilled else None),
         shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(_encoder(pipeline)),
+        conditioner=PromptConditioner(partial(_encode, pipeline)),
         distilled=distilled,
         **read_scheduler(pipeline.scheduler, flow=True, tokens=(shape[1] // 2) * (shape[2] // 2), even=True),
     )
 
 
-def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
-    def encode(prompt: str | None) -> Embedding:
-        tokens, pooled, _ = pipeline.encode_prompt(prompt or "", device=pipeline._execution_device)
-        return {"tokens": tokens, "pooled": pooled}
-
-    return encode
+def _encode(pipeline: Any, prompt: str | None) -> Embedding:
+    tokens, pooled, _ = pipeline.encode_prompt(prompt or "", device=pipeline._execution_device)
+    return {"tokens": tokens, "pooled": pooled}
 
 
 def _places(rows: int, columns: int, device: torch.device) -> Tensor:

@@ -5,8 +5,8 @@ The network takes a prompt as tokens' embeddings with a mask of those that count
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,20 +54,16 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
         network=MaskedTransformer(transformer, channels),
         shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(_encoder(pipeline, shape[1] * codec.scale, shape[2] * codec.scale, clean)),
+        conditioner=PromptConditioner(partial(_encode, pipeline, (shape[1] * codec.scale, shape[2] * codec.scale), clean)),
         **{**scheduler, "notes": scheduler["notes"] + notes},
     )
 
 
-def _encoder(pipeline: Any, height: int, width: int, clean: bool) -> Callable[[str | None], Embedding]:
+def _encode(pipeline: Any, size: Size, clean: bool, prompt: str | None) -> Embedding:
     """Tokens and mask; for networks trained so, also the picture's size and its height over its width."""
-
-    def encode(prompt: str | None) -> Embedding:
-        tokens, mask, _, _ = pipeline.encode_prompt(prompt or "", False, clean_caption=clean)
-        encoded = {"tokens": tokens, "mask": mask}
-        if pipeline.transformer.use_additional_conditions:
-            encoded["resolution"] = torch.tensor([[height, width]]).to(tokens)
-            encoded["aspect_ratio"] = torch.tensor([[height / width]]).to(tokens)
-        return encoded
-
-    return encode
+    tokens, mask, _, _ = pipeline.encode_prompt(prompt or "", False, clean_caption=clean)
+    encoded = {"tokens": tokens, "mask": mask}
+    if pipeline.transformer.use_additional_conditions:
+        encoded["resolution"] = torch.tensor([[*size]]).to(tokens)
+        encoded["aspect_ratio"] = torch.tensor([[size[0] / size[1]]]).to(tokens)
+    return encoded

@@ -5,8 +5,8 @@ The network takes a prompt as tokens' embeddings; XL's also a pooled one, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,16 +50,13 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
     channels = noise_channels(unet.config.in_channels, unet.config.out_channels)
     shape = state_shape(size, channels, unet.config.sample_size, scale=codec.scale)
     is_xl = "text_encoder_2" in pipeline.components
-    encoder: Callable[[str | None], Embedding] = (
-        _xl_encoder(pipeline, shape[1] * codec.scale, shape[2] * codec.scale)
-        if is_xl
-        else lambda prompt: pipeline.encode_prompt(prompt or "", pipeline._execution_device, 1, False)[0]
-    )
+    image_size = shape[1] * codec.scale, shape[2] * codec.scale
+    encode = partial(_encode_xl, pipeline, image_size) if is_xl else partial(_encode, pipeline)
     return Model(
         network=TextUNet(unet, channels),
         shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(encoder, pipeline.tokenizer),
+        conditioner=PromptConditioner(encode, pipeline.tokenizer),
         **read_scheduler(pipeline.scheduler),
     )
 
@@ -76,15 +73,16 @@ def _check(pipeline: Any) -> None:
             raise ModelError(f"{type(pipeline).__name__} {what}: expected a base model of Stable Diffusion 1, 2 or XL")
 
 
-def _xl_encoder(pipeline: Any, height: int, width: int) -> Callable[[str | None], Embedding]:
+def _encode(pipeline: Any, prompt: str | None) -> Embedding:
+    tokens: Tensor = pipeline.encode_prompt(prompt or "", pipeline._execution_device, 1, False)[0]
+    return tokens
+
+
+def _encode_xl(pipeline: Any, size: Size, prompt: str | None) -> Embedding:
     """Zeros for no prompt, or "" if the pipeline was trained so; size and crop of a whole picture of its own size."""
-
-    def encode(prompt: str | None) -> Embedding:
-        device = pipeline._execution_device
-        tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", device=device, do_classifier_free_guidance=False)
-        if prompt is None and pipeline.config.force_zeros_for_empty_prompt:
-            tokens, pooled = torch.zeros_like(tokens), torch.zeros_like(pooled)
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=device, dtype=tokens.dtype)
-        return {"tokens": tokens, "text_embeds": pooled, "time_ids": sizes}
-
-    return encode
+    device = pipeline._execution_device
+    tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", device=device, do_classifier_free_guidance=False)
+    if prompt is None and pipeline.config.force_zeros_for_empty_prompt:
+        tokens, pooled = torch.zeros_like(tokens), torch.zeros_like(pooled)
+    sizes = torch.tensor([[*size, 0, 0, *size]], device=device, dtype=tokens.dtype)
+    return {"tokens": tokens, "text_embeds": pooled, "time_ids": sizes}

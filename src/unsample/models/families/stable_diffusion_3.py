@@ -6,8 +6,8 @@ pipeline without it; and as one vector that both CLIP encoders pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -55,15 +55,12 @@ def adapt(pipeline: Any, size: Size | None) -> Model:
         network=JointTransformer(transformer),
         shape=shape,
         codec=codec,
-        conditioner=PromptConditioner(_encoder(pipeline)),
+        conditioner=PromptConditioner(partial(_encode, pipeline)),
         **read_scheduler(pipeline.scheduler, flow=True, tokens=(shape[1] // patch) * (shape[2] // patch)),
     )
 
 
-def _encoder(pipeline: Any) -> Callable[[str | None], Embedding]:
-    def encode(prompt: str | None) -> Embedding:
-        device = pipeline._execution_device
-        tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", None, None, device, do_classifier_free_guidance=False)
-        return {"tokens": tokens, "pooled": pooled}
-
-    return encode
+def _encode(pipeline: Any, prompt: str | None) -> Embedding:
+    device = pipeline._execution_device
+    tokens, _, pooled, _ = pipeline.encode_prompt(prompt or "", None, None, device, do_classifier_free_guidance=False)
+    return {"tokens": tokens, "pooled": pooled}
