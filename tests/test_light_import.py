@@ -18,6 +18,8 @@ HEAVY = (
     "scipy",
     "pyarrow",
     "accelerate",
+    "pooch",
+    "requests",
 )
 
 
