@@ -209,8 +209,8 @@ def test_a_checkpoint_and_a_model_are_inspected_too(tmp_path, toy):
 
 
 def test_inspect_from_the_command_line(unsample, saved):
-    told = json.loads(unsample("inspect", saved, "--size", "16x24", "--json").out)
-    assert (told["shape"], told["image_size"], told["family"]) == ([4, 8, 12], [16, 24], "Stable Diffusion")
+    found = json.loads(unsample("inspect", saved, "--size", "16x24", "--json").out)
+    assert (found["shape"], found["image_size"], found["family"]) == ([4, 8, 12], [16, 24], "Stable Diffusion")
     shown = unsample("inspect", saved, "--size", "16x24").out
     assert "4x8x12" in shown
     assert "0.18215" in shown
@@ -254,10 +254,10 @@ def test_a_damaged_model_is_one_line(unsample, saved, tmp_path):
     ],
 )
 def test_every_command_that_loads_a_model_takes_the_same_options(unsample, monkeypatch, command, size):
-    asked = {}
+    given = {}
 
     def load(source, **settings):
-        asked.update(settings, source=source)
+        given.update(settings, source=source)
         raise us.ModelError("enough")
 
     monkeypatch.setattr(models, "load", load)
@@ -276,8 +276,8 @@ def test_every_command_that_loads_a_model_takes_the_same_options(unsample, monke
         "bfloat16",
     )
     assert "enough" in one_line(unsample(*command, *options, "--offload", "--tiling"))
-    told = {"source": "a/b", "size": (16, 24), "revision": "v1", "variant": "fp16"}
-    assert asked == {**told, "device": "cpu", "dtype": "bfloat16", "offload": True, "tiling": True}
+    expected = {"source": "a/b", "size": (16, 24), "revision": "v1", "variant": "fp16"}
+    assert given == {**expected, "device": "cpu", "dtype": "bfloat16", "offload": True, "tiling": True}
 
 
 # A text model, end to end
@@ -290,11 +290,11 @@ def inverted(saved, tmp_path_factory):
 
     photos = us.pictures.read.demo_photos()[:2]
     place = tmp_path_factory.mktemp("runs") / "run"
-    way = ("--model", "cats", *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", place)
+    options = ("--model", "cats", *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", place)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(saved.parent)
         with pytest.raises(SystemExit):
-            cli.main([*map(str, ("invert", *photos, *way))])
+            cli.main([*map(str, ("invert", *photos, *options))])
     return place
 
 
@@ -364,8 +364,8 @@ def test_reconstruct_with_another_prompt(unsample, inverted, tmp_path):
 def edited(run, copy, **changes):
     """A copy of a run with another manifest; ... removes an entry."""
     shutil.copytree(run, copy)
-    told = {**json.loads((copy / "manifest.json").read_text()), **changes}
-    (copy / "manifest.json").write_text(json.dumps({key: value for key, value in told.items() if value is not ...}))
+    manifest = {**json.loads((copy / "manifest.json").read_text()), **changes}
+    (copy / "manifest.json").write_text(json.dumps({key: value for key, value in manifest.items() if value is not ...}))
     return copy
 
 
@@ -405,10 +405,10 @@ def test_a_run_is_the_same_wherever_its_model_lies_but_not_at_another_size(unsam
     run = edited(inverted, tmp_path / "run")
     moved = shutil.copytree(saved, tmp_path / "elsewhere" / "cats")
     photos = us.pictures.read.demo_photos()[:2]
-    way = ("--model", moved, *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", run)
-    done = unsample("invert", *photos, *way)
+    options = ("--model", moved, *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", run)
+    done = unsample("invert", *photos, *options)
     assert done.code == 0, done.err
-    assert "image_size" in one_line(unsample("invert", *photos, *way, "--size", "16x16"))
+    assert "image_size" in one_line(unsample("invert", *photos, *options, "--size", "16x16"))
 
 
 def test_a_prompt_is_encoded_once(unsample, saved, tmp_path, monkeypatch):
@@ -420,15 +420,15 @@ def test_a_prompt_is_encoded_once(unsample, saved, tmp_path, monkeypatch):
         return real(self, *given, **named)
 
     monkeypatch.setattr(transformers.CLIPTextModel, "forward", counting)
-    way = ("--model", saved, *QUICK, "--guidance", 3, "--batch-size", 1, "--forward", "0,1", "--out", tmp_path / "run")
-    done = unsample("invert", *us.pictures.read.demo_photos()[:2], *way)
+    options = ("--model", saved, *QUICK, "--guidance", 3, "--batch-size", 1, "--forward", "0,1", "--out", tmp_path / "run")
+    done = unsample("invert", *us.pictures.read.demo_photos()[:2], *options)
     assert done.code == 0, done.err
     assert len(calls) == 2
 
 
 def test_sample_and_diagnose(unsample, inverted, saved, tmp_path):
-    way = ("--model", saved, *QUICK, "--guidance", 3, "--negative", "a dog", "--count", 3, "--out", tmp_path / "drawn")
-    done = unsample("sample", *way, "--offload")
+    options = ("--model", saved, *QUICK, "--guidance", 3, "--negative", "a dog", "--count", 3, "--out", tmp_path / "drawn")
+    done = unsample("sample", *options, "--offload")
     assert done.code == 0, done.err
     assert load_file(tmp_path / "drawn" / "latents.safetensors")["latent"].shape == (3, 4, 8, 12)
     with Image.open(tmp_path / "drawn" / "samples" / "0002-0002.png") as picture:
@@ -437,8 +437,8 @@ def test_sample_and_diagnose(unsample, inverted, saved, tmp_path):
 
 
 def test_compare(unsample, saved, tmp_path):
-    way = ("--model", saved, "--size", "16x24", "--nfe", 4, "--methods", "ddim,ab", "--out", tmp_path / "compared")
-    done = unsample("compare", *us.pictures.read.demo_photos()[:2], *way)
+    options = ("--model", saved, "--size", "16x24", "--nfe", 4, "--methods", "ddim,ab", "--out", tmp_path / "compared")
+    done = unsample("compare", *us.pictures.read.demo_photos()[:2], *options)
     assert done.code == 0, done.err
     assert "ab, forward start 2" in done.out
     assert (tmp_path / "compared" / "comparison.png").is_file()

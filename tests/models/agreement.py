@@ -1,4 +1,4 @@
-"""What is asked of every family: the pipeline's own images, and latents that lead back."""
+"""What every family must hold: the pipeline's own images, and latents that lead back."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,13 +40,13 @@ def of_prompts(pipeline, model, noise, prompts, guidance=1.0, *, steps=STEPS, **
     return pipeline(list(prompts), guidance_scale=guidance, output_type="pt", **settings).images
 
 
-def agrees(theirs, pipeline, model, conditions, guidance=1.0, *, compare=same, told=..., steps=STEPS, **settings):
+def agrees(theirs, pipeline, model, conditions, guidance=1.0, *, compare=same, condition=..., steps=STEPS, **settings):
     """Our samples, once they are what `theirs(pipeline, model, noise, conditions, guidance, ...)` gives of the same noise.
 
-    `told` is the condition that ours is called with, where it is not that of theirs; so are the `settings` of theirs alone.
+    `condition` is what ours is called with, where it is not that of theirs; so are the `settings` of theirs alone.
     """
     noise = us.draw_noise(model, len(conditions), seed=1)
-    condition = conditions if told is ... else told
+    condition = conditions if condition is ... else condition
     ours = us.sample(model, noise, steps=steps, condition=condition, guidance=guidance)
     compare(ours.images, theirs(pipeline, model, noise, conditions, guidance, steps=steps, **settings))
     return ours

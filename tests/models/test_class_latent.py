@@ -55,8 +55,8 @@ def theirs(pipeline, _model, noise, classes, guidance, steps=STEPS):
     scheduler, x = pipeline.scheduler, noise
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        told, null = (pipeline.unet(x, t, class_labels=torch.tensor(each)).sample for each in (classes, [3] * len(x)))
-        x = scheduler.step(null + guidance * (told - null), t, x).prev_sample
+        conditional, null = (pipeline.unet(x, t, class_labels=torch.tensor(each)).sample for each in (classes, [3] * len(x)))
+        x = scheduler.step(null + guidance * (conditional - null), t, x).prev_sample
     vae = pipeline.components.get("vqvae")
     images = x if vae is None else vae.decode(x / vae.config.scaling_factor).sample
     return (images / 2 + 0.5).clamp(0, 1)
@@ -80,13 +80,13 @@ def test_sample_is_the_schedulers_own(tmp_path, space, kind, guidance):
     scheduler = SCHEDULERS[kind]
     pipeline = class_latent(scheduler) if space == "latent" else DDPMPipeline(unet(3), scheduler)
     model = named(pipeline, tmp_path)
-    agrees(theirs, pipeline, model, CLASSES, guidance, told=["cow", "ant"])
+    agrees(theirs, pipeline, model, CLASSES, guidance, condition=["cow", "ant"])
 
 
 def test_no_condition_is_the_null_class(tmp_path):
     pipeline = class_latent(tiny.flow())
     model = named(pipeline, tmp_path)
-    agrees(theirs, pipeline, model, [3, 3], told=None)
+    agrees(theirs, pipeline, model, [3, 3], condition=None)
     assert model.conditioner.names == NAMES
     with pytest.raises(us.UnknownNameError, match="did you mean 'cow'"):
         us.sample(model, us.draw_noise(model, 1), steps=2, condition="cows")

@@ -69,7 +69,7 @@ def same_pixels(ours, theirs):
 
 
 def test_what_its_scheduler_clips_is_noted_and_left_out(tmp_path):
-    """Reference: the network itself, asked at a level where either kind of clipping would change what it says."""
+    """Reference: the network itself, evaluated at a level where either kind of clipping would change what it says."""
     model = load(stage_one(), tmp_path)
     clipping, thresholding = (note for note in model.notes if "is ignored" in note)
     assert "clip_sample" in clipping

@@ -43,8 +43,8 @@ def test_levels_and_timesteps_are_those_of_diffusers(shift, steps):
     theirs.set_timesteps(steps)
     levels = flow_schedule_of(theirs.config)
     grid = us.Grid.of(levels, steps)
-    told = [level.t for level in grid.levels[:0:-1]]
-    np.testing.assert_allclose(told, theirs.timesteps.double(), rtol=3e-7)
+    times = [level.t for level in grid.levels[:0:-1]]
+    np.testing.assert_allclose(times, theirs.timesteps.double(), rtol=3e-7)
     np.testing.assert_allclose([level.sigma for level in grid.levels[::-1]], theirs.sigmas.double(), rtol=3e-7)
 
 

@@ -91,8 +91,8 @@ def by_euler(pipeline, _model, noise, classes, guidance, steps=STEPS, **settings
     scheduler.set_timesteps(steps, **settings)
     for t in scheduler.timesteps:
         each, null = t.expand(len(x)), torch.full((len(x),), 1000)
-        told, away = (network(x, each, labels).sample[:, : x.shape[1]] for labels in (torch.tensor(classes), null))
-        x = scheduler.step(away + guidance * (told - away), t, x).prev_sample
+        conditional, away = (network(x, each, labels).sample[:, : x.shape[1]] for labels in (torch.tensor(classes), null))
+        x = scheduler.step(away + guidance * (conditional - away), t, x).prev_sample
     return (pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
 
 
@@ -109,7 +109,7 @@ def test_a_flow_is_sampled_by_eulers_steps(tmp_path, guidance, shift, steps, tra
 
 @pytest.mark.parametrize("size", [None, (24, 24)])
 def test_a_flow_whose_shift_depends_on_the_size(size):
-    """Reference: `by_euler` told the mu of so many tokens, as other pipelines compute it: 16 of them, or 36."""
+    """Reference: `by_euler` with the mu of so many tokens, as other pipelines compute it: 16 of them, or 36."""
     pipeline = dit(tiny.flow(use_dynamic_shifting=True))
     model = us.load(pipeline, size=size)
     tokens = (model.shape[1] // 2) ** 2
@@ -127,7 +127,7 @@ def test_diffusers_own_pipeline_takes_no_flow():
 
 
 def test_no_condition_is_the_null_class(tmp_path):
-    """Reference: the pipeline told class 1000, which is one past the last."""
+    """Reference: the pipeline at class 1000, which is one past the last."""
     pipeline = dit()
     model = load(pipeline, tmp_path)
     noise = us.draw_noise(model, 2, seed=1)
@@ -157,8 +157,8 @@ def test_classes_by_any_of_their_labels(tmp_path, source):
     labels = ["tench", "Tinca tinca", "goldfish", "mallard", "crane"]
     expected = pipeline.get_label_ids(labels)
     assert expected == [0, 0, 1, 5, 7]
-    told = model.conditioner([*labels, "Tinca tinca, tench", "3", 4, None], torch.device("cpu"))
-    assert told.tolist() == [*expected, 0, 3, 4, 10]
+    encoded = model.conditioner([*labels, "Tinca tinca, tench", "3", 4, None], torch.device("cpu"))
+    assert encoded.tolist() == [*expected, 0, 3, 4, 10]
     names = model.conditioner.names
     assert names == ("Tinca tinca, tench", "goldfish", "2", "3", "4", "drake, mallard", "6", "crane", "8", "9")
     assert model.conditioner(names, torch.device("cpu")).tolist() == list(range(10))
@@ -187,29 +187,29 @@ def test_a_file_of_names_renames_the_classes(tmp_path, labels, null):
 
 
 def test_an_embedding_in_place_of_its_class():
-    """Reference: the same network told the classes; the blocks of a network of random weights have tables that differ."""
+    """Reference: the same network given the classes; the blocks of a network of random weights have tables that differ."""
     model = us.load(dit())
     embedded = model.embed([5, None])
     assert embedded.shape == (2, 2, 16)
     assert not torch.equal(embedded[:, 0], embedded[:, 1])
     x, t = us.draw_noise(model, 2), torch.tensor([500, 20])
     with torch.no_grad():
-        told = model.network(x, t, torch.tensor([5, 1000]))
-        torch.testing.assert_close(model.network(x, t, embedded), told)
+        by_class = model.network(x, t, torch.tensor([5, 1000]))
+        torch.testing.assert_close(model.network(x, t, embedded), by_class)
         torch.testing.assert_close(model.network(x, t, embedded.flip(0)), model.network(x, t, torch.tensor([1000, 5])))
-    assert float((told[0] - model.network(x, t, torch.tensor([1000, 5]))[0]).detach().abs().max()) > 1e-3
+    assert float((by_class[0] - model.network(x, t, torch.tensor([1000, 5]))[0]).detach().abs().max()) > 1e-3
 
 
 def test_null_text_finds_its_way_back():
     """Guided sampling strays from the inversion; with fitted embeddings in place of the null class it strays far less."""
     model = replace(us.load(dit()), codec=PixelCodec())
     latents = torch.rand((2, *model.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    told = {"condition": CLASSES, "grid": model.grid(4)}
-    pivots = us.invert(model, latents, start=us.FromImage(), method=us.DDIM(), keep=us.Keep("states"), **told)
-    found = us.null_text(model, latents, pivots, guidance=3.0, rate=0.1, tolerance=0.0, **told)
+    settings = {"condition": CLASSES, "grid": model.grid(4)}
+    pivots = us.invert(model, latents, start=us.FromImage(), method=us.DDIM(), keep=us.Keep("states"), **settings)
+    found = us.null_text(model, latents, pivots, guidance=3.0, rate=0.1, tolerance=0.0, **settings)
     assert found.embeddings[4].shape == (2, 2, 16)
     plain, fitted = (
-        (us.sample(model, pivots.latent, guidance=3.0, negative=negative, **told).images - latents).square().mean()
+        (us.sample(model, pivots.latent, guidance=3.0, negative=negative, **settings).images - latents).square().mean()
         for negative in (None, found.embeddings)
     )
     assert fitted < 0.2 * plain

@@ -68,16 +68,16 @@ def copy(published, tmp_path):
 
 @pytest.fixture
 def server(copy):
-    """The address of the folder, on loopback, and what was asked for."""
-    asked = []
+    """The address of the folder, on loopback, and the paths of its requests."""
+    requests = []
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            asked.append(self.path)
+            requests.append(self.path)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=copy)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
         server.shutdown()
 
 
@@ -98,16 +98,16 @@ def test_from_a_folder(published, place):
 
 
 def test_from_a_server(server, place, copy):
-    address, asked = server
+    address, requests = server
     fetch(NAME, address + "/")
     assert contents(place) == contents(copy / NAME)
-    count = len(asked)
-    fetch(NAME)  # it is whole: nobody needs to be asked
-    assert len(asked) == count
+    count = len(requests)
+    fetch(NAME)  # it is whole: nothing is requested
+    assert len(requests) == count
 
 
 def test_a_stopped_fetch_goes_on_where_it_was(server, place):
-    address, asked = server
+    address, requests = server
 
     def stop(done, total):
         if done > total / 2:
@@ -116,11 +116,11 @@ def test_a_stopped_fetch_goes_on_where_it_was(server, place):
     with pytest.raises(KeyboardInterrupt):
         fetch(NAME, address, on_step=stop)
     assert not place.exists()
-    half = len(asked)
+    half = len(requests)
     fetch(NAME, address)
     assert us.load(NAME, device="cpu").digest
-    assert len(asked) - half < half  # of the list and every file, what was whole is not asked for again
-    assert len(asked) == len(contents(place)) + (1 if asked[half - 1] == asked[half] else 0)
+    assert len(requests) - half < half  # of the list and every file, what was whole is not requested again
+    assert len(requests) == len(contents(place)) + (1 if requests[half - 1] == requests[half] else 0)
 
 
 def test_what_was_damaged_is_mended_and_what_was_added_goes(published, place):

@@ -225,7 +225,7 @@ def test_no_prompt_is_the_empty_one(name):
     """Reference: the pipeline's call with ""; XL differs: test_stable_diffusion_xl.py."""
     case = CASES[name]
     pipeline = case.make()
-    agrees(case.theirs, pipeline, us.load(pipeline), ["", ""], compare=case.compare, told=None)
+    agrees(case.theirs, pipeline, us.load(pipeline), ["", ""], compare=case.compare, condition=None)
 
 
 @pytest.mark.parametrize("name", ["Stable Diffusion", "Stable Diffusion XL"])

@@ -11,7 +11,7 @@ from .agreement import agrees, load, of_prompts
 
 
 def flux(*, guided, scheduler=None, **transformer):
-    """Dev, which is told its guidance, or schnell."""
+    """Dev, which takes guidance as an input, or schnell."""
     torch.manual_seed(0)
     network = FluxTransformer2DModel(
         **{
@@ -41,7 +41,7 @@ def flux(*, guided, scheduler=None, **transformer):
 
 
 def theirs(pipeline, model, noise, prompts, guidance=1.0, **settings):
-    """The pipeline's call: guidance is a number that dev's network is told; schnell's is away from an empty prompt."""
+    """The pipeline's call: guidance is a number that dev's network takes; schnell's is away from an empty prompt."""
     noise = pipeline._pack_latents(noise, len(noise), *model.shape)
     if not pipeline.transformer.config.guidance_embeds:
         settings |= {"true_cfg_scale": guidance, "negative_prompt": [""] * len(prompts)}

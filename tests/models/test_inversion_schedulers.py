@@ -148,8 +148,8 @@ def test_up_is_our_walk_bit_by_bit(spacing, offset, n, to_one, prediction, zero_
         denoiser = us.NetworkDenoiser(lambda x, t, _: answer(x, t), prediction)
         expected = [moved.x for moved in us.walk(denoiser, drawn(0, dtype), grid.up(), us.DDIM(eval_at=eval_at))]
         found = looped(ours, drawn(0, dtype), answer)
-        told = grid.levels[:-1] if eval_at == "source" else grid.levels[1:]
-        assert ours.timesteps.tolist() == [level.t for level in told]
+        given = grid.levels[:-1] if eval_at == "source" else grid.levels[1:]
+        assert ours.timesteps.tolist() == [level.t for level in given]
         assert ours.timesteps.dtype == torch.long
         assert found[-1].dtype == dtype
         assert torch.equal(torch.stack(found), torch.stack(expected))
@@ -160,7 +160,7 @@ def test_up_is_our_walk_bit_by_bit(spacing, offset, n, to_one, prediction, zero_
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("n", [1, 4, 28])
 def test_up_a_flow_is_our_walk_bit_by_bit(n, shift, eval_at, dtype):
-    """Reference: as above; timesteps are told in float32, as pipelines hold them."""
+    """Reference: as above; timesteps are float32, as pipelines hold them."""
     ours = FlowMatchInversionScheduler(shift=shift, eval_at=eval_at)
     ours.set_timesteps(n)
     denoiser = us.NetworkDenoiser(lambda x, t, _: answer(x, t.float()), "flow")
@@ -296,8 +296,8 @@ def test_flow_levels_and_round_trip_are_those_of_diffusers(n, even, flow):
         assert gap(looped(theirs, latent, lambda x, t, v=velocity: v)[-1], x0) < 5e-6
 
 
-@pytest.mark.parametrize(("eval_at", "asked"), [("source", 0), ("target_time", 1)])
-def test_up_a_flow_is_euler_at_either_time(eval_at, asked):
+@pytest.mark.parametrize(("eval_at", "level"), [("source", 0), ("target_time", 1)])
+def test_up_a_flow_is_euler_at_either_time(eval_at, level):
     """Reference: the published move, x + (t_dst - t_src) v(x, t), with t the source's or the target's."""
     ours = FlowMatchInversionScheduler(shift=3.0, eval_at=eval_at)
     ours.set_timesteps(6)
@@ -306,7 +306,7 @@ def test_up_a_flow_is_euler_at_either_time(eval_at, asked):
     for i, found in enumerate(looped(ours, x, answer)):
         x = x + (levels[i + 1].t - levels[i].t) / 1000 * answer(x, ours.timesteps[i])
         assert gap(found, x) < 1e-6
-    assert ours.timesteps[0] == torch.tensor(levels[asked].t, dtype=torch.float32)
+    assert ours.timesteps[0] == torch.tensor(levels[level].t, dtype=torch.float32)
 
 
 # What diffusers' own inverse scheduler does
@@ -365,7 +365,7 @@ def test_finding_trailing_with_a_step_too_many():
 
 
 def test_a_clean_level_without_noise_has_no_eps_for_a_network_that_predicts_x0():
-    """Theirs divides 0 by 0; ours is asked at the target, or says what to do."""
+    """Theirs divides 0 by 0; ours is evaluated at the target, or says what to do."""
     settings = config(prediction="sample")
     inverse = DDIMInverseScheduler.from_config(settings)
     inverse.set_timesteps(4)
@@ -388,11 +388,11 @@ def test_moves_are_counted_where_a_timestep_comes_twice():
     assert ours.step_index == 10
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_loop_may_begin_in_the_middle(told):
-    """Reference: our walk from there; found by the timestep, or told by `set_begin_index`."""
+@pytest.mark.parametrize("given", [True, False])
+def test_a_loop_may_begin_in_the_middle(given):
+    """Reference: our walk from there; found by the timestep, or given by `set_begin_index`."""
     _, ours, grid = pair(10, forward_steps=1)
-    if told:
+    if given:
         ours.set_begin_index(3)
     assert torch.equal(looped(ours, drawn(0), answer, first=3)[-1], walked(grid, first=4))
 

@@ -238,7 +238,7 @@ def test_hub_names_offline(monkeypatch):
     """conftest sets HF_HUB_OFFLINE; a socket would fail the test."""
 
     def no_network(*_args, **_kwargs):
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     refused("somebody/a-model-that-is-not-cached", "cannot load 'somebody/a-model-that-is-not-cached'")

@@ -36,7 +36,7 @@ TINY = {
     "class_cond": False,
 }
 CLASSES = 5
-"""Of the tiny checkpoints that are told classes."""
+"""Of the tiny class-conditional checkpoints."""
 
 
 # The description
@@ -90,7 +90,7 @@ def described_steps(flags):
 
 def described(flags, classes=CLASSES):
     """Name -> shape of every parameter."""
-    width, told = flags["num_channels"], 4 * flags["num_channels"]
+    width, size = flags["num_channels"], 4 * flags["num_channels"]
     shapes = {}
 
     def layer(name, *shape):
@@ -99,7 +99,7 @@ def described(flags, classes=CLASSES):
     def residual(name, inputs, outputs):
         layer(f"{name}.in_layers.0", inputs)
         layer(f"{name}.in_layers.2", outputs, inputs, 3, 3)
-        layer(f"{name}.emb_layers.1", outputs * (2 if flags["use_scale_shift_norm"] else 1), told)
+        layer(f"{name}.emb_layers.1", outputs * (2 if flags["use_scale_shift_norm"] else 1), size)
         layer(f"{name}.out_layers.0", outputs)
         layer(f"{name}.out_layers.3", outputs, outputs, 3, 3)
         if inputs != outputs:
@@ -110,10 +110,10 @@ def described(flags, classes=CLASSES):
         layer(f"{name}.qkv", 3 * channels, channels, 1)
         layer(f"{name}.proj_out", channels, channels, 1)
 
-    layer("time_embed.0", told, width)
-    layer("time_embed.2", told, told)
+    layer("time_embed.0", size, width)
+    layer("time_embed.2", size, size)
     if flags["class_cond"]:
-        shapes["label_emb.weight"] = (classes, told)
+        shapes["label_emb.weight"] = (classes, size)
     for kind, name, inputs, channels in described_steps(flags):
         if kind == "attention":
             attention(name, channels)
@@ -127,7 +127,7 @@ def described(flags, classes=CLASSES):
 
 
 def described_output(w, flags, x, t, labels=None):
-    """The raw output of all channels, in the dtype of the weights `w` and the state `x`; t are the times it is told."""
+    """The raw output of all channels, in the dtype of the weights `w` and the state `x`; t are the times it is given."""
 
     def silu(h):
         return h / (1 + torch.exp(-h))
@@ -154,12 +154,12 @@ def described_output(w, flags, x, t, labels=None):
 
     def residual(name, h, resample=lambda h: h):
         inner = conv(f"{name}.in_layers.2", resample(silu(norm(f"{name}.in_layers.0", h))))
-        told = linear(f"{name}.emb_layers.1", silu(emb))[..., None, None]
+        shifts = linear(f"{name}.emb_layers.1", silu(emb))[..., None, None]
         if flags["use_scale_shift_norm"]:
-            scale, shift = told[:, : inner.shape[1]], told[:, inner.shape[1] :]
+            scale, shift = shifts[:, : inner.shape[1]], shifts[:, inner.shape[1] :]
             inner = norm(f"{name}.out_layers.0", inner) * (1 + scale) + shift
         else:
-            inner = norm(f"{name}.out_layers.0", inner + told)
+            inner = norm(f"{name}.out_layers.0", inner + shifts)
         skip = f"{name}.skip_connection"
         kept = conv(skip, resample(h)) if f"{skip}.weight" in w else resample(h)
         return kept + conv(f"{name}.out_layers.3", silu(inner))
@@ -425,7 +425,7 @@ def as_diffusers(w, flags):
     return unet.eval().requires_grad_(False)
 
 
-# Schedule, grid, and what the network is told
+# Schedule, grid, and the times that the network is given
 
 
 @pytest.mark.parametrize("count", [1000, 4000, 300])
@@ -455,8 +455,8 @@ def test_cosine_schedule(count):
 
 def test_schedules_of_published_files():
     """Reference: the READMEs, and the defaults of improved-diffusion (rescaled timesteps) and guided-diffusion (not)."""
-    told = {name: (f.noise_schedule, f.diffusion_steps, f.rescale_timesteps) for name, f in PUBLISHED.items()}
-    for name, value in told.items():
+    read = {name: (f.noise_schedule, f.diffusion_steps, f.rescale_timesteps) for name, f in PUBLISHED.items()}
+    for name, value in read.items():
         if name.startswith(("cifar10", "imagenet64_uncond")):
             assert value == ("cosine", 4000, True)
         elif name == "imagenet64_cond_270M_250K":
@@ -466,10 +466,10 @@ def test_schedules_of_published_files():
 
 
 @pytest.mark.parametrize(
-    ("steps", "rescaled", "told"),
+    ("steps", "rescaled", "times"),
     [(4000, True, [750, 500, 250, 0]), (4000, False, [3000, 2000, 1000, 0]), (1000, True, [750, 500, 250, 0])],
 )
-def test_what_the_network_is_told(steps, rescaled, told, tmp_path):
+def test_times_that_the_network_is_given(steps, rescaled, times, tmp_path):
     """Reference: t 1000 / T where timesteps are rescaled, else t."""
     model = load(checkpoint(tmp_path, diffusion_steps=steps, noise_schedule="cosine", rescale_timesteps=rescaled))
     heard = []
@@ -479,7 +479,7 @@ def test_what_the_network_is_told(steps, rescaled, told, tmp_path):
         return model.network.unet(x, t, condition)
 
     us.sample(replace(model, network=replace(model.network, unet=listening)), us.draw_noise(model, 1), steps=4)
-    assert heard == told
+    assert heard == times
 
 
 def test_sample_is_the_described_one(tmp_path):

@@ -43,22 +43,22 @@ def pixart(kind=PixArtAlphaPipeline, scheduler=None, **transformer):
 
 
 theirs = partial(of_prompts, use_resolution_binning=False)
-"""The images of the pipeline's own call, of the size asked for and no other."""
+"""The images of the pipeline's own call, of the model's size and no other."""
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 16)])
-def test_a_network_that_is_told_the_size(tmp_path, size):
-    """Reference: `PixArtAlphaPipeline` of sample size 128, whose network is told height, width and their ratio."""
+def test_a_network_that_takes_the_size(tmp_path, size):
+    """Reference: `PixArtAlphaPipeline` of sample size 128, whose network takes height, width and their ratio."""
     pipeline = pixart(sample_size=128)
     model = load(pipeline, tmp_path, size=size)
-    told = model.conditioner(["a cat", None], torch.device("cpu"))
-    assert told["resolution"].tolist() == [[*size]] * 2
-    assert told["aspect_ratio"].tolist() == [[size[0] / size[1]]] * 2
+    encoded = model.conditioner(["a cat", None], torch.device("cpu"))
+    assert encoded["resolution"].tolist() == [[*size]] * 2
+    assert encoded["aspect_ratio"].tolist() == [[size[0] / size[1]]] * 2
     agrees(theirs, pipeline, model, tiny.PROMPTS, 3.0)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_network_of_that_size_that_is_not_told(tmp_path, kind):
+def test_a_network_of_that_size_that_does_not_take_it(tmp_path, kind):
     """Reference: the pipelines, of sample size 128 without additional conditions, as Sigma is published."""
     pipeline = pixart(kind, sample_size=128, use_additional_conditions=False)
     model = load(pipeline, tmp_path, size=(16, 24))
@@ -76,12 +76,12 @@ def test_the_mask_counts(tmp_path):
     """Reference: the transformer itself, with the padding cut off instead of masked."""
     model = load(pixart(), tmp_path)
     x, t = us.draw_noise(model, 1), torch.tensor([500])
-    told = model.conditioner(["a cat"], torch.device("cpu"))
-    length = int(told["mask"].sum())
-    assert length < told["mask"].shape[1] == 120
-    cut = model.network.transformer(x, told["tokens"][:, :length], t, added_cond_kwargs={}, return_dict=False)[0][:, :4]
-    torch.testing.assert_close(model.network(x, t, told), cut, rtol=0, atol=1e-5)
-    seen = model.network(x, t, {**told, "mask": torch.ones_like(told["mask"])})
+    encoded = model.conditioner(["a cat"], torch.device("cpu"))
+    length = int(encoded["mask"].sum())
+    assert length < encoded["mask"].shape[1] == 120
+    cut = model.network.transformer(x, encoded["tokens"][:, :length], t, added_cond_kwargs={}, return_dict=False)[0][:, :4]
+    torch.testing.assert_close(model.network(x, t, encoded), cut, rtol=0, atol=1e-5)
+    seen = model.network(x, t, {**encoded, "mask": torch.ones_like(encoded["mask"])})
     assert float((seen - cut).abs().max()) > 1e-3
 
 
@@ -89,11 +89,11 @@ def test_the_mask_counts(tmp_path):
 def test_no_prompt_is_the_empty_one(tmp_path, kind, length):
     """Reference: the negative embeddings of the pipeline's own `encode_prompt`."""
     pipeline = pixart(kind)
-    told = load(pipeline, tmp_path).conditioner([None], torch.device("cpu"))
+    encoded = load(pipeline, tmp_path).conditioner([None], torch.device("cpu"))
     _, _, tokens, mask = pipeline.encode_prompt("a cat")
     assert tokens.shape[1] == length
-    torch.testing.assert_close(told["tokens"], tokens, rtol=0, atol=1e-6)
-    assert torch.equal(told["mask"], mask)
+    torch.testing.assert_close(encoded["tokens"], tokens, rtol=0, atol=1e-6)
+    assert torch.equal(encoded["mask"], mask)
 
 
 def test_what_its_scheduler_clips_is_noted(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_sample_is_that_of_ddim_whatever_scheduler_was_saved(tmp_path, name):
 
 REFUSED = {
     "inpainting": ({"in_channels": 9}, "9 to 4 channels"),
-    "told its guidance": ({"time_cond_proj_dim": 8}, "consistency model"),
+    "guidance as an input": ({"time_cond_proj_dim": 8}, "consistency model"),
 }
 
 

@@ -74,16 +74,16 @@ def test_no_prompt_is_the_pipelines_unconditional(zeros):
     same(us.sample(model, noise, steps=STEPS).images, images)
 
 
-def test_the_network_is_told_its_own_size():
-    """A picture of another size would be told of as cropped or enlarged: the answer depends on it."""
+def test_the_network_takes_its_own_size():
+    """A picture of another size would be described as cropped or enlarged: the answer depends on it."""
     pipeline = stable_diffusion_xl()
-    told = []
+    given = []
     pipeline.unet.register_forward_pre_hook(
-        lambda _module, _args, named: told.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+        lambda _module, _args, named: given.append(named["added_cond_kwargs"]["time_ids"]), with_kwargs=True
     )
     model = us.load(pipeline, size=(16, 32))
     us.sample(model, us.draw_noise(model, 1), steps=1, condition="a cat")
-    assert told[0].tolist() == [[16, 32, 0, 0, 16, 32]]
+    assert given[0].tolist() == [[16, 32, 0, 0, 16, 32]]
 
 
 def test_clipping_is_noted_and_not_applied(tmp_path):
@@ -117,7 +117,7 @@ def test_an_autoencoder_with_a_scale_for_each_channel_is_refused():
 
 
 def test_null_text_is_refused():
-    """Its embeddings would be one tensor; XL is told several."""
+    """Its embeddings would be one tensor; XL takes several."""
     model = us.load(stable_diffusion_xl())
     images = torch.zeros(1, 3, 16, 16)
     pivots = us.invert(model, images, steps=4, condition="a cat", keep=us.Keep("states"))
