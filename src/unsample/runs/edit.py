@@ -14,7 +14,8 @@ from ..core.batching import OnStep
 from ..core.model import Model
 from ..pictures.edit_sheet import edit_sheet
 from ..uses.attention import Named
-from ..uses.edit import edit, turning_level
+from ..uses.edit import edit
+from ..uses.turning import turning_level
 from ..uses.variations import Variations, variations
 from .directory import Run, slug
 from .edit_by_attention import attended

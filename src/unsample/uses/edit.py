@@ -7,33 +7,31 @@ the way down the state outside of it is set back, level by level, to the one tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from .._typing import Images
-from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
-from ..core.corrections import Corrected, Replay
-from ..core.denoiser import Counted
+from ..core.batching import OnStep, broadcast_conditions, counter, negative_of
+from ..core.corrections import Corrected
 from ..core.grid import Grid
-from ..core.model import Condition, Model
+from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.starts import ForwardNoise, Start
-from ..core.stepper import Moved, Stepper
+from ..core.starts import Start
+from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Trajectory
-from ..core.walk import walk
-from ..errors import ArgumentError, DivergenceError
+from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
-from .invert import check_images, encoded, invert_encoded
-from .masks import AUTO, Cells, cells_of, difference_mask, read_mask
+from .masks import AUTO, cells_of, difference_mask, read_mask
 from .sources import Conditions, Picture, Size, Source, opened, opened_for_latents
+from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
 
-__all__ = ["SOURCE", "Edit", "FromSource", "check_editable", "edit", "pivots_of", "turning_level", "walked_down", "walked_up"]
+__all__ = ["SOURCE", "Edit", "FromSource", "edit"]
 
 
 class _FromSource(Enum):
@@ -48,8 +46,6 @@ class _FromSource(Enum):
 FromSource = Literal[_FromSource.SOURCE]
 SOURCE: Final = _FromSource.SOURCE
 """In place of a condition: the one that the images are, or were, inverted under."""
-
-REPLAYED = "what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False"
 
 
 @dataclass(frozen=True)
@@ -180,59 +176,6 @@ def edit(
     return Edit(edited, there, cells, nfe_up, nfe_down, nfe_mask)
 
 
-def walked_down(
-    model: Model,
-    there: Trajectory,
-    grid: Grid,
-    sampler: Stepper,
-    conditions: Sequence[Condition] | None,
-    *,
-    guidance: float = 1.0,
-    negative: Conditions | Mapping[int, Tensor] = None,
-    cells: Cells | None = None,
-    batch_size: int | None = None,
-    report: Callable[[int], None] = lambda moves: None,
-) -> tuple[Tensor, int]:
-    """Images sampled from where `there` ends, and the evaluations per item; outside of `cells` its states are kept.
-
-    Raises:
-        DivergenceError: An image that is not finite.
-    """
-    parts, nfe = [], 0
-    for rows in batches(len(there), batch_size):
-        away = negative_of(negative, len(there), rows)
-        denoiser = Counted(model.denoiser(conditions and conditions[rows], guidance, away))
-        x = there.latent[rows].to(model.device)
-        kept = there.stored.take(rows, x.device)
-        replay = Replay(kept.corrections)
-        correct: Replay | _Held = replay
-        if cells is not None:
-            pivots = {i: state[rows].to(x) for i, state in there.states.items()}
-            correct = _Held(pivots, cells[rows, None].to(x.device), replay)
-        for moved in walk(denoiser, x, grid.down(there.index), sampler, kept.memory or None, correct):
-            x = moved.x
-            report(len(x))
-        parts.append(model.codec.decode(x))
-        nfe = denoiser.nfe
-    if not bool(torch.isfinite(images := torch.cat(parts)).all()):
-        raise DivergenceError(f"an edit left the finite numbers; try a guidance below {guidance:g}, more steps, or float32")
-    return images, nfe
-
-
-@dataclass(frozen=True)
-class _Held:
-    """For `walk(correct=...)`: recorded corrections, then outside of the mask the pivot of that level, if there is one."""
-
-    pivots: Mapping[int, Tensor]
-    free: Tensor
-    corrected: Replay
-
-    def __call__(self, moved: Moved) -> Tensor:
-        """The state after a move."""
-        x, pivot = self.corrected(moved), self.pivots.get(moved.step.dst.index)
-        return x if pivot is None else torch.where(self.free, x, pivot)
-
-
 def _refuse_run(model: Source) -> None:
     """Refuse a run directory, which has a model and pictures of its own."""
     if isinstance(model, (str, Path)) and (Path(model).expanduser() / "manifest.json").is_file():
@@ -240,72 +183,6 @@ def _refuse_run(model: Source) -> None:
             f"{model} is a run directory, with a model and pictures of its own: edit those with "
             f"unsample.read_run({str(model)!r}).edit(to=...), or give a model and images"
         )
-
-
-def check_editable(method: Stepper | Corrected, *, masked: bool = False) -> None:
-    """Refuse a method whose way down cannot be under another condition, or within a mask.
-
-    Raises:
-        ArgumentError: Such a method.
-    """
-    if masked and method.sampler.reversible:
-        raise ArgumentError(f"a mask sets states back, and {method} carries more than its state: choose another method")
-    if isinstance(method, Corrected) and method.keeps == "eps":
-        raise ArgumentError(REPLAYED)
-
-
-def turning_level(strength: float, grid: Grid, start: Start | None = None) -> int:
-    """The level where the walk turns around: 0, which is the image itself, or not below the start.
-
-    Raises:
-        ArgumentError: A strength outside 0..1, or too little for the start.
-    """
-    if not 0 <= strength <= 1:
-        raise ArgumentError(f"expected a strength in 0..1, the share of the moves that is walked, given {strength}")
-    level = round(strength * grid.steps)
-    if start is not None and 0 < level < start.index(grid):
-        raise ArgumentError(
-            f"strength {strength:g} walks to level {level} of {grid.steps}, and the start is at level {start.index(grid)}: "
-            "give more strength or a smaller start"
-        )
-    return level
-
-
-def walked_up(
-    model: Model,
-    images: Images,
-    clean: list[Tensor] | None,
-    method: Stepper | Corrected,
-    start: Start,
-    grid: Grid,
-    level: int,
-    noise: ItemNoise,
-    *,
-    keep: Keep = Keep(),
-    condition: Conditions = None,
-    batch_size: int | None = None,
-) -> Trajectory:
-    """The inversion of images up to `level`, as if the grid ended there; kept states include the clean ones.
-
-    `clean` are the encoded images, one tensor per batch, where they are known.
-    """
-    check_images(model, images)
-    if clean is None and (level == 0 or keep.what == "states"):
-        clean = encoded(model, images, batch_size)
-    states = {0: torch.cat(clean)} if clean and (level == 0 or keep.what == "states") else {}
-    if level == 0:
-        return Trajectory(states[0], 0, 0, 0, states=states)
-    first = start.index(grid)
-    if isinstance(start, ForwardNoise):
-        start = ForwardNoise(steps=first, at_next_level=start.at_next_level)  # a fraction is one of the whole grid
-    part = Grid(grid.levels[: level + 1])
-    how: dict[str, Any] = {"seed": noise.seed, "items": noise.items, "keep": keep, "batch_size": batch_size}
-    found = invert_encoded(model, images, clean, method=method, start=start, grid=part, condition=condition, **how)
-    if isinstance(method, Corrected) and states:
-        path = method.path(states[0], part, noise, found.states)
-        passed = {i: path(i) for i in range(level + 1)}
-        states |= {i: state for i, state in passed.items() if state is not None}
-    return replace(found, states={**found.states, **states})
 
 
 def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Corrected) -> Trajectory:
@@ -327,27 +204,6 @@ def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Correc
             f"the trajectory kept no state at level {level}: invert with keep=Keep('states'), or give the images"
         )
     return replace(there, latent=there.states[level], index=level)
-
-
-def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:
-    """The states up to `level`; between level 0 and the lowest other one, those of forward diffusion to that one.
-
-    x_i = alpha_i x0 + sigma_i n, where n is the noise that the lowest state implies: with a forward start, the one it drew.
-
-    Raises:
-        ArgumentError: No states.
-    """
-    known = {i: state for i, state in states.items() if i <= level}
-    if not known:
-        raise ArgumentError(
-            "a mask sets states back to those of the way up, and none was kept: invert with keep=Keep('states')"
-        )
-    first = min((i for i in known if i > 0), default=0)
-    if 0 not in known or first < 2:
-        return known
-    x0, top = known[0].to(known[first]), grid[first]
-    noise = (known[first] - top.alpha * x0) / top.sigma
-    return known | {i: grid[i].alpha * x0 + grid[i].sigma * noise for i in range(1, first)}
 
 
 def _mask_of(

@@ -30,10 +30,10 @@ from ..methods.fixed_point import at_least, per_item
 __all__ = ["NullText", "null_text"]
 
 RATE_FALL = 0.5
-"""What Adam's rate has lost at the end of the way down: 1e-2 (1 - i/100) at move i of 50."""
+"""The share that Adam's rate loses on the way down: 1e-2 (1 - i/100) at move i of 50 (Mokady et al. 2023, their code)."""
 
 TOLERANCE_RISE = 1e-3
-"""What the tolerance has gained there: 1e-5 + 2e-5 i."""
+"""What the tolerance gains on the way down: 1e-5 + 2e-5 i at move i of 50 (their code)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class NullText:
     """Fitted embeddings, for `sample(..., negative=found.embeddings)` with the condition and guidance they were fitted for.
 
     Attributes:
-        embeddings: Level -> what takes the place of the unconditional embedding when the network is asked there; (batch, ...).
+        embeddings: Level -> what replaces the unconditional embedding there; (batch, ...).
         losses: The same keys -> mean square distance to the pivot after the move from there, (batch,); levels with a pivot.
         nfe: Forward evaluations per item, those of the slowest item at each level. The backward passes are extra: one for each
             evaluation but two a level.

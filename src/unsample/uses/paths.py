@@ -1,4 +1,4 @@
-"""Paths between latents, as functions of tensors: an arc of a sphere, a straight line, and in between.
+"""Paths between latents, as functions of tensors: an arc of a sphere, a straight line, or the line rescaled in norm.
 
 A latent is one vector: its angle is that of all its values together, not row by row. Everything is computed in float64.
 """
@@ -32,8 +32,8 @@ def slerp(a: Items, b: Items, t: Position) -> Items:
     """Spherical interpolation, item by item: (sin((1 - t) w) a + sin(t w) b) / sin(w), with w the angle between a and b.
 
     Each item is one vector of all its values. Ends of equal norm keep it all along; t = 0 and 1 give the ends bit by bit.
-    Parallel ends, or one that is 0, are interpolated linearly. Opposite ends are joined by every half circle; taken is the one
-    through the quarter turn of `a`, in which each pair of neighbouring values (u, v) becomes (-v, u), and the norm goes
+    Parallel ends, or one that is 0, are interpolated linearly. Opposite ends are joined by every half circle; this takes the
+    one through the quarter turn of `a`, in which each pair of neighbouring values (u, v) becomes (-v, u), and the norm goes
     linearly. If nothing of `a` can turn, as in items of one value, opposite ends too are interpolated linearly.
 
     Args:
@@ -110,7 +110,7 @@ def key_frames(keys: int, frames: int) -> list[int]:
 
 
 def along(keys: Keys, frames: int, path: str = "slerp") -> Along:
-    """The latents of `frames` frames on the way through all keys, each of which is hit bit by bit.
+    """The latents of `frames` frames on the path through all keys, each of which is met bit by bit.
 
     Args:
         keys: Shape (keys, ...), at least 2.

@@ -17,9 +17,9 @@ from ..core.starts import ForwardNoise, Start
 from ..core.stepper import Stepper
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD
-from .edit import check_editable, turning_level, walked_down, walked_up
 from .invert import check_images, encoded
 from .sources import Conditions, Picture, Size, Source, one_condition, opened
+from .turning import check_editable, turning_level, walked_down, walked_up
 
 __all__ = ["VARIED_START", "Variations", "variations"]
 

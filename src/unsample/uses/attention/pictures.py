@@ -23,8 +23,9 @@ from ...core.stepper import Stepper
 from ...core.trajectory import Keep, Trajectory
 from ...errors import DivergenceError
 from ...methods.stochastic import Stochastic
-from ..edit import Edit, pivots_of, walked_up
+from ..edit import Edit
 from ..masks import Cells, cells_of, difference_mask
+from ..turning import pivots_of, walked_up
 from .edit import edit_attention
 from .registry import Named
 
