@@ -88,11 +88,11 @@ def test_variations_of_a_linear_model_are_the_noise_times_a_gain(lab, tmp_path):
         made = torch.stack([down * (grid[k].alpha * images + grid[k].sigma * noise) for noise in draws], dim=1).clamp(-1, 1)
         pairs = [(made[:, i] - made[:, j]).square().flatten(1).mean(1).sqrt() for i, j in ((0, 1), (0, 2), (1, 2))]
         far = (made - images[:, None]).square().flatten(2).mean(2).sqrt().mean(1)
-        told = found.metrics[str(k)]
-        assert told["nfe"] == (us.LookAhead().evaluations(6 - k) + 6, k)
-        whole = max(told["skipped"])  # how far going up and back may move a result
-        assert told["diversity"] == pytest.approx(torch.stack(pairs).mean(0).tolist(), abs=2 * whole + 1e-6)
-        assert told["fidelity"] == pytest.approx(far.tolist(), abs=2 * whole + 1e-6)
+        reported = found.metrics[str(k)]
+        assert reported["nfe"] == (us.LookAhead().evaluations(6 - k) + 6, k)
+        whole = max(reported["skipped"])  # how far going up and back may move a result
+        assert reported["diversity"] == pytest.approx(torch.stack(pairs).mean(0).tolist(), abs=2 * whole + 1e-6)
+        assert reported["fidelity"] == pytest.approx(far.tolist(), abs=2 * whole + 1e-6)
     some, further, away, little = found.claims
     assert some.holds is True
     assert further.holds is True

@@ -61,8 +61,8 @@ def test_the_report_holds_everything(found, lab, tmp_path):
         assert (tmp_path / "E10" / f"{figure.name}.svg").read_bytes().startswith(b"<?xml")
         assert f"({figure.name}.png)" in text
     assert all(claim.numbers in text for claim in found.claims)
-    told = json.loads((tmp_path / "E10" / "metrics.json").read_text())
-    assert len(told["claims"]) == len(found.claims)
+    reported = json.loads((tmp_path / "E10" / "metrics.json").read_text())
+    assert len(reported["claims"]) == len(found.claims)
 
 
 def test_pictures_of_the_data_are_left_out_on_request(found, lab, tmp_path):

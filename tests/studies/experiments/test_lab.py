@@ -17,11 +17,11 @@ def counted(lab: Lab) -> tuple[Lab, list[int]]:
     calls: list[int] = []
     network = lab.model.network
 
-    def asked(x, t, condition=None):
+    def counting(x, t, condition=None):
         calls.append(len(x))
         return network(x, t, condition)
 
-    return replace(lab, model=replace(lab.model, network=asked)), calls
+    return replace(lab, model=replace(lab.model, network=counting)), calls
 
 
 def test_what_was_made_is_read_back(lab):

@@ -46,7 +46,7 @@ def test_distances_and_turns_are_those_of_loops(lab):
     noise, latent = (
         x.double().numpy() for x in (pictures.noise, lab.inverted(pictures, forward=str(FORWARD), steps=STEPS).latent)
     )
-    told = Line(COUNT, STEPS, FORWARD).run(lab).metrics[f"forward k = {FORWARD}"]
+    reported = Line(COUNT, STEPS, FORWARD).run(lab).metrics[f"forward k = {FORWARD}"]
     turned = [math.inf] * COUNT
     for row, state in enumerate(states(noise)):
         table = np.zeros((COUNT, 25))
@@ -55,9 +55,9 @@ def test_distances_and_turns_are_those_of_loops(lab):
                 table[i, j] = np.sqrt(((state[i] - (1 - a) * noise[i] - a * latent[i]) ** 2).sum())
             if table[i, 24] < table[i, 0]:
                 turned[i] = min(turned[i], row / STEPS)
-        assert told["distances"][row] == pytest.approx(table.mean(0), abs=1e-4), row
-    assert told["share that passes 0.5"] == pytest.approx(np.isfinite(turned).mean())
-    assert told["passes 0.5"][0] == np.median(turned)
+        assert reported["distances"][row] == pytest.approx(table.mean(0), abs=1e-4), row
+    assert reported["share that passes 0.5"] == pytest.approx(np.isfinite(turned).mean())
+    assert reported["passes 0.5"][0] == np.median(turned)
 
 
 def test_the_figures_are_drawn(lab):
@@ -70,13 +70,13 @@ def test_where_the_latent_is_the_image_the_path_ends_in_it(lab, give):
     pictures = lab.generated(COUNT, STEPS)
     give(pictures.pixels)
     found = Line(COUNT, STEPS, FORWARD).run(lab)
-    told = found.metrics["DDIM latent"]
-    assert told["position"][0] == pytest.approx(0, abs=1e-9)
-    assert told["end"] == pytest.approx([1, 1, 1], abs=1e-5)
-    assert told["share that passes 0.5"] == 1
+    reported = found.metrics["DDIM latent"]
+    assert reported["position"][0] == pytest.approx(0, abs=1e-9)
+    assert reported["end"] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert reported["share that passes 0.5"] == 1
     assert found.claims[1].holds is True
-    assert told["passes 0.5"][1] <= told["passes 0.5"][0] <= told["passes 0.5"][2]
-    assert found.claims[0].holds is (told["passes 0.5"][1] >= 0.5 and told["passes 0.5"][2] <= 0.7)
+    assert reported["passes 0.5"][1] <= reported["passes 0.5"][0] <= reported["passes 0.5"][2]
+    assert found.claims[0].holds is (reported["passes 0.5"][1] >= 0.5 and reported["passes 0.5"][2] <= 0.7)
 
 
 def test_a_line_to_other_noise_is_none_that_the_path_turns_to(lab, give):
@@ -89,8 +89,8 @@ def test_a_short_latent_alone_puts_the_image_past_the_middle(lab, give):
     """Closed form for l = c l', l' other noise: 1/2 + (1 - c^2) / (2 (1 + c^2)) = 1 / (1 + c^2), to 1 / sqrt(d)."""
     pictures = lab.generated(COUNT, STEPS)
     give(0.5 * true_noise(pictures.noise.shape, seed=5))
-    told = Line(COUNT, STEPS, FORWARD).run(lab).metrics["DDIM latent"]
-    assert told["end by length"] == pytest.approx(1 / (1 + 0.5**2), abs=0.01)
+    reported = Line(COUNT, STEPS, FORWARD).run(lab).metrics["DDIM latent"]
+    assert reported["end by length"] == pytest.approx(1 / (1 + 0.5**2), abs=0.01)
 
 
 def test_the_null_of_the_end_holds_noise_as_often_as_it_says(lab):

@@ -94,8 +94,8 @@ def check_claims(found, lab):
     """The verdicts on photographs, from the rows alone."""
     rows = {way: {row["name"]: row for row in found.metrics["photographs"][way]["rows"]} for way in (USUAL, PAPER)}
     std, r, paper = rows[USUAL]["std plain"], rows[PAPER]["top-20 patch correlation"], rows[PAPER]["std plain"]
-    told = {claim.sentence: claim for claim in found.claims if claim.images == "photographs"}
-    flaw, _, floor, gap, cost, _ = told.values()
+    reported = {claim.sentence: claim for claim in found.claims if claim.images == "photographs"}
+    flaw, _, floor, gap, cost, _ = reported.values()
     assert flaw.holds is (std["high"] < std["null"]["low"])
     assert floor.holds is (r["null"]["low"] <= r["value"] <= r["null"]["high"])
     share = (paper["value"] - std["value"]) / (1 - std["value"])

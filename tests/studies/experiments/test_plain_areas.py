@@ -45,14 +45,14 @@ def test_every_number_is_that_of_the_values_picked_one_by_one(lab, forward):
             if max(v, u) < 16 and mask[i, v, u] == here:
                 pairs[here].append((latent[i, c, y, x], latent[i, c, v, u]))
     metrics = PlainAreas(COUNT, STEPS, FORWARD).run(lab).metrics["generated"]
-    told = metrics["DDIM" if forward == 0 else f"forward k = {FORWARD}"]
+    reported = metrics["DDIM" if forward == 0 else f"forward k = {FORWARD}"]
     for area, here in (("plain", True), ("other", False)):
         x, both = np.array(values[here]), np.array(pairs[here])
-        assert told["std"][area]["value"] == pytest.approx(x.std(), rel=1e-6)
-        assert told["std of absolute values"][area]["value"] == pytest.approx(np.abs(x).std(), rel=1e-6)
-        assert told["error"][area]["value"] == pytest.approx(np.mean(errors[here]), rel=1e-6)
+        assert reported["std"][area]["value"] == pytest.approx(x.std(), rel=1e-6)
+        assert reported["std of absolute values"][area]["value"] == pytest.approx(np.abs(x).std(), rel=1e-6)
+        assert reported["error"][area]["value"] == pytest.approx(np.mean(errors[here]), rel=1e-6)
         lag = ((both - x.mean()).prod(axis=1)).mean() / x.var()
-        assert told["lag-1"][area]["value"] == pytest.approx(lag, abs=1e-6)
+        assert reported["lag-1"][area]["value"] == pytest.approx(lag, abs=1e-6)
     assert metrics["plain share"] == pytest.approx(mask.mean())
 
 
@@ -69,10 +69,10 @@ def test_other_noise_is_taken_for_noise(lab, give):
     """Null calibration: of six numbers of whiteness most lie where 19 of 20 do, and no gap is seen."""
     give(spread(lab, 1.0, 1.0))
     found, held = verdicts(lab)
-    told = found.metrics["generated"]["DDIM"]
-    rows = [row for name, areas in told.items() for row in areas.values()]
+    reported = found.metrics["generated"]["DDIM"]
+    rows = [row for name, areas in reported.items() for row in areas.values()]
     assert sum(row["null"]["low"] <= row["value"] <= row["null"]["high"] for row in rows) >= len(rows) - 2
-    for name, areas in told.items():
+    for name, areas in reported.items():
         if name != "error":  # the noise under an area is not ordinary noise
             assert areas["other"]["null"]["mean"] == pytest.approx(EXPECTED[name], abs=0.01)
     assert held[1] is not True
@@ -82,9 +82,9 @@ def test_other_noise_is_taken_for_noise(lab, give):
 def test_a_gap_of_known_sign_is_judged_by_its_sign(lab, give, plain, other, expected):
     give(spread(lab, plain, other))
     found, held = verdicts(lab)
-    told = found.metrics["generated"]["DDIM"]
-    assert told["std"]["plain"]["value"] == pytest.approx(plain, rel=0.05)
-    assert told["std of absolute values"]["other"]["value"] == pytest.approx(0.603 * other, rel=0.05)
+    reported = found.metrics["generated"]["DDIM"]
+    assert reported["std"]["plain"]["value"] == pytest.approx(plain, rel=0.05)
+    assert reported["std of absolute values"]["other"]["value"] == pytest.approx(0.603 * other, rel=0.05)
     assert held[1:3] == [expected, expected]
     assert held[3] is None  # both ways gave the same latent
 

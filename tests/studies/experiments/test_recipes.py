@@ -15,11 +15,11 @@ from unsample.studies.experiments.registry import SIZES
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_experiment_has_every_size(name, size):
-    asked = recipe(name)
-    assert asked.id == name
-    assert isinstance(asked.make(size), EXPERIMENTS[name])
-    assert asked.title
-    assert asked.paper
+    found = recipe(name)
+    assert found.id == name
+    assert isinstance(found.make(size), EXPERIMENTS[name])
+    assert found.title
+    assert found.paper
 
 
 def test_numbers_are_in_order():
@@ -77,10 +77,10 @@ def test_two_runs_side_by_side(unsample, quick, tmp_path):
         where = ("--out", tmp_path / name, "--cache", tmp_path / "cache")
         assert unsample("experiment", "run", "E1", "--size", "smoke", *where).code == 0
     file = tmp_path / "two" / "E1" / "metrics.json"
-    told = json.loads(file.read_text())
-    last, first = told["claims"][-1], told["claims"][0]
-    told["claims"] = [{**last, "holds": not last["holds"], "numbers": "other numbers"}]
-    file.write_text(json.dumps(told))
+    reported = json.loads(file.read_text())
+    last, first = reported["claims"][-1], reported["claims"][0]
+    reported["claims"] = [{**last, "holds": not last["holds"], "numbers": "other numbers"}]
+    file.write_text(json.dumps(reported))
     done = unsample("experiment", "compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both.md", "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)
@@ -103,8 +103,8 @@ def test_one_run_beside_nothing_is_one_line(unsample, tmp_path):
 
 
 def test_list_names_them_all(unsample):
-    told = unsample("experiment", "list", "--json")
-    assert [one["id"] for one in json.loads(told.out)] == list(EXPERIMENTS)
+    reported = unsample("experiment", "list", "--json")
+    assert [one["id"] for one in json.loads(reported.out)] == list(EXPERIMENTS)
     assert recipe("E10").title in unsample("experiment", "list").out
 
 

@@ -37,7 +37,7 @@ def by_hand(lab):
     down, right = np.concatenate([down, down[:, -1:]], 1), np.concatenate([right, right[:, :, -1:]], 2)
     plain = ((np.clip(down, 0, 1) + np.clip(right, 0, 1)) / 2 < 0.025).reshape(COUNT, -1)
     x, v = pictures.noise.double().numpy().reshape(COUNT, -1), VARIANCES.numpy()
-    told = {}
+    reported = {}
     for i in range(STEPS, 0, -1):
         above, below = grid[i], grid[i - 1]
 
@@ -47,13 +47,13 @@ def by_hand(lab):
         lower = below.alpha * (x - above.sigma * eps(x)) / above.alpha + below.sigma * eps(x)
         arrived = above.alpha * (lower - below.sigma * eps(lower)) / below.alpha + above.sigma * eps(lower)
         for name, mask in {"plain": plain, "other": ~plain}.items():
-            told[f"xi {name}", i] = np.abs(eps(x) - eps(lower))[mask].mean()
-            told[f"recovered {name} state", i] = arrived[mask].var() / x[mask].var()
+            reported[f"xi {name}", i] = np.abs(eps(x) - eps(lower))[mask].mean()
+            reported[f"recovered {name} state", i] = arrived[mask].var() / x[mask].var()
             noise = (arrived - above.alpha * clean, x - above.alpha * clean)
-            told[f"recovered {name}", i] = noise[0][mask].var() / noise[1][mask].var()
+            reported[f"recovered {name}", i] = noise[0][mask].var() / noise[1][mask].var()
         x = lower
     np.testing.assert_allclose(x, clean, atol=1e-5)
-    return told
+    return reported
 
 
 def test_every_number_is_that_of_a_loop_with_the_closed_form(lab, found):

@@ -81,7 +81,7 @@ def test_one_number_of_steps_tells_nothing_of_a_fall(field_lab, found):
 
 def test_too_few_photographs_for_a_correlation_cannot_be_told(pixels, tmp_path):
     found = Steps(32, (2, 3)).run(Lab(pixels, tmp_path, data=tuple(map(str, demo_photos()))))
-    told = {claim.sentence: claim.holds for claim in found.claims if claim.images == "photographs"}
-    assert told["Latents are still correlated at T = 3."] is None
-    assert told["... but they are less correlated the more steps there are."] is None
+    reported = {claim.sentence: claim.holds for claim in found.claims if claim.images == "photographs"}
+    assert reported["Latents are still correlated at T = 3."] is None
+    assert reported["... but they are less correlated the more steps there are."] is None
     assert len(found.figures) == 2

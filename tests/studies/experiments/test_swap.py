@@ -52,14 +52,14 @@ def test_latents_are_those_of_the_closed_form(lab, found):
     noise = pictures.noise.double().flatten(1).numpy()
     plain = plain_mask(pictures.shown)[:, None].expand(pictures.noise.shape).flatten(1).numpy()
     for k in (0, 1, 3, 6):
-        latent, told = by_hand(lab, k), found.metrics["swap"][f"k={k}"]
-        rows = {row["name"]: row["value"] for row in told["rows"]}
-        assert told["distance"]["estimate"] == pytest.approx(np.abs(latent - noise).mean(), abs=2e-5)
+        latent, reported = by_hand(lab, k), found.metrics["swap"][f"k={k}"]
+        rows = {row["name"]: row["value"] for row in reported["rows"]}
+        assert reported["distance"]["estimate"] == pytest.approx(np.abs(latent - noise).mean(), abs=2e-5)
         assert rows["std plain"] == pytest.approx(latent[plain].std(), rel=1e-3)
         assert rows["KL to N(0, 1)"] == pytest.approx(
             (latent.var() + latent.mean() ** 2 - 1 - np.log(latent.var())) / 2, rel=1e-3, abs=1e-6
         )
-        assert told["nfe_up"] == STEPS - k
+        assert reported["nfe_up"] == STEPS - k
 
 
 def test_no_true_prediction_is_the_usual_inversion(lab, found):

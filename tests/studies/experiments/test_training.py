@@ -105,9 +105,9 @@ def test_a_checkpoint_whose_samples_cannot_be_inverted_is_told_without_latents(l
     assert stage(lab, 10).inverted is None
     monkeypatch.undo()
     wild = replace(stage(lab, 10), inverted=None)
-    told = stages.measure(lab, wild, stage(lab, 100), None, 2, 36)
-    assert told.angle is None
-    assert set(told.rows) == {"CKA, generations", "SVCCA, generations", "cosine, generations", "PSNR, dB"}
+    reported = stages.measure(lab, wild, stage(lab, 100), None, 2, 36)
+    assert reported.angle is None
+    assert set(reported.rows) == {"CKA, generations", "SVCCA, generations", "cosine, generations", "PSNR, dB"}
 
 
 @pytest.mark.parametrize("remove", [STEPS_DONE[1:], STEPS_DONE])

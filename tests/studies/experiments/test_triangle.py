@@ -38,9 +38,9 @@ def test_angles_and_sides_are_those_of_loops(lab, name, forward):
     ):
         nz, xz, xn = (float(np.sqrt(((a - b) ** 2).sum())) for a, b in ((n, z), (x, z), (x, n)))
         rows.append((opposite(nz, xz, xn), opposite(xz, nz, xn), opposite(xn, nz, xz), nz, xz, xn))
-    told = TriangleOf(COUNT, STEPS, FORWARD, BINS).run(lab).metrics[name]
-    assert [row["value"] for row in told.values()] == pytest.approx(np.mean(rows, axis=0), rel=1e-5)
-    for row, values in zip(told.values(), np.transpose(rows), strict=True):
+    reported = TriangleOf(COUNT, STEPS, FORWARD, BINS).run(lab).metrics[name]
+    assert [row["value"] for row in reported.values()] == pytest.approx(np.mean(rows, axis=0), rel=1e-5)
+    for row, values in zip(reported.values(), np.transpose(rows), strict=True):
         error = values.std() / math.sqrt(COUNT)
         assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
 
@@ -53,16 +53,16 @@ def test_a_right_angle_is_not_taken_for_another(lab, give):
     toward /= toward.flatten(1).norm(dim=1)[:, None, None, None]
     radius = (pictures.noise - middle).flatten(1).norm(dim=1) * (1 + 0.02 * true_noise((COUNT,), seed=4))
     give(middle + toward * radius[:, None, None, None])
-    told, verdicts = claims(lab)
-    assert told["angle at latent"]["value"] == pytest.approx(90, abs=0.5)
+    reported, verdicts = claims(lab)
+    assert reported["angle at latent"]["value"] == pytest.approx(90, abs=0.5)
     assert verdicts == [False, True]
 
 
 def test_other_noise_is_as_near_as_other_noise(lab, give):
     """Null calibration: angles and sides of fresh noise lie in the stated intervals 19 times in 20, so most of 6."""
     give(true_noise(lab.generated(COUNT, STEPS).noise.shape, seed=11))
-    told, verdicts = claims(lab)
-    changing = [row for name, row in told.items() if name != "image to noise"]
+    reported, verdicts = claims(lab)
+    changing = [row for name, row in reported.items() if name != "image to noise"]
     assert sum(row["null"]["low"] <= row["value"] <= row["null"]["high"] for row in changing) >= 4
     assert verdicts[1] is False
 

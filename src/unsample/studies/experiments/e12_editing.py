@@ -39,6 +39,7 @@ HALF, SHOWN = 0.5, 8
 def distance(images: Tensor, results: Tensor) -> Tensor:
     """Root mean square difference per value, in units of a pixel in [-1, 1], of each image; both clamped.
 
+    >>> import torch
     >>> distance(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
     tensor([0.5000])
     """
