@@ -92,6 +92,25 @@ def toy():
     return build
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function that makes the n-th call of a module's function fail as Ctrl-C does; it returns the list of calls."""
+
+    def patch(module, name, at):
+        real, calls = getattr(module, name), []
+
+        def counting(*given, **named):
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, counting)
+        return calls
+
+    return patch
+
+
 @dataclass(frozen=True)
 class Outcome:
     code: int

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from unsample import pictures as plotting
 from unsample.pictures.read import demo_photos
@@ -24,6 +26,21 @@ def without_overview(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at what a run holds besides its picture, which takes longer than a few steps of the small model."""
     monkeypatch.setattr(plotting, "overview", lambda *given, **named: b"")
     monkeypatch.setattr(plotting, "sheet", lambda *given, **named: b"")
+
+
+def tensors(place: Path) -> dict[str, torch.Tensor]:
+    """What a complete run left behind."""
+    return load_file(place / "latents.safetensors")
+
+
+def one_line(outcome) -> str:  # type: ignore[no-untyped-def]
+    """The message of a command that was refused, after checking that it is one line and all there is."""
+    assert outcome.code == 2, outcome.out + outcome.err
+    assert outcome.out == ""
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("unsample: ")
+    return lines[0]
 
 
 def start(arguments: Sequence[object], before: str = "", **more: object) -> subprocess.Popen[str]:

@@ -7,19 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 
 from unsample.pictures.read import demo_photos
 
-
-def one_line(outcome) -> str:
-    assert outcome.code == 2, outcome.out + outcome.err
-    assert outcome.out == ""
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, outcome.err
-    assert lines[0].startswith("unsample: ")
-    assert "Traceback" not in outcome.err
-    return lines[0]
+from .conftest import one_line, tensors
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +36,8 @@ def test_sample(unsample, tmp_path):
 def test_reconstruct_uses_the_runs_latents(unsample, run, tmp_path):
     done = unsample("reconstruct", run, "--forward", "0", "--out", tmp_path / "r")
     assert done.code == 0, done.err
-    ours = load_file(tmp_path / "r" / "latents.safetensors")["samples"]
-    theirs = load_file(run / "latents.safetensors")["reconstruction.0"]
+    ours = tensors(tmp_path / "r")["samples"]
+    theirs = tensors(run)["reconstruction.0"]
     assert (ours - theirs).abs().max() < 1e-4
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import unsample as us
 from unsample.pictures.edit_sheet import edit_sheet
 from unsample.pictures.read import read_photos
 from unsample.runs import edit as _edits
+
+from .conftest import tensors
 
 QUICK = ("--steps", 5, "--forward", 1, "--batch-size", 2)
 
@@ -28,10 +29,6 @@ def model(tiny):
 @pytest.fixture
 def given(photos, tiny):
     return (*photos, "--model", tiny)
-
-
-def tensors(place):
-    return load_file(place / "latents.safetensors")
 
 
 def known(photos, model):
@@ -83,18 +80,10 @@ def test_a_run_of_invert_is_edited_without_a_way_up(unsample, given, photos, mod
         torch.testing.assert_close(tensors(tmp_path / "run")[name], tensors(tmp_path / "other")[name])
 
 
-def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, given, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, given, tmp_path, monkeypatch, interrupt):
     arguments = ("edit", *given, *QUICK, "--to", "bee", "--out")
     unsample(*arguments, tmp_path / "whole")
-    real, calls = _edits.edit, []
-
-    def failing(*args, **named):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **named)
-
-    monkeypatch.setattr(_edits, "edit", failing)
+    calls = interrupt(_edits, "edit", 3)
     assert unsample(*arguments, tmp_path / "run").code == 130
     assert unsample(*arguments, tmp_path / "run").code == 0
     assert len(calls) == 5  # two of the first batch, the one that failed, two of the second

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import unsample as us
 from unsample.core.rng import ItemNoise
@@ -26,6 +25,7 @@ from unsample.uses.invert import invert
 
 from ..models.test_stable_diffusion import QUICK, stable_diffusion
 from ..uses.test_attention import sharp
+from .conftest import tensors
 
 STEPS = 5
 FEW = ("--steps", STEPS, "--forward", 2, "--batch-size", 1, "--dtype", "float64")
@@ -70,10 +70,6 @@ def white(tmp_path):
     grey[:, :8] = 255
     Image.fromarray(grey).save(tmp_path / "mask.png")
     return tmp_path / "mask.png"
-
-
-def tensors(place):
-    return load_file(place / "latents.safetensors")
 
 
 def costs(place):
@@ -191,19 +187,11 @@ def test_a_run_that_kept_its_states_is_edited_as_pictures_are(unsample, given, t
         close(tensors(tmp_path / "run")[name], tensors(tmp_path / "direct")[name])
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(unsample, given, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_stopped(unsample, given, tmp_path, interrupt):
     """Reference: the run that was not interrupted."""
     arguments = ("edit", *given, *SOURCE, *TO, "--editor", "stylealigned", "--out")
     unsample(*arguments, tmp_path / "whole")
-    real, calls = _edits.attended, []
-
-    def failing(*args, **named):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **named)
-
-    monkeypatch.setattr(_edits, "attended", failing)
+    calls = interrupt(_edits, "attended", 2)
     assert unsample(*arguments, tmp_path / "run").code == 130
     assert unsample(*arguments, tmp_path / "run").code == 0
     assert len(calls) == 3

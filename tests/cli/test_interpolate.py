@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import unsample as us
 from unsample import pictures as plotting
 from unsample.pictures.read import read_photo, to_bytes
 from unsample.runs import invert, sample
+
+from .conftest import tensors
 
 QUICK = ("--steps", 3, "--forward", "1", "--batch-size", 4)
 
@@ -58,7 +59,7 @@ def test_frames_are_those_of_the_library(call, tiny, pictures, tmp_path):
     place = tmp_path / "run"
     assert done.out.strip() == str(place / "strip.png")
     model, keys = latents(tiny, pictures[:3])
-    found, ours = load_file(place / "latents.safetensors"), us.interpolate(model, keys, frames=5, steps=3)
+    found, ours = tensors(place), us.interpolate(model, keys, frames=5, steps=3)
     assert found["keys"].tolist() == [0, 2, 4]
     assert torch.allclose(found["latent"], ours.latents, atol=1e-5)
     assert torch.allclose(found["samples"], ours.images, atol=1e-4)
@@ -84,7 +85,7 @@ def test_labels_meet_on_the_way(call, tiny, pictures, tmp_path):
     model, _ = latents(tiny, pictures)
     conditions = ["ant", "bee", None]
     keys = torch.cat([latents(tiny, [path], one)[1] for path, one in zip(pictures[:3], conditions, strict=True)])
-    found = load_file(tmp_path / "run" / "latents.safetensors")
+    found = tensors(tmp_path / "run")
     ours = us.interpolate(model, keys, frames=5, steps=3, condition=conditions, path="lerp")
     assert torch.allclose(found["samples"], ours.images, atol=1e-4)
     assert len(list((tmp_path / "run" / "inverted").iterdir())) == 3
@@ -95,33 +96,25 @@ def test_four_pictures_make_a_grid(call, pictures, tmp_path):
     done = call(*pictures, "--grid", "3x2", "--json", "--animation", "none", "--label", "ant", "--guidance", 2)
     assert done.code == 0, done.err
     assert json.loads(done.out)["settings"]["frames"] == [3, 2]
-    found = load_file(tmp_path / "run" / "latents.safetensors")
+    found = tensors(tmp_path / "run")
     assert found["samples"].shape == (6, 3, 8, 8)
     assert found["keys"].tolist() == [0, 1, 4, 5]
-    inverted = load_file(tmp_path / "run" / "inverted" / "0" / "latents.safetensors")["latent.1"]
+    inverted = tensors(tmp_path / "run" / "inverted" / "0")["latent.1"]
     assert torch.equal(found["latent"][[0, 1, 4, 5]], inverted)
 
 
 @pytest.mark.parametrize("made", [1, 2])
-def test_an_interrupted_run_goes_on(call, pictures, tmp_path, monkeypatch, made):
+def test_an_interrupted_run_goes_on(call, pictures, tmp_path, interrupt, made):
     """Reference: the same run without the interruption, in the batch `made` of the frames or of the pictures."""
     assert call(*pictures[:2], "--frames", 6).code == 0
-    whole = load_file(tmp_path / "run" / "latents.safetensors")
+    whole = tensors(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "whole")
     place, name = ((invert, "invert"), (sample, "sample"))[made - 1]
-    real, calls = getattr(place, name), []
-
-    def interrupted(*given, **named):
-        calls.append(1)
-        if len(calls) == made:
-            raise KeyboardInterrupt
-        return real(*given, **named)
-
-    monkeypatch.setattr(place, name, interrupted)
+    calls = interrupt(place, name, made)
     assert call(*pictures[:2], "--frames", 6).code == 130
     assert call(*pictures[:2], "--frames", 6).code == 0
     assert len(calls) == made + 1  # what was finished is not made again
-    resumed = load_file(tmp_path / "run" / "latents.safetensors")
+    resumed = tensors(tmp_path / "run")
     assert all(torch.equal(resumed[key], tensor) for key, tensor in whole.items())
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import unsample as us
 from unsample.methods import registry as methods
@@ -20,7 +19,7 @@ from unsample.runs import invert as jobs
 from unsample.runs.directory import Run
 from unsample.runs.settings import InvertSettings
 
-from .conftest import start
+from .conftest import start, tensors
 
 QUICK = ("--steps", 4, "--batch-size", 2)
 
@@ -41,11 +40,11 @@ def test_a_run_holds_everything(unsample, photos, tmp_path):
     assert manifest["results"]["cost"]["0"]["nfe"] == 4 + 4
     assert manifest["results"]["cost"]["2"]["nfe"] == 2 + 4
     assert manifest["results"]["cost"]["2"]["seconds"] > 0
-    tensors = load_file(run / "latents.safetensors")
+    found = tensors(run)
     names = ("latent", "reconstruction", "start", "nfe_up")
-    assert set(tensors) == {"images", *(f"{name}.{start}" for name in names for start in ("0", "2"))}
-    assert tensors["nfe_up.2"].tolist() == tensors["start.2"].tolist() == [2, 2, 2]
-    assert tensors["latent.2"].shape == (3, 3, 32, 32)
+    assert set(found) == {"images", *(f"{name}.{start}" for name in names for start in ("0", "2"))}
+    assert found["nfe_up.2"].tolist() == found["start.2"].tolist() == [2, 2, 2]
+    assert found["latent.2"].shape == (3, 3, 32, 32)
     for place in ("reconstructions/0/0000-brushes.png", "reconstructions/2/0002-creek.png", "overview.png"):
         with Image.open(run / place) as picture:
             picture.verify()
@@ -79,7 +78,7 @@ def test_latents_equal_the_library(unsample, photos, tmp_path):
         condition="goldfish",
         items=[photo.id for photo in read],
     ).latent
-    assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.2"], latent, atol=1e-4)
+    assert torch.allclose(tensors(tmp_path / "run")["latent.2"], latent, atol=1e-4)
 
 
 @pytest.mark.usefixtures("without_overview")
@@ -107,7 +106,7 @@ def test_the_defaults_give_the_same_latents_in_python(unsample, photos, tmp_path
     model = us.load()
     photo = read_photo(photos[0], model.image_size)
     latent = us.invert(model, photo.pixels[None], steps=4, items=[photo.id]).latent
-    assert torch.allclose(load_file(tmp_path / "run" / "latents.safetensors")["latent.4%"], latent, atol=1e-4)
+    assert torch.allclose(tensors(tmp_path / "run")["latent.4%"], latent, atol=1e-4)
 
 
 @pytest.mark.usefixtures("without_overview")
@@ -192,18 +191,10 @@ def test_somebodys_folder_is_refused(unsample, photos, tmp_path):
     assert [file.name for file in (tmp_path / "letters").iterdir()] == ["love.txt"]
 
 
-def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(unsample, photos, tmp_path, monkeypatch):
+def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(unsample, photos, tmp_path, interrupt):
     arguments = ("invert", *photos, *QUICK, "--forward", "0,2", "--out")
     unsample(*arguments, tmp_path / "whole")
-    real, calls = jobs.invert, []
-
-    def failing(*given, **named):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*given, **named)
-
-    monkeypatch.setattr(jobs, "invert", failing)
+    calls = interrupt(jobs, "invert", 3)
     stopped = unsample(*arguments, tmp_path / "resumed")
     assert stopped.code == 130
     assert "interrupted" in stopped.err
@@ -219,12 +210,11 @@ def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(
 
 
 @pytest.mark.usefixtures("without_overview")
-def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, monkeypatch):
+def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, interrupt):
     arguments = ("invert", *photos, *QUICK, "--forward", "2", "--out")
     unsample(*arguments, tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        patched.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        unsample(*arguments, tmp_path / "run")
+    interrupt(Run, "finish", 1)
+    unsample(*arguments, tmp_path / "run")
     part = tmp_path / "run" / "parts" / "2.000002.safetensors"
     part.write_bytes(part.read_bytes()[:-100])
     assert unsample(*arguments, tmp_path / "run").code == 0
@@ -285,7 +275,7 @@ def test_divergence_is_told(unsample, photos, tmp_path, monkeypatch):
 def test_batch_size_changes_rounding_only(unsample, photos, tmp_path):
     for size in (1, 3):
         unsample("invert", *photos, "--steps", 4, "--forward", "2", "--batch-size", size, "--out", tmp_path / str(size))
-    one, three = (load_file(tmp_path / size / "latents.safetensors")["latent.2"] for size in ("1", "3"))
+    one, three = (tensors(tmp_path / size)["latent.2"] for size in ("1", "3"))
     assert torch.allclose(one, three, atol=1e-4)
 
 
@@ -326,7 +316,7 @@ def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, pho
         "invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--forward", 1, "--out", tmp_path / "run"
     )
     assert done.code == 0, done.err
-    stored = load_file(tmp_path / "run" / "latents.safetensors")
+    stored = tensors(tmp_path / "run")
     model = us.load()
     read = us.pictures.read.read_photos(photos, model.image_size)
     found = us.invert(

@@ -12,7 +12,6 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load_file
 
 import unsample as us
 from unsample import models
@@ -28,7 +27,7 @@ from ..models.test_dit import dit
 from ..models.test_flux import flux
 from ..models.test_openai import checkpoint
 from ..models.test_stable_diffusion import stable_diffusion
-from .test_cli import one_line
+from .conftest import one_line, tensors
 
 QUICK = ("--steps", 4, "--size", "16x24", "--prompt", "a cat")
 
@@ -304,10 +303,10 @@ def test_a_run_of_a_text_model_is_complete(inverted, saved):
     assert manifest.settings["label"] == "a cat"
     assert manifest.settings["image_size"] == [16, 24]
     assert manifest.origin.source == str(saved)
-    tensors = load_file(inverted / "latents.safetensors")
+    found = tensors(inverted)
     for start in ("0", "1", "auto"):
-        assert tensors[f"latent.{start}"].shape == (2, 4, 8, 12)
-        assert tensors[f"reconstruction.{start}"].shape == (2, 3, 16, 24)
+        assert found[f"latent.{start}"].shape == (2, 4, 8, 12)
+        assert found[f"reconstruction.{start}"].shape == (2, 3, 16, 24)
     with Image.open(inverted / "overview.png") as picture:
         picture.verify()
     with Image.open(inverted / "reconstructions" / "0" / "0000-brushes.png") as picture:
@@ -321,11 +320,11 @@ def test_a_run_of_a_text_model_is_complete(inverted, saved):
 def test_a_run_of_a_latent_model_says_what_the_codec_alone_leaves(inverted, saved):
     """Reference: the model's own autoencoder, there and back."""
     codec = us.load(saved, device="cpu", size=(16, 24)).codec
-    tensors = load_file(inverted / "latents.safetensors")
-    alone = codec.decode(codec.encode(tensors["images"]))
-    torch.testing.assert_close(tensors["codec"], alone, rtol=1e-4, atol=1e-4)
-    found = us.diagnose(tensors["latent.1"], images=tensors["images"], reconstruction=alone, codec=alone)
-    assert found["PSNR of the codec"].value == found["PSNR"].value
+    found = tensors(inverted)
+    alone = codec.decode(codec.encode(found["images"]))
+    torch.testing.assert_close(found["codec"], alone, rtol=1e-4, atol=1e-4)
+    diagnosed = us.diagnose(found["latent.1"], images=found["images"], reconstruction=alone, codec=alone)
+    assert diagnosed["PSNR of the codec"].value == diagnosed["PSNR"].value
 
 
 def test_latents_are_those_of_the_library(inverted, saved):
@@ -341,14 +340,14 @@ def test_latents_are_those_of_the_library(inverted, saved):
         guidance=2.0,
         items=[photo.id for photo in photos],
     ).latent
-    torch.testing.assert_close(load_file(inverted / "latents.safetensors")["latent.1"], latent, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tensors(inverted)["latent.1"], latent, rtol=1e-4, atol=1e-4)
 
 
 def test_reconstruct_finds_the_model_again(unsample, inverted, tmp_path):
     """The run was made elsewhere, with the model's path relative to there."""
     done = unsample("reconstruct", inverted, "--forward", "1", "--out", tmp_path / "back")
     assert done.code == 0, done.err
-    ours, theirs = load_file(tmp_path / "back" / "latents.safetensors"), load_file(inverted / "latents.safetensors")
+    ours, theirs = tensors(tmp_path / "back"), tensors(inverted)
     torch.testing.assert_close(ours["samples"], theirs["reconstruction.1"], rtol=1e-4, atol=1e-4)
     assert Run.load(tmp_path / "back").manifest.origin == Run.load(inverted).manifest.origin
 
@@ -357,7 +356,7 @@ def test_reconstruct_with_another_prompt(unsample, inverted, tmp_path):
     for prompt in ("a cat", "a dog", "none"):
         done = unsample("reconstruct", inverted, "--prompt", prompt, "--guidance", 1, "--out", tmp_path / prompt)
         assert done.code == 0, done.err
-    cat, dog, none = (load_file(tmp_path / p / "latents.safetensors")["samples"] for p in ("a cat", "a dog", "none"))
+    cat, dog, none = (tensors(tmp_path / p)["samples"] for p in ("a cat", "a dog", "none"))
     assert min(float((a - b).abs().max()) for a, b in ((cat, dog), (cat, none), (dog, none))) > 1e-4
 
 
@@ -430,7 +429,7 @@ def test_sample_and_diagnose(unsample, inverted, saved, tmp_path):
     options = ("--model", saved, *QUICK, "--guidance", 3, "--negative", "a dog", "--count", 3, "--out", tmp_path / "drawn")
     done = unsample("sample", *options, "--offload")
     assert done.code == 0, done.err
-    assert load_file(tmp_path / "drawn" / "latents.safetensors")["latent"].shape == (3, 4, 8, 12)
+    assert tensors(tmp_path / "drawn")["latent"].shape == (3, 4, 8, 12)
     with Image.open(tmp_path / "drawn" / "samples" / "0002-0002.png") as picture:
         assert picture.size == (24, 16)
     assert "std plain" in unsample("diagnose", inverted).out

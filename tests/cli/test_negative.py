@@ -1,7 +1,8 @@
 import json
 
 import torch
-from safetensors.torch import load_file
+
+from .conftest import tensors
 
 
 def test_sampling_away_from_the_label_itself_is_sampling_without_guidance(unsample, tmp_path):
@@ -11,7 +12,7 @@ def test_sampling_away_from_the_label_itself_is_sampling_without_guidance(unsamp
     for name, more in runs.items():
         done = unsample("sample", *label, *more, "--out", tmp_path / name)
         assert done.code == 0, done.err
-        found[name] = load_file(tmp_path / name / "latents.safetensors")["samples"]
+        found[name] = tensors(tmp_path / name)["samples"]
     assert torch.equal(found["away"], found["plain"])
     assert not torch.equal(found["null"], found["plain"])
     assert json.loads((tmp_path / "away" / "manifest.json").read_text())["settings"]["negative"] == "goldfish"
@@ -32,6 +33,6 @@ def test_reconstructing_away_from_the_label(unsample, tmp_path):
     assert done.code == 0, done.err
     done = unsample("reconstruct", tmp_path / "run", "--guidance", 3, "--negative", "goldfish", "--out", tmp_path / "back")
     assert done.code == 0, done.err
-    ours = load_file(tmp_path / "back" / "latents.safetensors")["samples"]
-    theirs = load_file(tmp_path / "run" / "latents.safetensors")["reconstruction.1"]
+    ours = tensors(tmp_path / "back")["samples"]
+    theirs = tensors(tmp_path / "run")["reconstruction.1"]
     assert (ours - theirs).abs().max() < 1e-4

@@ -40,8 +40,11 @@ BLOCK = 2**22
 IN_CACHE = 2**14
 """Values of a float64 copy, 128 KiB: larger ones leave the processor's cache and go back to the system after every block."""
 
-IMAGE_LIMIT = 8.0
-"""Magnitude above which a tensor cannot be images in [-1, 1], however much a model overshoots: it is 0..255 data."""
+IMAGE_LIMIT = 20.0
+"""Magnitude above which a tensor is refused as images in [-1, 1], by `unsample.invert` too.
+
+Samples that were not clamped stay below it however much a model overshoots; bytes in 0..255 exceed it.
+"""
 
 
 def check_finite(x: Tensor, name: str) -> None:

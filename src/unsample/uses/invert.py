@@ -19,6 +19,7 @@ from ..core.rng import ItemNoise
 from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Stored, Trajectory
+from ..diagnostics._checks import IMAGE_LIMIT
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ..methods.starts import AutoStart
@@ -34,9 +35,6 @@ __all__ = [
     "invert_first",
     "reconstruct",
 ]
-
-BEYOND_PIXELS = 20.0
-"""No image in [-1, 1] comes near this, even unclamped; bytes in 0..255 exceed it."""
 
 
 @torch.no_grad()
@@ -276,7 +274,7 @@ def check_images(model: Model, images: Tensor) -> None:
     if not images.is_floating_point():
         raise ArgumentError(f"expected float images in [-1, 1], given {images.dtype}; use images / 127.5 - 1")
     largest = float(images.abs().max())
-    if not largest <= BEYOND_PIXELS:
+    if not largest <= IMAGE_LIMIT:
         raise ArgumentError(
             f"expected finite images, nominally in [-1, 1], given one with a value of {largest:.3g}; "
             "rescale bytes with images / 127.5 - 1"

@@ -101,7 +101,7 @@ def test_settling_is_the_ratio_above_chance(found):
 
 
 def test_a_checkpoint_whose_samples_cannot_be_inverted_is_told_without_latents(lab, monkeypatch):
-    monkeypatch.setattr(stages, "BEYOND_PIXELS", 1e-3)
+    monkeypatch.setattr(stages, "IMAGE_LIMIT", 1e-3)
     assert stage(lab, 10).inverted is None
     monkeypatch.undo()
     wild = replace(stage(lab, 10), inverted=None)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ...diagnostics import Row, bootstrap, feature_cosine, linear_cka, nulls, psnr, ssim, svcca, triangle
+from ...diagnostics._checks import IMAGE_LIMIT
 from ...diagnostics.assignment import assignment_accuracy
 from ...diagnostics.fidelity import SSIM_SIDE
 from ...diagnostics.frechet import frechet_jackknife, frechet_null
@@ -18,7 +19,6 @@ from ...diagnostics.null import student_reach
 from ...diagnostics.row import PATCH_ROW
 from ...errors import ModelError
 from ...models.classifier import Classifier, load_classifier
-from ...uses.invert import BEYOND_PIXELS
 from .checkpoints import load_checkpoint
 from .lab import Lab, Pictures, RoundTrip
 from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, left_out, row_of
@@ -94,7 +94,7 @@ def stage_of(lab: Lab, file: Path, count: int, steps: int) -> Stage:
     """Generations of a checkpoint, from the same noise whatever the checkpoint, and their latents."""
     here = replace(lab, model=load_checkpoint(file, lab.model))
     pictures = here.generated(count, steps)
-    if float(pictures.pixels.abs().max()) > BEYOND_PIXELS:
+    if float(pictures.pixels.abs().max()) > IMAGE_LIMIT:
         return Stage(pictures, None)
     return Stage(pictures, here.inverted(pictures, steps=steps))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from ... import pictures as plotting
 from ...diagnostics import Row, bootstrap
+from ...diagnostics._checks import IMAGE_LIMIT
 from ...diagnostics.row import PATCH_ROW, format_number
 from ...errors import ArgumentError
 from ...runs.html import Table
-from ...uses.invert import BEYOND_PIXELS
 from .checkpoints import find_checkpoints
 from .e16_checkpoint import (
     ANGLES,
@@ -88,7 +88,7 @@ class Training:
             f"the same noise and inverted on the same grid ({self.steps} evaluations each way). Alignment is with the last "
             "checkpoint; in brackets chance, where pairs are broken up, or true noise. SVCCA is of maps averaged to "
             f"{self.coarse} x {self.coarse}; the cosine is of {judge.name if judge else 'pixels'}. A checkpoint whose "
-            f"generations exceed {BEYOND_PIXELS:g} is not inverted. 95 % intervals over images: jackknife (CKA, SVCCA, r, "
+            f"generations exceed {IMAGE_LIMIT:g} is not inverted. 95 % intervals over images: jackknife (CKA, SVCCA, r, "
             "Frechet), Wilson's (shares), bootstrap (the rest).",
             {
                 "Generations and the last checkpoint's": _table(found, IMAGES),
