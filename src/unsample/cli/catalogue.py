@@ -1,4 +1,4 @@
-"""Commands that tell what there is: methods, models and what one of them is, and what to cite."""
+"""Commands that list methods and models, say what a model is, and what to cite."""
 
 from __future__ import annotations
 

@@ -131,12 +131,12 @@ def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, show_data: bool,
     """Run experiments one after the other; a lenient run passes over those that cannot be run, and says so."""
     from ..studies.experiments import recipe, write
 
-    asked = [recipe(name) for name in ids]
-    ready = [one.make(size) for one in asked]  # a mistake must fail before any work
+    recipes = [recipe(name) for name in ids]
+    ready = [one.make(size) for one in recipes]  # a mistake must fail before any work
     if lab.data:
         lab.photographs(1)  # as must photographs that cannot be read
-    for index, (one, made) in enumerate(zip(asked, ready, strict=True), 1):
-        print(f"{one.id} ({index} of {len(asked)}): {one.title}", file=sys.stderr)
+    for index, (one, made) in enumerate(zip(recipes, ready, strict=True), 1):
+        print(f"{one.id} ({index} of {len(recipes)}): {one.title}", file=sys.stderr)
         try:
             write(out / one.id, one, size, lab, made.run(lab), shows_data=show_data)
         except ArgumentError as error:

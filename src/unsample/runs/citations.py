@@ -98,16 +98,16 @@ def keys_of_run(manifest: Manifest) -> tuple[str, ...]:
     """
     settings: dict[str, Any] = manifest.settings
     keys = [SOFTWARE]
-    for way in _ways(settings):
-        keys += _keys_of_way(way)
+    for inversion in _inversions(settings):
+        keys += _keys_of_inversion(inversion)
     keys += [GUIDANCE] if settings.get("guidance", 1) != 1 else []
     keys += _keys_of_edit(manifest.command, settings)
     keys += MODELS.get(settings.get("model", ""), ())
     return tuple(dict.fromkeys(keys))
 
 
-def _ways(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The ways of an editing benchmark, or the one way of any other run."""
+def _inversions(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """How pictures were inverted: by each candidate of an editing benchmark, or as any other run has it."""
     if "ways" not in settings:
         return [settings]
     return [
@@ -116,15 +116,15 @@ def _ways(settings: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _keys_of_way(way: dict[str, Any]) -> Iterator[str]:
+def _keys_of_inversion(how: dict[str, Any]) -> Iterator[str]:
     """Keys of a method and its sampler, of its start, the spacing, and the editor."""
-    if way.get("method"):
-        walks = parse_method(way["method"]).inversion is not None  # without an inversion no start is used
-        yield from [FORWARD] if walks and any(map(_noises, way.get("forward", ()))) else []
-        yield from keys_of_method(way["method"])
+    if how.get("method"):
+        walks = parse_method(how["method"]).inversion is not None  # without an inversion no start is used
+        yield from [FORWARD] if walks and any(map(_noises, how.get("forward", ()))) else []
+        yield from keys_of_method(how["method"])
     else:
         yield SAMPLING
-    spacing, editor = ((way.get(name) or "").partition(":")[0] for name in ("spacing", "editor"))
+    spacing, editor = ((how.get(name) or "").partition(":")[0] for name in ("spacing", "editor"))
     yield from [SPACINGS[spacing]] if spacing in SPACINGS else []
     yield from [EDITORS[editor], PINNED] if editor in EDITORS else []  # it puts the picture on the states of its inversion
 
