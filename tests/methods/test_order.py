@@ -44,7 +44,7 @@ def answer(method, eps, x, level):
         *((method, LONG, {1: 2e-2, 2: 3e-4, 3: 1e-5}) for method in (*MULTISTEP, *VARIABLES)),
         *((method, FLOW, {2: 3e-4, 3: 1e-5}) for method in VARIABLES),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 def test_order_of_convergence_is_the_one_the_method_states(method, schedule, bounds, up):
     """Reference: the exact flow of a mixture, which keeps quantiles; the memory of multistep methods is exact, too."""
