@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "ArgumentError",
@@ -31,6 +32,10 @@ __all__ = [
 
 class UnsampleError(Exception):
     """Root of every error that unsample raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its class and message, whatever the class is called with: a pool of processes hangs on what it cannot unpickle."""
+        return _restored, (type(self), self.args, vars(self))
 
 
 class ArgumentError(UnsampleError, ValueError):
@@ -65,6 +70,12 @@ class RunError(UnsampleError):
 
 class DivergenceError(UnsampleError):
     """An inversion or a sampling left the finite numbers."""
+
+
+def _restored(kind: type[UnsampleError], message: tuple[Any, ...], notes: dict[str, Any]) -> UnsampleError:
+    error = kind.__new__(kind, *message)
+    vars(error).update(notes)
+    return error
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:

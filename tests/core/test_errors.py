@@ -1,6 +1,9 @@
 """Every error of the tree is raised by a real call, in one line that says what to do."""
 
+import multiprocessing
+import pickle
 import re
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,23 @@ def test_the_tree_is_public_and_drawn():
         assert getattr(us, kind.__name__) is kind
         assert kind.__name__ in errors.__doc__
     assert issubclass(us.ArgumentError, ValueError)
+
+
+@pytest.mark.parametrize("kind", tree(us.UnsampleError), ids=lambda kind: kind.__name__)
+def test_every_error_keeps_its_message_through_a_pickle(kind):
+    error = kind("method", "dimm", ["ddim"]) if kind is us.UnknownNameError else kind("expected this, given that")
+    error.add_note("of image 3")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is kind
+    assert (str(found), found.__notes__) == (str(error), error.__notes__)
+
+
+def test_an_unknown_name_in_a_pool_of_processes_reaches_its_parent():
+    """It hung there for good."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(us.parse_method, "dimm").exception(timeout=100)
+    assert isinstance(found, us.UnknownNameError)
+    assert "did you mean" in str(found)
 
 
 def test_unknown_names_suggest_only_what_is_close():

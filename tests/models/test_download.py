@@ -3,8 +3,11 @@
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +23,7 @@ from unsample.models import cards, fetch
 from unsample.models import cards as known_cards
 from unsample.models import download as fetching
 from unsample.models.download import LIST, list_files
+from unsample.models.parts import own_part, put_in_place
 
 registry = import_module("unsample.models.load")
 
@@ -66,19 +70,33 @@ def copy(published, tmp_path):
     return shutil.copytree(published, tmp_path / "weights")
 
 
-@pytest.fixture
-def server(copy):
-    """The address of the folder, on loopback, and the paths of its requests."""
-    requests = []
+@contextmanager
+def serving(folder, on_request):
+    """The address of a folder, on loopback."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            requests.append(self.path)
+            on_request(self.path)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=copy)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def server(copy):
+    """The address of the folder, and the paths of its requests."""
+    requests = []
+    with serving(copy, requests.append) as address:
+        yield address, requests
+
+
+@pytest.fixture
+def slow_server(copy):
+    """The address of the folder, each of whose files takes a while."""
+    with serving(copy, lambda path: time.sleep(0.3)) as address:
+        yield address
 
 
 def contents(folder):
@@ -86,7 +104,7 @@ def contents(folder):
 
 
 def test_from_a_folder(published, place):
-    with pytest.raises(us.ModelError, match="`unsample models fetch toy` puts them in place"):
+    with pytest.raises(us.ModelError, match="`unsample models fetch toy --from ADDRESS` puts them in place"):
         us.load(NAME)
     steps = []
     assert fetch(NAME, published, on_step=lambda *step: steps.append(step)) == place
@@ -121,6 +139,49 @@ def test_a_stopped_fetch_goes_on_where_it_was(server, place):
     assert us.load(NAME, device="cpu").digest
     assert len(requests) - half < half  # of the list and every file, what was whole is not requested again
     assert len(requests) == len(contents(place)) + (1 if requests[half - 1] == requests[half] else 0)
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from unsample.models import cards, download
+known = {"toy": replace(cards()["tiny-imagenet-32"], name="toy", files=sys.argv[2])}
+download.cards = lambda: known
+download.fetch("toy", sys.argv[1])
+"""
+
+
+def other_process(address, published):
+    """Another process that fetches the model to the same place."""
+    listed = hashlib.sha256((published / NAME / LIST).read_bytes()).hexdigest()
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, address, listed])
+
+
+@pytest.mark.parametrize("before", ["nothing", "damaged", "left"])
+def test_two_fetches_at_once_leave_the_model_whole(slow_server, place, published, before):
+    """Of a slow server. The model was gone afterwards, or a part of it, and twice without an error."""
+    if before == "damaged":
+        shutil.copytree(published / NAME, place)
+        next(place.rglob("*.safetensors")).unlink()
+    if before == "left":  # by a process that was killed
+        (place.parent / f".{NAME}.1.part").mkdir(parents=True)
+        (place.parent / f".{NAME}.1.part" / "tmp0").write_text("half")
+        (place.parent / f".{NAME}.1.lock").touch()
+    processes = [other_process(slow_server, published) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert contents(place) == contents(published / NAME)
+    assert [file.name for file in place.parent.iterdir()] == [NAME]
+
+
+def test_a_model_that_is_whole_stays_while_another_fetch_ends(place, published, copy):
+    """The other began before it was."""
+    with own_part(place) as part:
+        shutil.copytree(copy / NAME, part, dirs_exist_ok=True)
+        fetch(NAME, published)
+        inode = (place / LIST).stat().st_ino
+        put_in_place(part, place, lambda: True)
+        assert (place / LIST).stat().st_ino == inode
+        assert contents(place) == contents(published / NAME)
 
 
 def test_what_was_damaged_is_mended_and_what_was_added_goes(published, place):
@@ -172,7 +233,7 @@ def test_paths_of_a_list_are_not_trusted(copy, place, monkeypatch, path):
         ("flux-dev", None, "it is on the hub as black-forest-labs/FLUX.1-dev"),
         ("adm-imagenet-64", None, "fetched by hand"),
         ("toi", None, "did you mean 'toy'"),
-        (NAME, None, "give --from"),
+        (NAME, None, "models fetch toy --from ADDRESS"),
         (NAME, "ftp://example.org", "expected a folder or an http(s) address"),
         (NAME, "nowhere", "cannot read"),
         (NAME, "http://127.0.0.1:9", "cannot read"),

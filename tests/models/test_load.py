@@ -138,7 +138,7 @@ def test_a_file_instead_of_a_directory(copy):
 @pytest.mark.parametrize("part", ["unet", "scheduler", "unet/config.json", "scheduler/scheduler_config.json"])
 def test_missing_parts(copy, part):
     shutil.rmtree(copy / part) if (copy / part).is_dir() else (copy / part).unlink()
-    refused(copy, "not a diffusers pipeline: expected .* in it|lacks|cannot load .*no file named")
+    refused(copy, "not a diffusers pipeline: expected .* in it|lacks|cannot load .*no file named|missing or damaged")
 
 
 def test_missing_weights(copy):
@@ -229,6 +229,14 @@ def test_devices_and_dtypes(tiny):
         us.load(str(tiny), dtype="floot16")
     with pytest.raises(us.ArgumentError, match="expected a device like cpu"):
         us.load(str(tiny), device="toaster")
+    for device in ("meta", torch.device("meta"), "mps", "xla", "hpu", "vulkan", "xpu", "privateuseone"):
+        if device == "mps" and torch.backends.mps.is_available():
+            continue
+        with pytest.raises(
+            us.ArgumentError, match=r"device '\w+' is not available.*use cpu|expected a device like cpu"
+        ) as caught:
+            us.load(str(tiny), device=device)
+        assert "\n" not in str(caught.value)
     if not torch.cuda.is_available():
         with pytest.raises(us.ArgumentError, match="sees no CUDA device"):
             us.load(str(tiny), device="cuda")

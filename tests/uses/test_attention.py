@@ -4,6 +4,7 @@ References: rows sampled apart by `us.sample`, with what the source's run showed
 diffusers' own processors.
 """
 
+import copy
 import functools
 import math
 import re
@@ -18,10 +19,12 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import unsample as us
 from unsample.methods.stochastic import Ancestral
+from unsample.models.families.prompts import tokens_of
+from unsample.models.pipeline_files import quiet
 from unsample.uses.attention import MasaCtrl, PromptToPrompt, StyleAligned, edit_attention
 from unsample.uses.attention.functions import Heads, adain, injected, maps_of, mutual, realigned, shared
 from unsample.uses.attention.hooks import ChangedAttention, Layer, Moment, changed_attention, layers_of, unet_of, watched
-from unsample.uses.attention.words import aligned, tokens_of, weighed
+from unsample.uses.attention.words import aligned, weighed
 
 from ..models import tiny
 from ..models.test_deepfloyd import stage_one
@@ -572,6 +575,43 @@ def test_tokens_are_aligned_and_weighed():
     assert weights == [1.0] * 7 + [2.0] * 3 + [1.0] * 6
     assert weighed(tokenizer, "a b a", {"a": 3.0})[:6] == [1.0, 3.0, 1.0, 3.0, 1.0, 1.0]
     assert len(tokens_of(tokenizer, "words " * 9)) == tiny.LENGTH
+
+
+def inverted(count, *, as_one):
+    """A pipeline with a textual inversion of three vectors: the word <t>, or the words <w0> to <w2>."""
+    pipeline = sharp(stable_diffusion(tiny.ddim()))
+    pipeline.tokenizer = copy.deepcopy(pipeline.tokenizer)
+    vectors = torch.randn(count, 16, generator=torch.Generator().manual_seed(3))
+    with quiet():
+        for i in range(1 if as_one else count):
+            rows = vectors if as_one else vectors[i : i + 1]
+            pipeline.load_textual_inversion(rows, token="<t>" if as_one else f"<w{i}>")
+    return us.load(pipeline, size=SIZE)
+
+
+@pytest.mark.parametrize("kind", ["replace", "refine", "reweight"])
+def test_a_textual_inversion_of_several_vectors_is_as_many_words(kind):
+    """Reference: a word for each of its vectors. The words after it lay beside where the text encoder has them."""
+    one, three = inverted(3, as_one=True), inverted(3, as_one=False)
+    assert torch.equal(one.embed(["a red <t> sun"]), three.embed(["a red <w0> <w1> <w2> sun"]))
+    editor = PromptToPrompt(kind, words=("sun",), weights=(3.0,), **ALL)
+    settings = {"tokenizer": None, "guidance": 3.0}
+    noise, added = us.draw_noise(one, 1), "red " if kind == "refine" else ""
+    found, expected = (
+        edit(model, noise, editor, source=f"a {word} sun", targets=[f"a {added}{word} sun"], **settings).images
+        for model, word in ((one, "<t>"), (three, "<w0> <w1> <w2>"))
+    )
+    assert torch.equal(found, expected)
+
+
+def test_words_beside_and_of_a_textual_inversion():
+    tokenizer = inverted(3, as_one=True).conditioner.tokenizer
+    prompt = "a <t> sun"  # start a <t> <t>_1 <t>_2 s u n end
+    assert len(tokens_of(tokenizer, prompt)) == 9
+    assert weighed(tokenizer, prompt, {"sun": 2.0, "<t>": 3.0})[:9] == [1.0, 1.0, 3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 1.0]
+    assert aligned(tokenizer, prompt, "a red <t> sun")[:12] == [0, 1, -1, -1, -1, 2, 3, 4, 5, 6, 7, 8]
+    with pytest.raises(us.UnknownNameError, match="did you mean 'sun'"):
+        weighed(tokenizer, prompt, {"suns": 2.0})
 
 
 def test_the_tokenizer_is_the_pipelines_own_unless_there_is_none():

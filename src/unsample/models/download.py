@@ -19,11 +19,18 @@ from typing import Any
 from ..core.batching import OnStep
 from ..errors import ArgumentError, ModelError, UnknownNameError
 from .cards import FOLDER, Card, cards, models_folder, repository_weights
+from .parts import own_part, put_in_place
 
-__all__ = ["LIST", "fetch", "list_files"]
+__all__ = ["LIST", "RELEASE", "fetch", "how_to_fetch", "list_files"]
 
 LIST = "files.json"
 """What the list of a model's files is called."""
+
+RELEASE = ""
+"""The address of a copy of `weights/` that is published with each version; "" while there is none."""
+
+BUNDLED_MODEL = "tiny-imagenet-32-v"
+"""A model that needs no download, for messages."""
 
 CHUNK = 1 << 20
 """Bytes between two calls of `on_step`."""
@@ -40,12 +47,13 @@ def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None
     """Download a model, so that `load` finds it by its name; files that are already there and whole are kept.
 
     It goes to the folder that the environment variable UNSAMPLE_MODELS names, or to `~/.cache/unsample/models`. A download
-    that is stopped keeps the files it has, and the next one continues from there.
+    that is stopped keeps the files it has, and the next one continues from there. Several at once each download their own, and
+    a model that is whole is never taken away.
 
     Args:
         name: One of `unsample models`.
         origin: A folder or an http(s) address that holds `NAME/files.json`; default is `weights/` of the repository, if
-            unsample runs from one.
+            unsample runs from one, or `RELEASE`.
         on_step: Called with the bytes that are in place and their total.
 
     Returns:
@@ -58,16 +66,15 @@ def fetch(name: str, origin: str | Path | None = None, *, on_step: OnStep | None
     """
     card = _downloadable(name)
     target = models_folder() / name
-    part = target.with_name(f".{name}.part")
     try:
         if _is_whole(card, target):
             return target
         place = _origin(name, origin)
-        if target.is_dir() and not part.exists():
-            target.rename(part)  # to repair what is there
-        _complete(part, _list_of(card, part, place), place, on_step)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
+        with own_part(target) as part:
+            listed = _list_of(card, part, place)
+            _take_over(listed, target, part)
+            _complete(part, listed, place, on_step)
+            put_in_place(part, target, lambda: _is_whole(card, target))
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror or error}; free some space, or set {FOLDER}") from None
     return target
@@ -77,6 +84,16 @@ def list_files(folder: Path) -> bytes:
     """The list of a model's files as `files.json` holds it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LIST)
     return (json.dumps({path.relative_to(folder).as_posix(): _entry(path) for path in files}, indent=0) + "\n").encode()
+
+
+def how_to_fetch(name: str) -> str:
+    """What to do for a model that is not here, for messages."""
+    if repository_weights() or RELEASE:
+        return f"`unsample models fetch {name}` puts them in place"
+    return (
+        f"`unsample models fetch {name} --from ADDRESS` puts them in place, from a folder or server that holds `weights` of "
+        f"unsample's repository; {BUNDLED_MODEL} comes with unsample"
+    )
 
 
 def _downloadable(name: str) -> Card:
@@ -97,11 +114,9 @@ def _origin(name: str, origin: str | Path | None) -> str:
     Raises:
         ArgumentError: None was given, and unsample does not run from its repository.
     """
-    origin = repository_weights() if origin is None else origin
+    origin = (repository_weights() or RELEASE or None) if origin is None else origin
     if origin is None:
-        raise ArgumentError(
-            "unsample does not run from its repository: give --from the folder `weights` of a copy, or its address"
-        )
+        raise ArgumentError(f"no place to fetch {name!r} from: {how_to_fetch(name)}")
     text = str(origin)
     if text.startswith(("http://", "https://")):
         return f"{text.rstrip('/')}/{name}"
@@ -138,6 +153,15 @@ def _list_of(card: Card, part: Path, origin: str) -> Files:
     if astray:
         raise ModelError(f"{LIST} of {card.name!r} names {astray[0]!r}: expected plain names inside the model's directory")
     return listed
+
+
+def _take_over(listed: Files, target: Path, part: Path) -> None:
+    """Copy the files that are whole in a damaged model."""
+    for path, entry in listed.items():
+        own = target / path
+        if own.is_file() and not (part / path).exists() and _entry(own) == entry:
+            (part / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(own, part / path)
 
 
 def _complete(part: Path, listed: Files, origin: str, on_step: OnStep | None) -> None:

@@ -13,6 +13,7 @@ from ..core.model import ClassConditioner, Model
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .cards import FOLDER, Card, cards
 from .digest import digest_of
+from .download import how_to_fetch
 from .families import family_of, from_pipeline, whole
 from .offload import one_at_a_time
 from .openai import SUFFIXES, load_openai
@@ -67,6 +68,8 @@ def load(
     index = read_index(path)
     family = family_of(index["_class_name"])
     pipeline = read_pipeline(path, index, family.parts, dtype=dtype, variant=variant)
+    if family.channels_last:
+        pipeline.unet.to(memory_format=torch.channels_last)
     if tiling:
         _work_in_tiles(pipeline, name)
     parts = (pipeline.components[part] for part in family.parts)
@@ -135,7 +138,7 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
 def _fetched(card: Card, revision: str | None, variant: str | None, weights: bool) -> Path:
     """The directory of a model that is known by name, from the hub."""
     if card.files:
-        raise ModelError(f"the weights of {card.name!r} are not here: `unsample models fetch {card.name}` puts them in place")
+        raise ModelError(f"the weights of {card.name!r} are not here: {how_to_fetch(card.name)}")
     if not card.source:
         raise ModelError(f"the weights of {card.name!r} are not installed: install unsample again")
     if not card.on_hub:
@@ -184,21 +187,29 @@ def _named(path: Path, model: Model) -> Model:
         names, null = tuple(map(str, given["names"])), given["null"]
         if len(names) > classes or not (null in (None, own.null) or 0 <= null < classes):
             raise ValueError(f"it names {len(names)} classes, the network has {classes}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f'{file} is damaged: expected {{"names": [...], "null": index}} ({error})') from None
     return replace(model, conditioner=ClassConditioner(names, null))
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The device of a name; `auto` is a GPU if there is one."""
+    """The device of a name; `auto` is a GPU if there is one.
+
+    Raises:
+        ArgumentError: No such device, or none that this PyTorch can compute on.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ArgumentError(f"expected a device like cpu, cuda or cuda:1, given {device!r}") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"device {device!r} is not available: this PyTorch sees no CUDA device; use cpu")
+    try:
+        torch.zeros(1, device=chosen).cpu()
+    except Exception:  # each backend raises its own
+        raise ArgumentError(f"device {str(device)!r} is not available: this PyTorch holds no values there; use cpu") from None
     return chosen
 
 

@@ -7,17 +7,19 @@ the parts a family needs: safety checkers, feature extractors and the rest stay 
 from __future__ import annotations
 
 import inspect
-import json
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ModelError, one_line
+from .configs import check_config, read_json
 from .families import OPTIONAL
+from .network_files import read_network, without_weights
+from .shared import Shared
 
 __all__ = ["quiet", "read_index", "read_pipeline"]
 
@@ -36,10 +38,10 @@ def read_index(path: Path) -> dict[str, Any]:
                     f"{path} is not a diffusers pipeline: expected model_index.json, or {part}, in it; "
                     "save one with save_pretrained"
                 )
-        kind = _json(path / "scheduler/scheduler_config.json").get("_class_name", "DDIMScheduler")
+        kind = read_json(path / "scheduler/scheduler_config.json").get("_class_name", "DDIMScheduler")
         parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", kind]}
         return {"_class_name": "DDPMPipeline", **parts}
-    index = _json(file)
+    index = read_json(file)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{file} is damaged: expected the class of a pipeline under _class_name; save the pipeline again")
     return index
@@ -96,37 +98,14 @@ def _part(path: Path, name: str, index: Mapping[str, Any], dtype: torch.dtype, v
         raise ModelError(f"{path} lacks its part {name}: model_index.json says {entry!r}; save the whole pipeline")
     kind, folder = _class(path, name, *entry), _folder(path, name)
     if not issubclass(kind, torch.nn.Module):
+        if name == "scheduler":
+            check_config(folder / "scheduler_config.json")
         with _reading(folder, f"expected a {kind.__name__}"):
             return kind.from_pretrained(folder, local_files_only=True)
-    if not weights:
-        return _without_weights(kind, folder)
     if dtype.itemsize < 4 and name in ("vae", "vqvae", "movq"):
         dtype = torch.float32
-    return _network(kind, folder, name, dtype, variant)
-
-
-def _network(kind: Any, folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> torch.nn.Module:
-    """A network with its weights, every one of them accounted for."""
-    if variant is None and not _has(folder, None) and _has(folder, "fp16"):
-        variant = "fp16"
     with _reading(folder, f"expected config.json of a {kind.__name__} and its weights in safetensors"):
-        part, loading = kind.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            variant=variant,
-            local_files_only=True,
-            low_cpu_mem_usage=True,
-            output_loading_info=True,
-        )
-    wrong = ["missing_keys", "mismatched_keys"]  # these would be left at random
-    if not name.startswith("text_encoder"):  # which may come with the rest of the model it is a part of
-        wrong.append("unexpected_keys")
-    astray = [str(key) for keys in wrong for key in loading[keys]]
-    if astray:
-        raise ModelError(f"cannot load {folder}: its weights do not fit its config.json at {', '.join(astray)[:300]}")
-    network: torch.nn.Module = part.eval().requires_grad_(False)
-    return network
+        return read_network(kind, folder, name, dtype, variant) if weights else without_weights(kind, folder, name)
 
 
 def _folder(path: Path, part: str) -> Path:
@@ -164,42 +143,19 @@ def _class(path: Path, part: str, library: str, name: str) -> type[Any]:
     return kind
 
 
-def _without_weights(kind: type[Any], folder: Path) -> Any:
-    from accelerate import init_empty_weights
-
-    config = _json(folder / "config.json")
-    with _reading(folder, f"expected config.json of a {kind.__name__}"), init_empty_weights():
-        return kind.from_config(config).eval()
-
-
-def _has(folder: Path, variant: str | None) -> bool:
-    """Whether there are weights without a variant, or of this one."""
-    stems = {file.name.removesuffix(".safetensors").split("-0")[0] for file in folder.glob("*.safetensors")}
-    return any(stem.endswith(f".{variant}") if variant else "." not in stem for stem in stems)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is missing or damaged ({one_line(error, 200)})") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} is damaged: expected a JSON object; save or download the model again")
-    return found
-
-
 @contextmanager
 def _reading(place: Path, expected: str) -> Iterator[None]:
     """An error of any library becomes one line that names the file or folder, and what was expected there."""
     try:
         yield
+    except ModelError:
+        raise
     except Exception as error:  # diffusers, transformers, safetensors and torch each raise their own
         raise ModelError(f"cannot load {place} ({expected}): {one_line(error)}") from None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the libraries' logs, warnings about old configs, and progress bars: what matters is raised."""
+def _silence(_key: None) -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -218,3 +174,11 @@ def quiet() -> Iterator[None]:
             logger.set_verbosity(verbosity)
             if bar:
                 logger.enable_progress_bar()
+
+
+_SILENCE = Shared(_silence)
+
+
+def quiet() -> AbstractContextManager[None]:
+    """Silence the libraries' logs, warnings about old configs, and progress bars: what matters is raised."""
+    return _SILENCE()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ..._typing import Images, Latents
+from .live import Widened, evaluating
 
 __all__ = ["AutoencoderCodec"]
 
@@ -18,7 +15,8 @@ __all__ = ["AutoencoderCodec"]
 class AutoencoderCodec:
     """A KL or vector-quantised autoencoder: latent = (mode - shift) * factor.
 
-    A quantised one encodes to what it has before it quantises, and quantises when it decodes.
+    A quantised one encodes to what it has before it quantises, and quantises when it decodes. Half precision overflows in
+    some: one with weights narrower than float32 works by a copy in float32, which is kept beside it.
 
     Attributes:
         vae: `AutoencoderKL`, `VQModel` or another with the same calls.
@@ -28,6 +26,10 @@ class AutoencoderCodec:
     vae: Any = field(repr=False)
     factor: float
     shift: float = 0.0
+    _widened: Widened = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_widened", Widened(self.vae))
 
     @classmethod
     def of(cls, vae: Any) -> AutoencoderCodec:
@@ -42,28 +44,17 @@ class AutoencoderCodec:
 
     def encode(self, images: Images) -> Latents:
         """Latents of images in [-1, 1], in their dtype."""
-        with _wide(self.vae):
-            found = self.vae.encode(images.to(self.vae.dtype))
+        vae = self._widened.on(images.device)
+        with evaluating(vae):
+            found = vae.encode(images.to(vae.dtype))
             mode = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
         latents: Latents = mode.to(images.dtype)
         return (latents - self.shift) * self.factor
 
     def decode(self, latents: Latents) -> Images:
         """Images of latents, nominally in [-1, 1], in their dtype."""
-        with _wide(self.vae):
-            images = self.vae.decode((latents / self.factor + self.shift).to(self.vae.dtype), return_dict=False)[0]
+        vae = self._widened.on(latents.device)
+        with evaluating(vae):
+            images = vae.decode((latents / self.factor + self.shift).to(vae.dtype), return_dict=False)[0]
         result: Images = images.to(latents.dtype)
         return result
-
-
-@contextmanager
-def _wide(vae: Any) -> Iterator[None]:
-    """Half precision overflows in some autoencoders: for the time being, float32."""
-    narrow = vae.dtype == torch.float16
-    if narrow:
-        vae.float()  # diffusers warns of every to(dtype)
-    try:
-        yield
-    finally:
-        if narrow:
-            vae.half()

@@ -17,6 +17,7 @@ from ...core.model import ClassConditioner, Condition, Model
 from ...errors import ArgumentError, ModelError, UnknownNameError
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
+from .live import LookedUp, evaluated
 from .shapes import Size, noise_channels, state_shape
 
 __all__ = ["ClassTransformer", "LabelConditioner", "adapt"]
@@ -35,23 +36,19 @@ class ClassTransformer:
         output: Tensor
         if condition.is_floating_point():  # tables of classes in which item i is class i
             rows = condition.to(self.transformer.dtype).unbind(1)
-            tables = {f"{name}.weight": row for name, row in zip(self._tables(), rows, strict=True)}
             labels = torch.arange(len(condition), device=condition.device)
-            output = torch.func.functional_call(self.transformer, tables, (state, t, labels), {"return_dict": False})[0]
+            with LookedUp({id(table.weight): row for table, row in zip(self._tables(), rows, strict=True)}):
+                output = evaluated(self.transformer, state, t, labels, return_dict=False)[0]
         else:
-            output = self.transformer(state, t, condition, return_dict=False)[0]
+            output = evaluated(self.transformer, state, t, condition, return_dict=False)[0]
         return output[:, : self.channels].to(x.dtype)
 
     def embed(self, labels: Tensor) -> Tensor:
         """The embeddings of class indices, (batch, blocks, dim), in the network's dtype: each block looks up its own."""
-        return torch.stack([table.weight.detach()[labels] for table in self._tables().values()], dim=1)
+        return torch.stack([table.weight.detach()[labels] for table in self._tables()], dim=1)
 
-    def _tables(self) -> dict[str, torch.nn.Embedding]:
-        blocks = enumerate(self.transformer.transformer_blocks)
-        return {
-            f"transformer_blocks.{i}.norm1.emb.class_embedder.embedding_table": block.norm1.emb.class_embedder.embedding_table
-            for i, block in blocks
-        }
+    def _tables(self) -> list[torch.nn.Embedding]:
+        return [block.norm1.emb.class_embedder.embedding_table for block in self.transformer.transformer_blocks]
 
 
 @dataclass(frozen=True)

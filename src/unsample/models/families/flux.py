@@ -18,6 +18,7 @@ from ...core.model import Model
 from ...errors import ModelError
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
+from .live import evaluated
 from .prompts import Embedding, PromptConditioner
 from .shapes import Size, state_shape
 
@@ -45,7 +46,8 @@ class PackedTransformer:
         dtype = self.transformer.dtype
         patches = pixel_unshuffle(x.to(dtype), 2)
         text = condition["tokens"].to(dtype)
-        output: Tensor = self.transformer(
+        output: Tensor = evaluated(
+            self.transformer,
             hidden_states=patches.flatten(2).transpose(1, 2),
             timestep=t.to(dtype) / 1000,  # rounded, then divided, as the pipeline does
             guidance=None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device),

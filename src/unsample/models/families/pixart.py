@@ -15,6 +15,7 @@ from torch import Tensor
 from ...core.model import Model
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
+from .live import evaluated
 from .prompts import Embedding, PromptConditioner, cleaning
 from .shapes import Size, noise_channels, state_shape
 
@@ -33,9 +34,8 @@ class MaskedTransformer:
         dtype = self.transformer.dtype
         added = {name: rows.to(dtype) for name, rows in condition.items()}
         tokens, mask = added.pop("tokens"), added.pop("mask")
-        output: Tensor = self.transformer(
-            x.to(dtype), tokens, t, added_cond_kwargs=added, encoder_attention_mask=mask, return_dict=False
-        )[0]
+        options = {"added_cond_kwargs": added, "encoder_attention_mask": mask, "return_dict": False}
+        output: Tensor = evaluated(self.transformer, x.to(dtype), tokens, t, **options)[0]
         return output[:, : self.channels].to(x.dtype)
 
 

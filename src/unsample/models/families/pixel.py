@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.model import ClassConditioner, Model
 from ...errors import ArgumentError
 from ..scheduler_config import read_scheduler
+from .live import LookedUp, evaluated
 from .shapes import Size, halvings, noise_channels, state_shape
 
 __all__ = ["UNet2D", "adapt"]
@@ -28,12 +29,11 @@ class UNet2D:
         state = x.to(self.unet.dtype, memory_format=torch.channels_last)
         output: Tensor
         if condition is not None and condition.is_floating_point():  # a table of classes in which item i is class i
-            table = {"class_embedding.weight": condition.to(self.unet.dtype)}
             labels = torch.arange(len(condition), device=condition.device)
-            options = {"class_labels": labels, "return_dict": False}
-            output = torch.func.functional_call(self.unet, table, (state, t), options)[0]
+            with LookedUp({id(self.unet.class_embedding.weight): condition.to(self.unet.dtype)}):
+                output = evaluated(self.unet, state, t, class_labels=labels, return_dict=False)[0]
         else:
-            output = self.unet(state, t, class_labels=condition, return_dict=False)[0]
+            output = evaluated(self.unet, state, t, class_labels=condition, return_dict=False)[0]
         return output[:, : self.channels].to(x.dtype).contiguous()
 
     def embed(self, labels: Tensor) -> Tensor:
@@ -50,8 +50,7 @@ class UNet2D:
 
 def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `DDPMPipeline` or `DDIMPipeline`; its classes are numbered, and none is taken to be unconditional."""
-    unet = pipeline.unet.to(memory_format=torch.channels_last)
-    config = unet.config
+    unet, config = pipeline.unet, pipeline.unet.config
     channels = noise_channels(config.in_channels, config.out_channels)
     names = None if config.num_class_embeds is None else tuple(str(i) for i in range(config.num_class_embeds))
     return Model(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.model import Condition
 from ...errors import ArgumentError
 
-__all__ = ["UNCLEANED", "Embedding", "PromptConditioner", "cleaning"]
+__all__ = ["UNCLEANED", "Embedding", "PromptConditioner", "cleaning", "tokens_of"]
 
 UNCLEANED = (
     "the pipeline's cleaning of prompts is left out, as the pipeline itself does without beautifulsoup4 and ftfy: "
@@ -61,6 +61,18 @@ class PromptConditioner:
             if len(self._kept) > KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return self._kept[prompt]
+
+
+def tokens_of(tokenizer: Any, prompt: str) -> list[int]:
+    """The tokens of a prompt that a pipeline's text encoder is given: start, words, end, no padding.
+
+    They are cut where the pipeline cuts them, and the word of a textual inversion is as many as it has vectors.
+    """
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    prompt = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
+    tokens: list[int] = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    return tokens
 
 
 def cleaning() -> tuple[bool, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from ..._typing import Images
 from ...core.model import Model
 from ...core.schedule import Schedule
 from ...errors import ModelError
+from .live import evaluated
 from .shapes import Size, halvings, state_shape
 
 __all__ = ["Score", "UnitInterval", "adapt"]
@@ -38,7 +39,8 @@ class Score:
         """Eps of `x`'s shape and dtype."""
         s = self.ratios.to(x)[t]
         wide = s[:, None, None, None]
-        score: Tensor = self.unet(((1 + wide**2).sqrt() * x).to(self.unet.dtype), s.to(self.unet.dtype), return_dict=False)[0]
+        state, dtype = (1 + wide**2).sqrt() * x, self.unet.dtype
+        score: Tensor = evaluated(self.unet, state.to(dtype), s.to(dtype), return_dict=False)[0]
         return -wide * score.to(x.dtype)
 
 

@@ -22,11 +22,13 @@ def state_shape(size: Size | None, channels: int, own: Any, *, multiple: int = 1
         scale: Image pixels per cell of a state.
 
     Raises:
-        ArgumentError: Another size than the network can take.
+        ArgumentError: Another size than the network can take, or none for a network without its own.
 
     >>> state_shape(None, 4, 64, scale=8), state_shape((512, 768), 4, 64, multiple=2, scale=8)
     ((4, 64, 64), (4, 64, 96))
     """
+    if size is None and own is None:
+        raise ArgumentError("the network's config states no sample_size: give the size of the images, as size=(512, 512)")
     if size is None:
         height, width = (own, own) if isinstance(own, int) else own
         return channels, height, width

@@ -16,6 +16,7 @@ from ...core.model import Model
 from ...errors import ModelError
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
+from .live import evaluated
 from .prompts import Embedding, PromptConditioner
 from .shapes import Size, noise_channels, state_shape
 
@@ -34,7 +35,8 @@ class TextUNet:
         named = {"tokens": condition} if isinstance(condition, Tensor) else condition
         added = {name: rows.to(self.unet.dtype) for name, rows in named.items() if name != "tokens"}
         tokens = named["tokens"].to(self.unet.dtype)
-        output: Tensor = self.unet(x.to(self.unet.dtype), t, tokens, added_cond_kwargs=added or None, return_dict=False)[0]
+        options = {"added_cond_kwargs": added or None, "return_dict": False}
+        output: Tensor = evaluated(self.unet, x.to(self.unet.dtype), t, tokens, **options)[0]
         return output[:, : self.channels].to(x.dtype)
 
 

@@ -16,6 +16,7 @@ from ...core.model import Model
 from ...errors import ArgumentError
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
+from .live import evaluated
 from .prompts import Embedding, PromptConditioner
 from .shapes import Size, noise_channels, state_shape
 
@@ -31,7 +32,8 @@ class JointTransformer:
     def __call__(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """Velocity, of `x`'s shape and dtype, at times in 0..1000."""
         dtype = self.transformer.dtype
-        output: Tensor = self.transformer(
+        output: Tensor = evaluated(
+            self.transformer,
             hidden_states=x.to(dtype),
             timestep=t,
             encoder_hidden_states=condition["tokens"].to(dtype),

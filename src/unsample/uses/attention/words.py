@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import ArgumentError, UnknownNameError
+from ...models.families.prompts import tokens_of
 
-__all__ = ["aligned", "matched", "one_to_one", "tokens_of", "weighed"]
-
-
-def tokens_of(tokenizer: Any, prompt: str) -> list[int]:
-    """The tokens of a prompt, cut where the text encoder cuts it: start, words, end, no padding."""
-    found: list[int] = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
-    return found
+__all__ = ["aligned", "matched", "one_to_one", "weighed"]
 
 
 def one_to_one(tokenizer: Any, source: str, target: str) -> list[int]:
@@ -69,13 +64,15 @@ def weighed(tokenizer: Any, prompt: str, weights: Mapping[str, float]) -> list[f
         UnknownNameError: A word that is not in the prompt, or lies in the part that is cut off.
     """
     tokens, found = tokens_of(tokenizer, prompt), [1.0] * tokenizer.model_max_length
-    written = tokenizer.convert_ids_to_tokens(tokens)
-    starts = [1, *(i + 1 for i in range(1, len(tokens)) if written[i].endswith("</w>"))]
+    written, whole = tokenizer.convert_ids_to_tokens(tokens), set(tokenizer.added_tokens_encoder)  # of textual inversions
+    starts = [1, *(i + 1 for i in range(1, len(tokens)) if written[i].endswith("</w>") or written[i] in whole)]
     for word, weight in weights.items():
         own = tokens_of(tokenizer, word)[1:-1]
         places = [start for start in starts if own and tokens[start : start + len(own)] == own]
         if not places:
-            raise UnknownNameError("word", word, set(tokenizer.decode(tokens[1:-1]).split()))
+            ends = [*starts[1:], len(tokens)]
+            words = ("".join(written[start:end]).removesuffix("</w>") for start, end in zip(starts, ends, strict=True))
+            raise UnknownNameError("word", word, {word for word in words if word and word != written[-1]})
         for start in places:
             found[start : start + len(own)] = [weight] * len(own)
     return found
