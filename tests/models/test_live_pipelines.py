@@ -152,6 +152,16 @@ def test_a_network_left_in_train_mode_answers_as_in_evaluation(name):
     assert [module.training for module in network.modules()] == modes
 
 
+def test_parts_in_train_mode_are_refused():
+    """Of a network in evaluation: a LoRA's dropout that was loaded into it, for example."""
+    pipeline = quick(dropout=0.3)
+    next(part for part in pipeline.unet.modules() if isinstance(part, torch.nn.Dropout) and part.p > 0).train()
+    with pytest.raises(us.ModelError, match=r"parts of the UNet2DConditionModel are in train mode.*eval\(\)"):
+        us.load(pipeline)
+    pipeline.unet.eval()
+    assert us.load(pipeline).family == "Stable Diffusion"
+
+
 def test_text_encoders_left_in_train_mode():
     """T5 drops out a tenth."""
     pipeline = pixart()

@@ -69,7 +69,8 @@ def check_live(network: Any) -> None:
     """Refuse a denoising network whose answer depends on more than state, time and condition.
 
     Raises:
-        ModelError: It has an IP-Adapter, or a hook that keeps answers or changes them, as diffusers' caches do.
+        ModelError: It has an IP-Adapter, or a hook that keeps answers or changes them, as diffusers' caches do; parts of it
+            are in train mode, but not the whole.
     """
     parts = list(network.modules()) if isinstance(network, nn.Module) else []
     processors = {type(getattr(part, "processor", None)).__name__ for part in parts}
@@ -78,6 +79,11 @@ def check_live(network: Any) -> None:
             f"the {type(network).__name__} has an IP-Adapter, which takes a picture beside the prompt: "
             "call pipeline.unload_ip_adapter() first"
         )
+    if not getattr(network, "training", False) and any(_drops_out(part) for part in parts):
+        raise ModelError(
+            f"parts of the {type(network).__name__} are in train mode and drop out at random: call its eval(), as "
+            "pipeline.unet.eval()"
+        )
     registries = [vars(part)["_diffusers_hook"] for part in parts if "_diffusers_hook" in vars(part)]
     hooks = {name for registry in registries for name in registry.hooks if not any(kind in name for kind in HARMLESS)}
     if hooks:
@@ -85,6 +91,12 @@ def check_live(network: Any) -> None:
             f"the {type(network).__name__} has the hooks {', '.join(sorted(hooks))}, with which its answer is another each "
             "time and no inversion leads back: take them off, a cache by pipeline.transformer.disable_cache()"
         )
+
+
+def _drops_out(part: nn.Module) -> bool:
+    """Whether a module answers at random, as those of a LoRA may that was loaded into a network in evaluation."""
+    is_random = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+    return part.training and (is_random or isinstance(part, nn.modules.batchnorm._BatchNorm))
 
 
 class Widened:
