@@ -367,7 +367,6 @@ def test_a_text_encoder_may_come_with_the_rest_of_its_model(text_copy):
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
-        ("unet/config.json", {"sample_size": None}),
         ("unet/config.json", {"sample_size": []}),
         ("unet/config.json", {"in_channels": 9}),
         ("vae/config.json", {"scaling_factor": "large"}),
@@ -380,6 +379,13 @@ def test_a_text_encoder_may_come_with_the_rest_of_its_model(text_copy):
 def test_configs_that_make_no_sense(text_copy, file, changes):
     rewrite(text_copy / file, **changes)
     refused(text_copy, "cannot load|maps 9 to 4 channels")
+
+
+def test_a_config_without_a_size(text_copy):
+    rewrite(text_copy / "unet" / "config.json", sample_size=None)
+    with pytest.raises(us.ArgumentError, match="states no sample_size: give the size of the images"):
+        us.load(str(text_copy), device="cpu")
+    assert us.load(str(text_copy), device="cpu", size=(16, 16)).shape == (4, 8, 8)
 
 
 def test_settings_of_an_index_that_make_no_sense(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -38,8 +38,12 @@ def _evaluating(module: Any) -> Iterator[None]:
             part.training = True
 
 
-evaluating = Shared(_evaluating)
-"""A context in which a module is in evaluation: without dropout, whose answers are another's each time."""
+_EVALUATION = Shared(_evaluating)
+
+
+def evaluating(module: Any) -> AbstractContextManager[None]:
+    """A context in which a module is in evaluation: without dropout, with which its answer is another each time."""
+    return _EVALUATION(module)
 
 
 def evaluated(module: Any, *args: Any, **kwargs: Any) -> Any:
