@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import unsample as us
 from unsample.models.openai import FAMILY, load_openai
-from unsample.models.openai.flags import PUBLISHED, Flags, published
+from unsample.models.openai.flags import IGNORED, PUBLISHED, Flags, flags_of, published
 from unsample.models.openai.unet import OpenAIUNet
 
 from .agreement import leads_back
@@ -434,7 +434,7 @@ def test_linear_schedule(count):
     kept, scale = [1.0], 1000 / count
     for t in range(count):
         kept.append(kept[-1] * (1 - scale * (1e-4 + (0.02 - 1e-4) * t / (count - 1))))
-    assert Flags(diffusion_steps=count).schedule().alpha_bar == pytest.approx(kept[1:], rel=1e-10)
+    assert Flags(diffusion_steps=count, rescale_timesteps=True).schedule().alpha_bar == pytest.approx(kept[1:], rel=1e-10)
 
 
 def cosine(count):
@@ -449,13 +449,13 @@ def cosine(count):
 @pytest.mark.parametrize("count", [1000, 4000])
 def test_cosine_schedule(count):
     """Reference: a loop."""
-    alpha_bar = Flags(diffusion_steps=count, noise_schedule="cosine").schedule().alpha_bar
-    assert alpha_bar == pytest.approx(cosine(count), rel=1e-10)
+    flags = Flags(diffusion_steps=count, noise_schedule="cosine", rescale_timesteps=True)
+    assert flags.schedule().alpha_bar == pytest.approx(cosine(count), rel=1e-10)
 
 
 def test_schedules_of_published_files():
     """Reference: the READMEs, and the defaults of improved-diffusion (rescaled timesteps) and guided-diffusion (not)."""
-    read = {name: (f.noise_schedule, f.diffusion_steps, f.rescale_timesteps) for name, f in PUBLISHED.items()}
+    read = {name: (f.noise_schedule, f.diffusion_steps, bool(f.rescale_timesteps)) for name, f in PUBLISHED.items()}
     for name, value in read.items():
         if name.startswith(("cifar10", "imagenet64_uncond")):
             assert value == ("cosine", 4000, True)
@@ -648,13 +648,47 @@ def test_flags_that_nobody_knows(tmp_path):
         ('{"num_head_channels": 48}', "cannot be split by 48"),
         ('{"num_head_channels": 0}', "num_head_channels must be at least 1, or -1"),
         ('{"noise_schedule": "sqrt"}', "noise_schedule must be linear or cosine, given 'sqrt'"),
-        ('{"diffusion_steps": 10}', "too few for a linear noise_schedule"),
+        ('{"diffusion_steps": 10, "rescale_timesteps": true}', "too few for a linear noise_schedule"),
     ],
 )
 def test_flags_that_make_no_network(text, says, tmp_path):
     file = checkpoint(tmp_path)
     file.with_suffix(".json").write_text(text)
     refused(file, says)
+
+
+COMMON = {
+    **{"image_size": 64, "num_channels": 128, "num_res_blocks": 2, "num_heads": 4, "num_heads_upsample": -1},
+    **{"attention_resolutions": "16,8", "dropout": 0.0, "learn_sigma": False, "class_cond": False, "diffusion_steps": 1000},
+    **{"noise_schedule": "linear", "timestep_respacing": "", "use_kl": False, "predict_xstart": False},
+    **{"use_checkpoint": False, "use_scale_shift_norm": True},
+}
+"""Defaults that `model_and_diffusion_defaults` of improved-diffusion and of guided-diffusion share."""
+
+IMPROVED = {**COMMON, "sigma_small": False, "rescale_timesteps": True, "rescale_learned_sigmas": True}
+
+GUIDED = {
+    **COMMON,
+    **{"num_head_channels": -1, "channel_mult": "", "resblock_updown": False, "use_fp16": False},
+    **{"use_new_attention_order": False, "rescale_timesteps": False, "rescale_learned_sigmas": False},
+}
+
+
+def test_a_flag_whose_default_differs_between_the_codes_has_to_be_given(tmp_path):
+    """Reference: both codes' own defaults. What a JSON file leaves out stands for them, where it makes a difference."""
+    differ = {name for name in IMPROVED if IMPROVED[name] != GUIDED.get(name, IMPROVED[name])}
+    assert differ - set(IGNORED) == {"rescale_timesteps"}
+    (tmp_path / "all.json").write_text(json.dumps({**GUIDED, **IMPROVED, "rescale_timesteps": True}))
+    assert flags_of(tmp_path / "all.pt") == Flags(rescale_timesteps=True)
+    file = checkpoint(tmp_path, diffusion_steps=4000)
+    refused(file, "tiny.json: rescale_timesteps is missing.* true, .* times below 1000; false, .* times up to 3999$")
+    with pytest.raises(us.ModelError, match="rescale_timesteps is missing"):
+        Flags(diffusion_steps=4000)
+    for given, last in ((True, 900), (False, 3600)):
+        model = load(checkpoint(tmp_path, diffusion_steps=4000, rescale_timesteps=given))
+        assert model.grid(10)[10].t * model.network.pace == last
+    assert load(checkpoint(tmp_path)).network.pace == 1  # of 1000 steps rescaling makes nothing else
+    assert load(checkpoint(tmp_path, rescale_timesteps=True)).network.pace == 1
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def load_openai(
         unet.to(device)
     classes = tuple(str(i) for i in range(unet.label_emb.num_embeddings)) if flags.class_cond else ()
     return Model(
-        network=ADMNetwork(unet, 1000 / flags.diffusion_steps if flags.rescale_timesteps else 1.0),
+        network=ADMNetwork(unet, flags.pace),
         schedule=flags.schedule(),
         shape=state_shape(size, 3, flags.image_size, multiple=2 ** (len(unet.architecture.widths) - 1)),
         prediction="sample" if flags.predict_xstart else "epsilon",

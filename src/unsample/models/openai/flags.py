@@ -39,10 +39,11 @@ IGNORED = (
 
 @dataclass(frozen=True)
 class Flags:
-    """The command-line flags of guided-diffusion that make a network and its schedule, with its defaults.
+    """The command-line flags of both codes that make a network and its schedule, with their defaults.
 
     An empty `channel_mult` stands for the one that goes with `image_size`, -1 for a number of heads that follows from another
-    flag. `conv_resample` is no flag there, but an option of the network.
+    flag. `conv_resample` is no flag there, but an option of the network. `rescale_timesteps` has to be given unless there are
+    1000 diffusion steps, of which it makes nothing else: it is on by default in improved-diffusion, off in guided-diffusion.
 
     Raises:
         ModelError: A value that makes no network or no schedule.
@@ -68,7 +69,7 @@ class Flags:
     predict_xstart: bool = False
     noise_schedule: str = "linear"
     diffusion_steps: int = 1000
-    rescale_timesteps: bool = False
+    rescale_timesteps: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_size", "num_channels", "num_res_blocks", "num_heads", "diffusion_steps"):
@@ -81,6 +82,16 @@ class Flags:
                 raise ModelError(f"{name} must be at least 1, or -1, given {getattr(self, name)}")
         if not all(0 < value < math.inf for value in (*self.channel_mult, *self.attention_resolutions)):
             raise ModelError("channel_mult and attention_resolutions must be positive numbers")
+        if self.rescale_timesteps is None and self.diffusion_steps != 1000:
+            raise ModelError(
+                "rescale_timesteps is missing, whose default is not the same in both codes: true, that of improved-diffusion, "
+                f"gives the network times below 1000; false, that of guided-diffusion, times up to {self.diffusion_steps - 1}"
+            )
+
+    @property
+    def pace(self) -> float:
+        """What the network is given for each timestep."""
+        return 1000 / self.diffusion_steps if self.rescale_timesteps else 1.0
 
     def architecture(self, classes: int = CLASSES) -> Architecture:
         """The network's; attention is where a level's resolution is one of `attention_resolutions`."""
@@ -192,7 +203,7 @@ def flags_of(file: Path) -> Flags:
 
 def _value(name: str, given: Any) -> Any:
     """A flag's value as `Flags` has it: numbers in a row may be written "32,16,8", as on a command line."""
-    defaults = {field.name: field.default for field in fields(Flags)}
+    defaults = {field.name: field.default for field in fields(Flags)} | {"rescale_timesteps": False}
     if name not in defaults:
         raise UnknownNameError("flag", name, defaults)
     if isinstance(defaults[name], tuple):
