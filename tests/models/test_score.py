@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
+from diffusers import EulerDiscreteScheduler, ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 
 import unsample as us
 
@@ -58,3 +58,13 @@ def test_the_levels_are_those_of_the_scheduler(tmp_path):
 def test_a_network_told_timesteps_is_refused(tmp_path):
     with pytest.raises(us.ModelError, match="expected a network that takes the noise itself"):
         load(score(time_embedding_type="positional"), tmp_path)
+
+
+def test_a_scheduler_that_has_no_sigmas_of_its_own_is_refused():
+    """EulerDiscreteScheduler has the names, and None under them."""
+    pipeline = score()
+    pipeline.scheduler = EulerDiscreteScheduler()
+    with pytest.raises(
+        us.ModelError, match="expected a ScoreSdeVeScheduler with sigma_min and sigma_max, given EulerDiscrete"
+    ):
+        us.load(pipeline)

@@ -13,19 +13,12 @@ from ..core.grid import Grid
 from ..core.prediction import Prediction
 from ..core.schedule import FlowSchedule, Least, Schedule
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
-from .notes import clipping_ignored
+from .scheduler_settings import FLOW_LEVELS, notes_of, refusal
 
 __all__ = ["flow_schedule_of", "read_scheduler", "schedule_of"]
 
-_FLOW_OPTIONS = (
-    "shift_terminal",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "invert_sigmas",
-    "stochastic_sampling",
-)
-"""Options of `FlowMatchEulerDiscreteScheduler` that change its levels or its moves."""
+_FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchInversionScheduler")
+"""The schedulers whose levels are those of a `FlowSchedule`: diffusers', and ours that may stand in its place."""
 
 
 def read_scheduler(
@@ -47,24 +40,28 @@ def read_scheduler(
     """
     kind = type(scheduler).__name__
     if not ("FlowMatch" in kind if flow is None else flow):
-        return _read_betas(scheduler.config, kind)
+        return _read_betas(scheduler)
     if tokens is None and scheduler.config.get("use_dynamic_shifting"):
         raise ModelError("a U-Net has no tokens for its scheduler's use_dynamic_shifting to count: give a fixed shift")
     config = {**scheduler.config, "_class_name": kind}
-    return {"schedule": flow_schedule_of(config, tokens=tokens, even=even), "prediction": "flow", "notes": ()}
+    schedule = flow_schedule_of(config, tokens=tokens, even=even)
+    return {"schedule": schedule, "prediction": "flow", "notes": notes_of(scheduler)}
 
 
-def _read_betas(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The fields for a scheduler built on betas: what counts is what diffusers' `DDIMScheduler.from_config` makes of it."""
+def _read_betas(scheduler: Any) -> dict[str, Any]:
+    """The fields for a scheduler built on betas: its table, on the grid that diffusers' `DDIMScheduler.from_config` has."""
     from diffusers import DDIMScheduler
 
+    given, kind = scheduler.config, type(scheduler).__name__
     if "beta_schedule" not in given:
-        raise ModelError(f"cannot use the scheduler {kind}: expected one with betas, as DDIMScheduler has")
+        reason = refusal(given) or "expected one with betas, as DDIMScheduler has"
+        raise ModelError(f"cannot use the scheduler {kind}: {reason}")
     if "base_image_seq_len" in given:  # DDIMPipeline does so without a word
         raise ModelError(f"the pipeline has made a {kind} of a flow-matching scheduler: save the network as a DDPMPipeline")
     try:
         config = DDIMScheduler.from_config(given).config
-        schedule, prediction = schedule_of(config), config["prediction_type"]
+        # of `given`, because from_config leaves out defaults: those of LCMScheduler are another table
+        schedule, prediction = schedule_of(given), given.get("prediction_type", "epsilon")
         if prediction not in get_args(Prediction):
             raise UnknownNameError("prediction type", prediction, get_args(Prediction))
         grid: dict[str, Any] = {
@@ -75,11 +72,7 @@ def _read_betas(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
         Grid.of(schedule, 1, **grid)
     except (ValueError, TypeError, AttributeError, NotImplementedError, ModelError) as error:
         raise ModelError(f"cannot use the scheduler {kind}: {one_line(error)}") from None
-    notes = tuple(
-        clipping_ignored(f"the scheduler's {name}")
-        for name in ("clip_sample", "thresholding")
-        if given.get(name)  # not of `config`, where DDIMScheduler's defaults stand for what others lack
-    )
+    notes = notes_of(scheduler, grid["spacing"], grid["clean"])
     return {"schedule": schedule, "prediction": prediction, **grid, "notes": notes}
 
 
@@ -87,7 +80,7 @@ def schedule_of(config: Mapping[str, Any]) -> Schedule:
     """The schedule of the config of any diffusers scheduler of betas.
 
     Raises:
-        ModelError: The config has no betas, or is that of a flow model.
+        ModelError: The config has no betas, is that of a flow model, or its network is not one of timesteps of their table.
         UnknownNameError: An unknown `beta_schedule`.
 
     >>> len(schedule_of({"beta_schedule": "scaled_linear", "num_train_timesteps": 500}))
@@ -98,6 +91,9 @@ def schedule_of(config: Mapping[str, Any]) -> Schedule:
             "expected a scheduler config of betas, given one whose network predicts a flow velocity; make a FlowSchedule, "
             "or use flow_schedule_of for a FlowMatchEulerDiscreteScheduler"
         )
+    reason = refusal(config)
+    if reason:
+        raise ModelError(f"expected a scheduler config of timesteps of betas, given one whose {reason}")
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if config.get("trained_betas") is not None:
         return Schedule.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
@@ -135,13 +131,13 @@ def flow_schedule_of(config: Mapping[str, Any], *, tokens: int | None = None, ev
     >>> round(flow_schedule_of(config, tokens=4096).shift, 4)
     3.1582
     """
-    kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
-    if kind != "FlowMatchEulerDiscreteScheduler" or "shift" not in config:
+    kind = config.get("_class_name", _FLOWS[0])
+    if kind not in _FLOWS or "shift" not in config:
         raise ModelError(
             f"expected a config of FlowMatchEulerDiscreteScheduler, with its shift, "
             f"given one of {kind} with {', '.join(sorted(config)) or 'nothing'}"
         )
-    refused = [name for name in _FLOW_OPTIONS if config.get(name)]
+    refused = [name for name in FLOW_LEVELS if config.get(name)]
     if refused:
         raise ModelError(
             f"a flow-matching scheduler with {', '.join(refused)} is not supported; make a FlowSchedule, "

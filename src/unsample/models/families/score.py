@@ -62,7 +62,7 @@ class UnitInterval:
 def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of a `ScoreSdeVePipeline`."""
     unet, config = pipeline.unet, pipeline.scheduler.config
-    if "sigma_max" not in config or "sigma_min" not in config or config.sigma_min <= 0:
+    if not config.get("sigma_max") or (config.get("sigma_min") or 0) <= 0:  # others have them too, as None
         raise ModelError(
             f"expected a ScoreSdeVeScheduler with sigma_min and sigma_max, given {type(pipeline.scheduler).__name__}"
         )
