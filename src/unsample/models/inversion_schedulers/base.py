@@ -5,7 +5,9 @@ Levels and moves are this library's, the names of the methods those of diffusers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -24,6 +26,9 @@ __all__ = ["InversionScheduler"]
 
 CLEAN = Level(0, 0, 1.0, 0.0)
 
+_OF_NOISE = ("s_tmin", "s_tmax", "s_noise")
+"""Arguments of `step` that matter only with `s_churn`."""
+
 
 class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """A diffusers scheduler that makes the moves it is given, one a call of `step`."""
@@ -40,6 +45,7 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._dtype = torch.long if isinstance(schedule, Schedule) else torch.float32  # of timesteps
         self._moves: tuple[Step, ...] = ()
         self._levels: tuple[Level, ...] = ()  # before each move and after the last
+        self._warned: set[str] = set()  # arguments of `step` that were ignored
         self.num_inference_steps: int | None = None
         self.timesteps = torch.empty(0)
         self.step_index: int | None = None
@@ -67,7 +73,16 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return sample
 
     def step(
-        self, model_output: Tensor, timestep: Tensor | float, sample: Tensor, return_dict: bool = True
+        self,
+        model_output: Tensor,
+        timestep: Tensor | float,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: Any = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+        **others: Any,
     ) -> SchedulerOutput | tuple[Tensor]:
         """One move up (docs/theory.md, eq. 4): the states one level up, called `prev_sample` as in every scheduler.
 
@@ -75,11 +90,17 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             model_output: The network's raw output for `sample` at `timestep`; a learned variance behind it is dropped.
             timestep: The one of `timesteps` whose turn it is. Only the first is looked at, to find where the loop begins.
             sample: States, shape (batch, ...); half precision is computed in float32.
+            eta: Ignored with a warning unless it is 0: a move up draws no noise.
+            use_clipped_model_output: Not used: nothing is clipped.
+            generator: Not used: there is no noise.
+            variance_noise: Not used, for the same reason.
             return_dict: Whether the result has a name or is a tuple of one.
+            **others: What other schedulers take, such as s_churn; ignored with a warning where it is set.
 
         Raises:
             ArgumentError: Before `set_timesteps`, after the last move, or for an output of another shape.
         """
+        self._ignore({"eta": eta, **{name: value for name, value in others.items() if name not in _OF_NOISE}})
         index = self._index(timestep)
         output = model_output
         if sample.ndim > 1 and output.shape == (len(sample), 2 * sample.shape[1], *sample.shape[2:]):
@@ -93,6 +114,14 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.step_index = index + 1
         state = moved.x.to(sample.dtype)
         return SchedulerOutput(prev_sample=state) if return_dict else (state,)
+
+    def _ignore(self, given: Mapping[str, Any]) -> None:
+        """Warn of the arguments that would change a sampler's result, each once."""
+        for name, value in given.items():
+            if not (value is None or (isinstance(value, (int, float)) and not value) or name in self._warned):
+                self._warned.add(name)
+                said = value if isinstance(value, (int, float, str)) else type(value).__name__
+                warnings.warn(f"{type(self).__name__}.step ignores {name}={said}: its moves are those of DDIM", stacklevel=3)
 
     def _index(self, timestep: Tensor | float) -> int:
         """Which move it is: counted, because a timestep may come twice (the clean level and the first trained one are 0)."""
