@@ -64,7 +64,5 @@ def test_a_scheduler_that_has_no_sigmas_of_its_own_is_refused():
     """EulerDiscreteScheduler has the names, and None under them."""
     pipeline = score()
     pipeline.scheduler = EulerDiscreteScheduler()
-    with pytest.raises(
-        us.ModelError, match="expected a ScoreSdeVeScheduler with sigma_min and sigma_max, given EulerDiscrete"
-    ):
+    with pytest.raises(us.ModelError, match=r"expected a ScoreSdeVeScheduler with .*, given EulerDiscreteScheduler"):
         us.load(pipeline)
