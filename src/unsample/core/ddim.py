@@ -54,3 +54,6 @@ class DDIM(Stepper):
         else:
             eps = denoiser(x, replace(step.src, t=step.dst.t))
         return Moved(step, transfer(x, eps, step, self.clip), eps)
+
+
+Stepper.usual_sampler = DDIM()

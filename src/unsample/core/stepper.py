@@ -55,6 +55,9 @@ class Stepper(ABC):
     reversible: ClassVar[bool] = False
     """Whether a walk down from the memory that a walk up ended with returns to where it began, exactly."""
 
+    usual_sampler: ClassVar[Stepper]
+    """DDIM, as `core/ddim.py` says: it is a Stepper itself, so this file cannot import it."""
+
     @abstractmethod
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any = ()) -> Moved:
         """`x` at `step.src` moved to `step.dst`."""
@@ -91,9 +94,7 @@ class Stepper(ABC):
     @property
     def sampler(self) -> Stepper:
         """What samples back from where the method walked up to: itself if it is reversible, DDIM otherwise."""
-        from .ddim import DDIM  # which is a Stepper, and so cannot be imported before this class
-
-        return self if self.reversible else DDIM()
+        return self if self.reversible else self.usual_sampler
 
     @property
     def inversion(self) -> Stepper:
