@@ -93,7 +93,10 @@ def schedule_of(config: Mapping[str, Any]) -> Schedule:
         )
     reason = refusal(config)
     if reason:
-        raise ModelError(f"expected a scheduler config of timesteps of betas, given one whose {reason}")
+        raise ModelError(
+            f"expected a scheduler config whose network takes the timesteps of its betas, given one where {reason}; "
+            "bring the network with unsample.Model.from_callable"
+        )
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if config.get("trained_betas") is not None:
         return Schedule.from_betas(config["trained_betas"], zero_terminal_snr=zero_snr)
