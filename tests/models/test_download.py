@@ -104,7 +104,7 @@ def contents(folder):
 
 
 def test_from_a_folder(published, place):
-    with pytest.raises(us.ModelError, match="`unsample models fetch toy --from ADDRESS` puts them in place"):
+    with pytest.raises(us.ModelError, match="`unsample models fetch toy --from ADDRESS` gets it from"):
         us.load(NAME)
     steps = []
     assert fetch(NAME, published, on_step=lambda *step: steps.append(step)) == place
@@ -241,6 +241,22 @@ def test_paths_of_a_list_are_not_trusted(copy, place, monkeypatch, path):
 )
 def test_what_cannot_be_fetched(unsample, place, name, origin, said):
     assert said in one_line(unsample("models", "fetch", name, *(["--from", origin] if origin else [])))
+
+
+@pytest.mark.parametrize("release", ["", "https://example.org/weights"])
+def test_what_needs_a_model_and_what_fetches_it_say_the_same(unsample, place, monkeypatch, release):
+    """One said "fetch it" and the other that it could not: installed from a wheel there is no place to fetch it from."""
+    monkeypatch.setattr(fetching, "RELEASE", release)
+    needed = one_line(unsample("inspect", NAME))
+    if release:
+        assert "`unsample models fetch toy` gets it" in needed
+        assert fetching._origin(NAME, None) == f"{release}/toy"
+    else:
+        how = "`unsample models fetch toy --from ADDRESS` gets it from a folder or server that holds `weights` of unsample's"
+        assert how in needed
+        assert how in one_line(unsample("models", "fetch", NAME))
+        assert "tiny-imagenet-32-v comes with unsample" in needed
+        assert cards()[fetching.BUNDLED_MODEL].path
 
 
 def test_a_full_disk(published, place, monkeypatch):

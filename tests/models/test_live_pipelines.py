@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 import unsample as us
+from unsample.models.families.prompts import KEPT, PromptConditioner
 
 from . import tiny
 from .agreement import pictures
@@ -205,6 +206,19 @@ def test_threads_with_embeddings_of_classes_share_a_network():
             return torch.equal(model.network(x, t, condition), plain if is_plain else other)
 
     assert all(in_threads(work))
+
+
+def test_threads_share_the_encodings_of_prompts():
+    """Of more prompts than are kept."""
+    conditioner = PromptConditioner(lambda prompt: torch.full((1, 1), float(prompt)))
+    turn = iter(range(10**6))
+
+    def work():
+        prompts = [str(next(turn) % 100) for _ in range(50)]
+        return torch.equal(conditioner(prompts, torch.device("cpu"))[:, 0], torch.tensor([float(p) for p in prompts]))
+
+    assert all(in_threads(work))
+    assert len(conditioner._kept) == KEPT
 
 
 # What a pipeline answers afterwards

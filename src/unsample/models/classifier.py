@@ -7,11 +7,9 @@ ones. In evaluation its norms are constants, so an image's result does not depen
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +21,7 @@ from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .cards import BUNDLED
+from .configs import check_config
 from .digest import digest_of
 from .load import device_of
 
@@ -190,7 +189,7 @@ def load_classifier(name: str = "tiny-imagenet-32-classifier", *, device: str | 
 def _read(folder: Path) -> tuple[ResidualNetwork, tuple[str, ...], int]:
     from safetensors.torch import load_file
 
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config = check_config(folder / "config.json")
     missing = {"model", "names", "size"} - set(config)
     if missing:
         raise ValueError(f"config.json lacks {', '.join(sorted(missing))}")

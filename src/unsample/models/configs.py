@@ -25,7 +25,7 @@ LIMITS = {
 }
 """The most that a config may ask for."""
 
-_SIZES = re.compile(r"layers|depth|blocks|channels|groups|dim|size|heads|embed|timesteps|positions")
+_SIZES = re.compile(r"layers|depth|blocks|channels|groups|dim|size|width|heads|embed|timesteps|positions")
 """Numbers of such names are counts, never negative."""
 
 _LAYERS = re.compile(r"layers|depth|num_.*blocks")
@@ -106,7 +106,8 @@ def _limit(name: str, part: str) -> int | None:
 
 def _layers(config: Mapping[str, Any]) -> Iterator[int]:
     """The largest of each setting that multiplies layers: numbers of layers, and lists with one entry for each block."""
-    yield max((len(value) for name, value in config.items() if "block" in name and isinstance(value, list)), default=1)
+    lists = [value for name, value in config.items() if isinstance(value, list) and re.search("block|width", name)]
+    yield max(map(len, lists), default=1)
     for name, value in config.items():
         if _LAYERS.search(name):
             yield max((one for _, one in _entries(value) if isinstance(one, int)), default=1)

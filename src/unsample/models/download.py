@@ -89,10 +89,10 @@ def list_files(folder: Path) -> bytes:
 def how_to_fetch(name: str) -> str:
     """What to do for a model that is not here, for messages."""
     if repository_weights() or RELEASE:
-        return f"`unsample models fetch {name}` puts them in place"
+        return f"`unsample models fetch {name}` gets it"
     return (
-        f"`unsample models fetch {name} --from ADDRESS` puts them in place, from a folder or server that holds `weights` of "
-        f"unsample's repository; {BUNDLED_MODEL} comes with unsample"
+        f"`unsample models fetch {name} --from ADDRESS` gets it from a folder or server that holds `weights` of unsample's "
+        f"repository; {BUNDLED_MODEL} comes with unsample"
     )
 
 

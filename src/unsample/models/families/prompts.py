@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ Embedding = Tensor | dict[str, Tensor]
 
 KEPT = 64
 """The number of prompts whose encodings are kept; the oldest goes first."""
+
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,15 @@ class PromptConditioner:
     def _embedding(self, prompt: Condition) -> Embedding:
         if not (prompt is None or isinstance(prompt, str)):
             raise ArgumentError(f"this model takes prompts, given {prompt!r}: write what the picture shows")
-        if prompt not in self._kept:
+        found = self._kept.get(prompt)
+        if found is None:
             with torch.no_grad():
-                self._kept[prompt] = self.encode(prompt)
-            if len(self._kept) > KEPT:
-                self._kept.pop(next(iter(self._kept)))
-        return self._kept[prompt]
+                found = self.encode(prompt)
+            with _LOCK:
+                self._kept[prompt] = found
+                if len(self._kept) > KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+        return found
 
 
 def tokens_of(tokenizer: Any, prompt: str) -> list[int]:
