@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .._tensors import wide
 from ..errors import ArgumentError, UnknownNameError
 from .schedule import TINY_ALPHA, Level
 
@@ -39,7 +40,7 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
     if prediction == "epsilon":
         return output
     if level.alpha < TINY_ALPHA:
-        output, x = output.double(), x.double()
+        output, x = wide(output), wide(x)
     if prediction == "flow":
         return (x + level.alpha * output) / (level.alpha + level.sigma)
     if prediction == "v_prediction":
@@ -67,5 +68,5 @@ def to_velocity(eps: Tensor, x: Tensor, level: Level) -> Tensor:
     >>> to_velocity(torch.tensor(5.0), torch.tensor(2.75), Level(index=1, t=250.0, alpha=0.75, sigma=0.25))
     tensor(3.)
     """
-    wide = eps.double() if level.alpha < TINY_ALPHA else eps
-    return (((level.alpha + level.sigma) * wide - x) / level.alpha).to(x.dtype)
+    exact = wide(eps) if level.alpha < TINY_ALPHA else eps
+    return (((level.alpha + level.sigma) * exact - x) / level.alpha).to(x.dtype)

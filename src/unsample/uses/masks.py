@@ -18,6 +18,7 @@ from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
 from ..errors import ArgumentError, ImageError
+from .door import a_model, read_state, use
 from .sources import Conditions
 
 __all__ = ["AUTO", "Cells", "cells_of", "difference_mask", "read_mask"]
@@ -62,7 +63,7 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "height w
     return torch.from_numpy(np.asarray(fitted) >= 128)
 
 
-@torch.no_grad()
+@use({"model": a_model, "clean": read_state})
 def difference_mask(
     model: Model,
     clean: Tensor,
@@ -95,8 +96,8 @@ def difference_mask(
         grid: The levels; default is the model's own.
     """
     grid, count = grid or model.grid(steps), len(clean)
-    if draws < 1:
-        raise ArgumentError(f"an automatic mask takes at least 1 draw of noise, given {draws}")
+    if clean.shape[1:] != model.shape or not count:
+        raise ArgumentError(f"expected clean states of shape (batch, *{model.shape}), given {tuple(clean.shape)}")
     level, noise = grid[max(1, round(AT * grid.steps))], ItemNoise(seed, list(range(count)) if items is None else list(items))
     wanted, away = broadcast_conditions(to, count), broadcast_conditions(source, count)
     parts, nfe = [], 0
