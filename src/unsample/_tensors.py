@@ -14,7 +14,26 @@ from torch import Tensor
 
 from .errors import ArgumentError
 
-__all__ = ["as_state", "as_wide_as", "check_dense", "check_rows", "full_precision", "gradients", "undisturbed", "wide"]
+__all__ = [
+    "as_state",
+    "as_wide_as",
+    "check_dense",
+    "check_rows",
+    "full_precision",
+    "gradients",
+    "has_float64",
+    "undisturbed",
+    "wide",
+]
+
+
+def has_float64(x: Tensor) -> bool:
+    """Whether the device of `x` has float64; Apple's MPS has not."""
+    try:
+        x.new_empty(0, dtype=torch.float64)
+    except TypeError:
+        return False
+    return True
 
 
 def wide(x: Tensor) -> Tensor:
@@ -23,10 +42,7 @@ def wide(x: Tensor) -> Tensor:
     >>> wide(torch.ones(1)).dtype
     torch.float64
     """
-    try:
-        return x.to(torch.float64)
-    except TypeError:  # of MPS
-        return x.to(torch.float32)
+    return x.to(torch.float64 if x.dtype == torch.float64 or has_float64(x) else torch.float32)
 
 
 def as_wide_as(x: Tensor, other: Tensor) -> Tensor:

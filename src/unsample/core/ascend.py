@@ -136,7 +136,7 @@ def descend(
     return Trajectory(x, top, 0, counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ascent:
     """Items that start at the same level and are walked together."""
 

@@ -122,7 +122,7 @@ class Counted(Wrapper):
         return as_wide_as(self.denoiser(x, level), x)
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorded(Wrapper):
     """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
 
@@ -135,7 +135,7 @@ class Recorded(Wrapper):
         return self.eps[level.index]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replayed:
     """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._tensors import as_wide_as, wide
 from .grid import Step
-from .prediction import to_x0
+from .prediction import held, to_x0
 from .schedule import TINY_ALPHA
 
 __all__ = ["transfer"]
@@ -34,7 +34,7 @@ def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> T
     >>> transfer(torch.tensor(2.0), torch.tensor(1.0), step)
     tensor(2.2000)
     """
-    src, dst, dtype, eps = step.src, step.dst, x.dtype, as_wide_as(eps, x)
+    src, dst, dtype, eps = held(step.src, x), step.dst, x.dtype, as_wide_as(eps, x)
     if src.alpha < TINY_ALPHA or eps.dtype == torch.float64:
         x, eps = wide(x), wide(eps)
     if clip is not None:

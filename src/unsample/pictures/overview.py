@@ -29,7 +29,7 @@ ROWS = 8
 """Photographs drawn, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentColumns:
     """The latents of the photos of an overview by one method and, if they were sampled back, reconstructions."""
 

@@ -48,7 +48,7 @@ SOURCE: Final = _FromSource.SOURCE
 """In place of a condition: the one that the images are, or were, inverted under."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """Edited images.
 

@@ -33,7 +33,7 @@ __all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
 Keys = Float[Tensor, "keys *item"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interpolation:
     """Images along a path.
 

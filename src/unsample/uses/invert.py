@@ -168,7 +168,7 @@ def invert_encoded(
     return joined if order == sorted(order) else joined.take(torch.tensor(order, device="cpu").argsort())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """There and back.
 

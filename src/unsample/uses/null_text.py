@@ -39,7 +39,7 @@ TOLERANCE_RISE = 1e-3
 """What the tolerance gains on the way down: 1e-5 + 2e-5 i at move i of 50 (their code)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NullText:
     """Fitted embeddings, for `sample(..., negative=found.embeddings)` with the condition and guidance they were fitted for.
 
@@ -147,7 +147,7 @@ def null_text(
     return _cat(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Fit(Stepper):
     """A stepper down whose memory is the unconditional embedding, and how many evaluations of it the last move took."""
 

@@ -22,7 +22,7 @@ from .sources import Conditions, Size, Source, one_condition, opened_for_latents
 __all__ = ["Samples", "draw_noise", "sample"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Sampled images.
 

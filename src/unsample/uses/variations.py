@@ -26,7 +26,7 @@ VARIED_START = ForwardNoise(fraction=0.1)
 """Enough noise for visible differences, little enough to recognise the picture (on the bundled model)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variations:
     """Several results for each image.
 

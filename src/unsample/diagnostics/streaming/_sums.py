@@ -45,7 +45,7 @@ class Sums(Metric):  # type: ignore[misc]
 
     def add(self, **sums: Tensor | float) -> None:
         """Add the sums of a batch: to all states or, if one does not fit, to none."""
-        added = {name: torch.as_tensor(value, dtype=torch.float64).to(self.device) for name, value in sums.items()}
+        added = {name: torch.as_tensor(value, dtype=torch.float64, device=self.device) for name, value in sums.items()}
         for name, value in added.items():
             self.check_fits(name, value.shape)
         for name, value in added.items():

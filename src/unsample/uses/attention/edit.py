@@ -40,7 +40,7 @@ STEPS = 50
 """Moves of the whole grid, where neither `steps` nor an inversion gives their number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionEdit:
     """The images of `edit_attention`.
 
@@ -219,7 +219,7 @@ def _check_one_row(**tensors: Mapping[int, Tensor]) -> None:
                 raise ArgumentError(f"expected {name} of one row, the source's, given {len(tensor)} at level {level}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pinned:
     """Sets the source to known states, and its targets to the same where they may not change."""
 
