@@ -102,12 +102,13 @@ def uses(known):
         ),
         "draw_noise": (us.draw_noise, {"model": model, "count": 2}),
         "diagnose": (us.diagnose, {"latent": known["latent"]}),
+        "compare": (us.compare, {"model": model, "images": images, "methods": "ddim", "starts": "0", "nfe": 2}),
         "difference_mask": (difference_mask, {"model": model, "clean": images, "to": 1, "source": 0, "draws": 1, **quick}),
     }
 
 
 NAMES = ("invert", "sample", "reconstruct", "edit", "variations", "interpolate", "edit_attention", "null_text", "draw_noise",
-         "diagnose", "difference_mask")  # fmt: skip
+         "diagnose", "compare", "difference_mask")  # fmt: skip
 WORK = set(NAMES) - {"edit_attention", "null_text"}  # the toy model has neither attention nor embeddings
 
 

@@ -39,7 +39,7 @@ def compare(
         loaded,
         io.read_photos(paths, loaded.image_size, limit),
         methods=methods,
-        forwards=forward,
+        starts=forward,
         nfe=nfe,
         spacing=spacing,
         seed=seed,
