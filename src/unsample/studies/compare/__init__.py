@@ -58,6 +58,13 @@ def _names(name: str, value: Any) -> str | tuple[str, ...]:
     return tuple(map(str, several))
 
 
+def _labels(name: str, value: Any) -> list[str]:
+    """A text for each image."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ArgumentError(f"expected {name} as a list with a text for each image, given {shown(value)}")
+    return list(value)
+
+
 READERS = {
     "model": a_model,
     "methods": _names,
@@ -65,7 +72,7 @@ READERS = {
     "nfe": whole(1),
     "spacing": optional(text),
     "batch_size": whole(1),
-    "names": optional(one_of("a list of texts", list, tuple)),
+    "names": optional(_labels),
     "out": optional(one_of("a folder", str, Path)),
 }
 
