@@ -15,6 +15,7 @@ and leaves with exit code 2.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,11 +28,15 @@ __all__ = [
     "UnknownNameError",
     "UnsampleError",
     "one_line",
+    "printable",
 ]
 
 
 class UnsampleError(Exception):
-    """Root of every error that unsample raises on purpose."""
+    """Root of every error that unsample raises on purpose; its message can be printed whatever names it quotes."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Its class and message, whatever the class is called with: a pool of processes hangs on what it cannot unpickle."""
@@ -85,3 +90,21 @@ def one_line(error: BaseException, longest: int = 300) -> str:
     'expected a number'
     """
     return " ".join(str(error).split())[:longest]
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""`text`, such as a file's name, with all that could act on a terminal or cannot be encoded written as escapes.
+
+    Those are control characters, marks that turn the direction of writing, and bytes that are not UTF-8; `keep` are left.
+
+    >>> printable("a\x1b[2Jb\udcff.png")
+    'a\\x1b[2Jb\\udcff.png'
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -1,14 +1,34 @@
-"""Writing files so that they appear whole or not at all."""
+"""Paths as people type them, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import ArgumentError, RunError
 
-__all__ = ["write_atomically"]
+__all__ = ["expanded", "write_atomically"]
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose leading `~` stands for a home folder; as it is where there is no such home, as in a shell.
+
+    Raises:
+        ArgumentError: It can be the name of no file.
+
+    >>> expanded("~no such user/x").as_posix()
+    '~no such user/x'
+    """
+    found = Path(os.path.expanduser(path))
+    try:
+        os.lstat(found)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG:
+            raise ArgumentError(f"expected a path, given {str(path)[:80]!r}...: {reason}") from None
+    return found
 
 
 def write_atomically(path: Path, data: bytes) -> None:

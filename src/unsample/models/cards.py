@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from ..core.files import expanded
+
 __all__ = ["BUNDLED", "FOLDER", "Card", "cached", "cards", "models_folder", "repository_weights"]
 
 BUNDLED = Path(str(resources.files(__package__) / "weights"))
@@ -73,7 +75,7 @@ class Card:
 def models_folder() -> Path:
     """Where downloaded models are: the folder that `FOLDER` names, or `~/.cache/unsample/models`."""
     named, cache = os.environ.get(FOLDER), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(named or Path(cache, "unsample", "models")).expanduser()
+    return expanded(named or Path(cache, "unsample", "models"))
 
 
 def repository_weights() -> Path | None:

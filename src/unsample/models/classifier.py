@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._typing import Images
+from ..core.files import expanded
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
@@ -172,7 +173,7 @@ def load_classifier(name: str = "tiny-imagenet-32-classifier", *, device: str | 
     32
     """
     bundled = name == "tiny-imagenet-32-classifier"
-    folder = BUNDLED / name if bundled else Path(name).expanduser()
+    folder = BUNDLED / name if bundled else expanded(name)
     if not folder.is_dir() and not bundled:
         raise UnknownNameError("classifier", name, ["tiny-imagenet-32-classifier"])
     for part in ("config.json", "model.safetensors"):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.batching import OnStep
+from ..core.files import expanded
 from ..errors import ArgumentError, ModelError, UnknownNameError
 from .cards import FOLDER, Card, cards, models_folder, repository_weights
 from .parts import own_part, put_in_place
@@ -122,7 +123,7 @@ def _origin(name: str, origin: str | Path | None) -> str:
         return f"{text.rstrip('/')}/{name}"
     if "://" in text:
         raise ArgumentError(f"expected a folder or an http(s) address, given {text}")
-    return str(Path(text).expanduser().resolve() / name)
+    return str(expanded(text).resolve() / name)
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..core.files import expanded
 from ..core.model import ClassConditioner, Model
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .cards import FOLDER, Card, cards
@@ -117,7 +118,7 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
         ModelError: Known by name, but neither here nor to be had.
         UnknownNameError: A name without a slash that no card and no directory has.
     """
-    known, path = cards(), Path(name).expanduser()
+    known, path = cards(), expanded(name)
     if name in known:
         return name, known[name].path or _fetched(known[name], revision, variant, weights)
     if path.is_dir():
