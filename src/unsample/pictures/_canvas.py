@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,12 @@ from torch import Tensor
 from .read import to_bytes
 
 __all__ = ["Drawing"]
+
+COLUMNS = 32
+"""Columns of pictures drawn, at most: the layout of more takes minutes."""
+
+SAID = 0.2
+"""Height of a line below a figure, in inches."""
 
 Span = tuple[float, float]
 """Low and high."""
@@ -64,6 +71,14 @@ def show_images(axes: Any, images: Tensor, titles: Mapping[int, str]) -> None:
             axis.set_title(short(titles[index]), fontsize=8)
 
 
+def say_left_out(figure: Any, *counts: tuple[int, int, str]) -> float:
+    """Write below a figure how many of how many are shown, (shown, in all, of what), where not all are; inches it takes."""
+    said = ", ".join(f"{shown} of {count} {what}" for shown, count, what in counts if shown < count)
+    if said:
+        figure.supxlabel(said, fontsize=8)
+    return SAID if said else 0.0
+
+
 def null_of(null: Span | Mapping[str, Span] | None, name: str) -> Span | None:
     """The range of true noise of one group or row: the same for all, or its own."""
     return null.get(name) if isinstance(null, Mapping) else null
@@ -84,8 +99,18 @@ def bare(axis: Any) -> None:
         spine.set_visible(False)
 
 
+def words_as_they_are(figure: Any) -> None:
+    """Have a `$` in titles, names and prompts drawn as one: no formulas but those that axes make for their own numbers."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and "mathdefault" not in text.get_text():
+            text.set_parse_math(False)
+
+
 def png(figure: Any, canvas: Any) -> bytes:
     """The figure as a PNG file; it is empty afterwards."""
+    words_as_they_are(figure)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     figure.clear()
@@ -96,6 +121,7 @@ def drawing(figure: Any, canvas: Any) -> Drawing:
     """The figure as PNG and SVG, the same bytes every time; it is empty afterwards."""
     import matplotlib
 
+    words_as_they_are(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "unsample", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -104,7 +130,7 @@ def drawing(figure: Any, canvas: Any) -> Drawing:
 
 def short(name: str, length: int = 16) -> str:
     """A file's name without its ending, cut to `length`."""
-    stem = name.rsplit(".", 1)[0]
+    stem = name.removesuffix(PurePosixPath(name).suffix)
     return stem if len(stem) <= length else stem[: length - 1] + "…"
 
 

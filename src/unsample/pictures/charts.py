@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ._canvas import Drawing, Span, bare, blank, drawing, grid_of, null_of, null_patch
+from ._canvas import COLUMNS, Drawing, Span, bare, blank, drawing, grid_of, null_of, null_patch, say_left_out
 from .overview import latent_picture
 from .read import to_bytes
 
@@ -74,7 +74,7 @@ class Bar:
     high: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PictureRow:
     """A row of pictures.
 
@@ -218,8 +218,10 @@ def heatmaps(
 
 def picture_rows(rows: Sequence[PictureRow]) -> Drawing:
     """Rows of pictures, one under the other, their columns the same items."""
-    count = max(len(row.values) for row in rows)
+    every = max(len(row.values) for row in rows)
+    count = min(every, COLUMNS)
     figure, canvas = blank(1.15 * count + 1.5, 1.15 * len(rows) + 0.3)
+    say_left_out(figure, (count, every, "columns"))
     axes = figure.subplots(len(rows), count, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
     for axis in axes.ravel():
         bare(axis)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ._canvas import columns_of, panels, png, show_images
+from ._canvas import columns_of, panels, png, say_left_out, show_images
 from .read import to_bytes
 
 __all__ = ["ANIMATIONS", "animation", "check_animation", "strip"]
@@ -25,24 +25,42 @@ Pixels = npt.NDArray[np.uint8]
 
 ANIMATIONS, FFMPEG = ("gif", "mp4"), "ffmpeg"
 
-WIDE = 16
-"""Frames side by side, at most."""
+WIDE, TALL = 16, 16
+"""Frames side by side, and rows of them, at most."""
 
 SIDE, SECONDS = 256, 0.15
 """Smaller frames are enlarged to about this many pixels, whole pixels to whole pixels; each is shown this long."""
 
 
 def strip(images: Tensor, labels: Mapping[int, str], *, columns: int | None = None) -> bytes:
-    """Frames side by side, row by row, with names over some of them; as PNG bytes.
+    """Frames side by side, row by row, with names over some of them; of very many some, evenly apart; as PNG bytes.
 
     Args:
         images: Shape (frames, channels, height, width) in [-1, 1].
         labels: Frame -> its name: those of the ends, and of others that were given.
         columns: Frames in a row; by default all of them, or 16.
     """
-    figure, axes, canvas = panels(*columns_of(len(images), columns or WIDE), margin=0.4)
-    show_images(axes, images, labels)
+    count = len(images)
+    if columns is None:
+        shown = some_of(count, WIDE * TALL)
+        rows, across = columns_of(len(shown), WIDE)
+    else:
+        downwards, aside = (some_of(many, most) for many, most in zip(columns_of(count, columns), (TALL, WIDE), strict=True))
+        places = [row * min(columns, count) + column for row in downwards for column in aside]
+        shown, rows, across = [place for place in places if place < count], len(downwards), len(aside)
+    figure, axes, canvas = panels(rows, across, margin=0.4)
+    say_left_out(figure, (len(shown), count, "frames"))
+    show_images(axes, images[shown], {place: labels[frame] for place, frame in enumerate(shown) if frame in labels})
     return png(figure, canvas)
+
+
+def some_of(count: int, most: int) -> list[int]:
+    """All of `count` numbers from 0, or `most` of them, evenly apart, with the first and the last.
+
+    >>> some_of(3, 5), some_of(9, 3)
+    ([0, 1, 2], [0, 4, 8])
+    """
+    return list(range(count)) if count <= most else [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def animation(images: Tensor, kind: str = "gif") -> bytes:

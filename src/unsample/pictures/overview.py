@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..diagnostics import excess_variance, plain_mask, true_noise
-from ._canvas import columns_of, panels, png, short, show_images
+from ._canvas import COLUMNS, columns_of, panels, png, say_left_out, short, show_images
 from .read import to_bytes
 
 __all__ = ["ROWS", "LatentColumns", "latent_picture", "overview", "sheet"]
@@ -25,11 +25,11 @@ EXCESS_RANGE = 1.0
 WINDOW = 5
 """Side of the window of those maps, in cells."""
 
-ROWS = 8
-"""Photographs drawn, at most."""
+ROWS, INVERSIONS, SHEET = 8, 8, 64
+"""Photographs and inversions drawn on an overview, and images on a sheet, at most."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LatentColumns:
     """The latents of the photos of an overview by one method and, if they were sampled back, reconstructions."""
 
@@ -45,14 +45,15 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
         photos: Shape (batch, channels, height, width) in [-1, 1].
         names: One per photo.
         inversions: What to show side by side.
-        rows: At most so many photos are drawn.
+        rows: At most so many photos are drawn; of inversions at most 8.
     """
-    count = min(rows, len(photos))
+    count, every, inversions = min(rows, len(photos)), len(inversions), inversions[:INVERSIONS]
     noise = LatentColumns("true noise", true_noise(tuple(inversions[0].latent[:count].shape)))
     columns = ["photo", "where it is plain"]
     for one in (*inversions, noise):
         columns += [f"{one.title}\nlatent", "its variance - 1", *(["sampled back"] if one.reconstruction is not None else [])]
     figure, axes, canvas = panels(count, len(columns))
+    say_left_out(figure, (count, len(photos), "pictures"), (len(inversions), every, "inversions"))
     masks = plain_mask(photos[:count])
     for row in range(count):
         cells: list[Cell] = [(to_bytes(photos[row]), {}), (_masked(photos[row], masks[row]), {})]
@@ -83,12 +84,14 @@ def _cells(inversion: LatentColumns, row: int) -> list[Cell]:
 
 
 def sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int = 8) -> bytes:
-    """Images side by side, shape (batch, channels, height, width) in [-1, 1]; as PNG bytes."""
-    rows, across = columns_of(len(images), columns)
+    """The first images side by side, shape (batch, channels, height, width) in [-1, 1]; as PNG bytes."""
+    count, shown = len(images), images[:SHEET]
+    rows, across = columns_of(len(shown), min(columns, COLUMNS))
     figure, axes, canvas = panels(rows, across)
     height, width = images.shape[-2:]
-    figure.set_figheight(rows * (1.3 * height / width + 0.2 * bool(titles)) + 0.1)
-    show_images(axes, images, dict(enumerate(titles or ())))
+    said = say_left_out(figure, (len(shown), count, "images"))
+    figure.set_figheight(rows * (1.3 * height / width + 0.2 * bool(titles)) + 0.1 + said)
+    show_images(axes, shown, dict(enumerate(titles or ())))
     return png(figure, canvas)
 
 

@@ -98,6 +98,6 @@ def sample_images(
     parts = sampled_parts(run, model, settings, noise, settings.label, on_step, settings.negative, stored)
     samples = joined(parts)["samples"]
     run.write_images("samples", samples)
-    run.write("overview.png", plotting.sheet(samples[:64], None if latents is None else names[:64]))
+    run.write("overview.png", plotting.sheet(samples, None if latents is None else names))
     run.finish({"samples": samples, "latent": noise.cpu()}, {"cost": {"sample": cost_of(parts)}})
     return run
