@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .._tensors import check_dense
-from .._tensors import wide as wide_there
 from ..errors import ArgumentError
 
 __all__: list[str] = []
@@ -51,7 +49,9 @@ Samples that were not clamped stay below it however much a model overshoots; byt
 
 def check_finite(x: Tensor, name: str) -> None:
     """Raise unless `x` is a non-empty floating-point tensor of finite numbers."""
-    check_dense(x, name)
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ArgumentError(f"{name}: expected a floating-point tensor, given {given}; convert it, e.g. with .float()")
     if x.numel() == 0:
         raise ArgumentError(f"{name}: expected at least one value, given shape {tuple(x.shape)}; check the batch")
     # A NaN or infinity reaches the extremes, which need no copy of the batch (torch.isfinite makes two).
@@ -65,8 +65,7 @@ def check_finite(x: Tensor, name: str) -> None:
 
 def check_batch(x: Tensor, name: str = "x") -> None:
     """Raise unless `x` is a finite floating-point batch [B, C, H, W]."""
-    check_dense(x, name)
-    if x.ndim != 4:
+    if isinstance(x, Tensor) and x.ndim != 4:
         raise ArgumentError(
             f"{name}: expected 4 dimensions [B, C, H, W], given shape {tuple(x.shape)}; add a batch with x[None]"
         )
@@ -125,7 +124,7 @@ def check_at_least(value: int, least: int, name: str) -> None:
 def wide(x: Tensor) -> Tensor:
     """`x` detached, in float64; on the CPU if its device has no float64 (Apple's MPS)."""
     x = x.detach()
-    return wide_there(x.cpu() if x.device.type == "mps" else x)
+    return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)
 
 
 def flat_items(x: Tensor) -> Tensor:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import torch
 
-from .._tensors import full_precision
 from .._typing import Images
 from ..errors import ArgumentError
-from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask, wide
+from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask
 
 __all__ = ["DATA_RANGE", "mae", "mse", "psnr", "ssim"]
 
 DATA_RANGE = 2.0
 """Width of the pixel range [-1, 1]."""
+
+SSIM_VALUES = 2**18
+"""Values of images whose windows are in memory at once: torchmetrics takes hundreds of bytes for each."""
 
 SSIM_SIDE = 11
 """Side of SSIM's Gaussian window (sigma 1.5): smaller images have no value."""
@@ -71,7 +73,6 @@ def psnr(images: Images, reconstruction: Images) -> PerImage:
     return 10 * torch.log10(DATA_RANGE**2 / mse(images, reconstruction))
 
 
-@full_precision()
 def ssim(images: Images, reconstruction: Images) -> PerImage:
     """Structural similarity per image, at most 1: Gaussian window of 11 with sigma 1.5, on values rescaled to [0, 1].
 
@@ -99,11 +100,11 @@ def ssim(images: Images, reconstruction: Images) -> PerImage:
     from torchmetrics.functional.image import structural_similarity_index_measure as index  # 2 s to import
 
     pieces = []
-    for part in blocks(len(images), images[0].numel()):
+    for part in blocks(len(images), images[0].numel(), SSIM_VALUES):
         # float32: its error in a variance, 1e-7, is far below the constant 0.0009 that SSIM adds to it.
         a, b = ((x[part].detach().float() + 1) / DATA_RANGE for x in (images, reconstruction))
         pieces.append(index(b, a, data_range=1.0, reduction="none").reshape(-1))
-    return wide(torch.cat(pieces))
+    return torch.cat(pieces).double()
 
 
 def _mean_error(images: Images, reconstruction: Images, power: int, mask: Mask | None) -> PerImage:
@@ -111,7 +112,7 @@ def _mean_error(images: Images, reconstruction: Images, power: int, mask: Mask |
     mask = check_mask(mask, images)
     pieces = []
     for part in blocks(len(images), images[0].numel()):
-        error = (wide(images[part]) - wide(reconstruction[part])).abs() ** power
+        error = (images[part].detach().double() - reconstruction[part].detach().double()).abs() ** power
         inside = mask[part][:, None].to(error)
         pieces.append((error * inside).sum((1, 2, 3)) / (inside.sum((1, 2, 3)) * images.shape[1]))
     return torch.cat(pieces)
