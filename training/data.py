@@ -7,7 +7,6 @@ encode.py, is ``<split>-latents.npy``, float16 of shape (N, 1 or 2, C, h, w), an
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+
+from unsample.pictures.decode import open_picture
 
 
 def shrink(jpeg: bytes, size: int) -> NDArray[np.uint8]:
     """Decode one square image and average it down to (3, size, size), uint8; its side must be a multiple of size."""
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    image = open_picture(jpeg).convert("RGB")
     if image.width != image.height or image.width % size:
         raise ValueError(f"cannot average a {image.width}x{image.height} image down to {size}x{size}")
     return np.asarray(image.reduce(image.width // size)).transpose(2, 0, 1)

@@ -181,11 +181,6 @@ def test_id_is_that_of_the_bytes_not_of_the_place(tmp_path):
 # What is refused
 
 
-def write_animation(path, **options):
-    frames = [Image.new("RGB", (16, 16), (i, 0, 0)) for i in (10, 100, 200)]
-    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-
-
 def write_bad(folder, kind):
     """A file of a kind that has no meaning, and what is said of it."""
     path = folder / "bad.png"
@@ -206,19 +201,16 @@ def write_bad(folder, kind):
         saved(path, gradient(size=(15, 40)))
         return path, "is 15x40 pixels, smaller than the model's 16x16; give a larger picture"
     if kind == "float":
-        path = saved(folder / "bad.tif", Image.fromarray(np.random.default_rng(0).random((20, 20), dtype=np.float32)))
+        path = saved(folder / "bad.tif", Image.fromarray(7 * np.random.default_rng(0).random((20, 20), dtype=np.float32)))
         return path, "holds F data of unknown range"
     if kind == "32 bits":
         path = saved(folder / "bad.tif", Image.fromarray(np.arange(400, dtype=np.int32).reshape(20, 20)))
         return path, "holds I data of unknown range"
-    suffix = {"apng": "png", "animated gif": "gif", "tiff of pages": "tif", "animated webp": "webp"}[kind]
-    path = folder / f"bad.{suffix}"
-    write_animation(path)
-    return path, "has 3 frames or pages; expected a still picture"
+    saved(folder / "whole.eps", gradient(size=(64, 64)), format="EPS").rename(path)
+    return path, "not a picture; expected"
 
 
-KINDS = ["missing", "folder", "empty", "text", "half png", "half jpeg", "small", "float", "32 bits", "apng", "animated gif"]
-KINDS += ["tiff of pages", "animated webp"]
+KINDS = ["missing", "folder", "empty", "text", "half png", "half jpeg", "small", "float", "32 bits", "postscript"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -305,13 +297,10 @@ def test_find_in_files_folders_and_globs(folder):
     assert names([folder / "in" / "notes.txt"]) == ["notes.txt"]
 
 
-def test_nothing_is_found_twice(folder):
+def test_what_is_given_again_is_there_again_in_its_place(folder):
     os.symlink(folder / "in" / "a.jpg", folder / "link.jpg")
-    assert names(["in", "in/a.jpg", "./in/b.PNG", folder / "in", "in/../in/a.jpg", "in/*", "link.jpg"]) == [
-        "a.jpg",
-        "b.PNG",
-        "notes.txt",
-    ]
+    assert names(["in/a.jpg", "in/b.PNG", "in/a.jpg"]) == ["a.jpg", "b.PNG", "a.jpg"]
+    assert names(["in", "in/../in/a.jpg", "link.jpg"]) == ["a.jpg", "b.PNG", "a.jpg", "link.jpg"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
@@ -323,7 +312,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
     ("place", "says"),
     [
         ("nowhere.png", "no such file or folder: nowhere.png"),
-        ("none", "no pictures in folder none: expected files ending in .bmp"),
+        ("none", "no pictures in folder none: expected files of PNG"),
         ("in/*.tif", "no file matches"),
         ("", "."),
     ],

@@ -14,7 +14,8 @@ from unsample.core.denoiser import Guided
 from unsample.core.rng import ItemNoise
 from unsample.methods.drawn_paths import EditFriendly
 from unsample.methods.registry import METHODS
-from unsample.uses.masks import difference_mask, read_mask
+from unsample.pictures.read import read_mask
+from unsample.uses.masks import difference_mask
 
 from ..models import tiny
 from .conftest import close, far, photograph, picture
@@ -192,7 +193,7 @@ def test_guidance_that_blows_up_is_said(images):
         ({"mask": torch.ones(4, 4), "method": METHODS["edict"]()}, "carries more than its state"),
         ({"to": 7}, "outside this model's classes"),
         ({"method": METHODS["exact"](keep_eps=True)}, "keep_eps=False"),
-        ({"mask": "nowhere.png"}, "cannot read the mask nowhere.png: no such file"),
+        ({"mask": "nowhere.png"}, "mask: no such picture: nowhere.png"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(model, images, more, says):

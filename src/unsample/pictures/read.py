@@ -1,49 +1,56 @@
-"""Reads photographs, and writes pictures.
+"""Reads photographs, at the size of a model, and writes pictures.
 
-Reading turns every ordinary kind of picture into upright 8-bit RGB and says what it did: greyscale is repeated, transparency
-laid on white, CMYK converted, 16-bit scaled, EXIF rotation applied. What has no single meaning (animations, float data) or too
-few pixels is refused with one line.
+Reading says what it did to a picture. One that cannot be read, or has too few pixels, is refused with one line; where many are
+read, those that cannot be are left out and listed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from glob import glob, has_magic
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from jaxtyping import Bool
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..core.files import write_atomically
-from ..errors import ImageError, one_line
+from ..errors import ImageError, printable
+from .decode import file_bytes, grey, open_picture, readable, upright_rgb
+from .find import distinct_names, find_in, find_photos
+from .parquet import column_of
 
 __all__ = [
     "Photo",
+    "Reading",
+    "Rejected",
     "decode_photo",
     "demo_photos",
     "find_photos",
+    "fitted",
+    "fitted_mask",
     "load_images",
-    "read_parquet",
+    "read_all",
+    "read_mask",
     "read_photo",
     "read_photos",
     "save_png",
 ]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Photo:
     """One picture, ready for a model.
 
     Attributes:
-        name: File name without directory.
+        name: That of its file, with as many folders before it as tell it from others of the same name.
         id: Hash of the file's bytes; what its noise depends on, wherever the file lies.
         pixels: Shape (3, height, width) in [-1, 1].
         original: Width and height before resizing.
@@ -56,6 +63,16 @@ class Photo:
     original: tuple[int, int]
     notes: tuple[str, ...] = ()
 
+    @property
+    def reduced(self) -> str:
+        """From which size to which it was cropped and reduced, if it was.
+
+        >>> Photo("a.png", "0", torch.zeros(3, 32, 32), (640, 480)).reduced
+        '640x480 to 32x32'
+        """
+        height, width = self.pixels.shape[1:]
+        return "" if self.original == (width, height) else f"{self.original[0]}x{self.original[1]} to {width}x{height}"
+
     @classmethod
     def of(cls, image: Tensor, name: str) -> Photo:
         """A tensor of shape (channels, height, width) as a photo; its id is a hash of its values."""
@@ -64,114 +81,161 @@ class Photo:
         return cls(name, key, pixels, (pixels.shape[2], pixels.shape[1]))
 
 
-def find_photos(places: Sequence[str | Path]) -> list[Path]:
-    """Files, the pictures in folders (not below them), and what globs match; sorted within each place, none twice.
-
-    Raises:
-        ImageError: A place that is missing, or holds no picture.
-    """
-    found: dict[Path, Path] = {}
-    for place in places:
-        path = Path(place).expanduser()
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not files:
-                raise ImageError(f"no pictures in folder {place}: expected files ending in {', '.join(sorted(SUFFIXES))}")
-        elif path.is_file():
-            files = [path]
-        elif has_magic(str(place)):
-            files = sorted(Path(match) for match in glob(str(path), recursive=True) if Path(match).is_file())
-            if not files:
-                raise ImageError(f"no file matches {place}; check the pattern")
-        else:
-            raise ImageError(f"no such file or folder: {place}; check the path")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
 def demo_photos() -> list[Path]:
     """The photographs that ship with unsample; authors and licences are in photos/README.md."""
     return sorted((Path(__file__).parent / "photos").glob("*.jpg"))
 
 
-def read_photo(path: str | Path, size: tuple[int, int]) -> Photo:
-    """One picture, centre-cropped and area-averaged to `size` (height, width).
+@dataclass(frozen=True)
+class Rejected:
+    """A picture that is left out, and why in one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of files and folders.
+
+    Attributes:
+        photos: In the order given.
+        rejected: Those that cannot be read.
+        passed_over: Names of files in folders that are no pictures.
+    """
+
+    photos: list[Photo]
+    rejected: list[Rejected] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+
+def read_photo(path: str | Path, size: Size, name: str | None = None) -> Photo:
+    """One picture, centre-cropped and area-averaged to `size` (height, width); called `name`, or else as its file is.
 
     Raises:
-        ImageError: Missing, unreadable, animated, of float data, or smaller than `size`.
+        ImageError: Missing, unreadable, of data of unknown range, or smaller than `size`.
     """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"no such picture: {path}; check the path") from None
-    except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror}; check that it is a file and may be read") from None
-    return decode_photo(data, str(path), size)
+    return decode_photo(file_bytes(path), str(path), size, Path(path).name if name is None else name)
 
 
-def decode_photo(data: bytes, name: str, size: tuple[int, int]) -> Photo:
-    """`read_photo` for the bytes of a file."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            _refuse_frames(opened, name)
-            opened.load()
-            image, notes = _upright_rgb(opened, name)
-    except ImageError:
-        raise
-    except Exception as error:  # on damaged bytes a decoder may raise anything: struct.error, TypeError, EOFError ...
-        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else one_line(error)
-        raise ImageError(f"cannot read {name}: {reason}; expected a whole PNG, JPEG, WebP, BMP or TIFF file") from None
+def decode_photo(data: bytes, place: str, size: Size, name: str | None = None) -> Photo:
+    """`read_photo` for the bytes of a file; `place` is what errors call it."""
+    with readable(place), open_picture(data) as opened:
+        pixels, original, notes = fitted(opened, place, size)
+    key = hashlib.sha256(data).hexdigest()[:16]
+    return Photo(printable(Path(place).name if name is None else name), key, pixels, original, notes)
+
+
+def fitted(picture: Image.Image, name: str, size: Size) -> tuple[Tensor, tuple[int, int], tuple[str, ...]]:
+    """The pixels of an opened picture at `size`, its own width and height, and what was converted.
+
+    Raises:
+        ImageError: As `read_photo`.
+    """
+    with readable(name):
+        image, notes = upright_rgb(picture, name)
     height, width = size
     if image.width < width or image.height < height:
         raise ImageError(
             f"{name} is {image.width}x{image.height} pixels, smaller than the model's {width}x{height}; give a larger picture"
         )
-    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BOX)
-    pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
-    return Photo(Path(name).name, hashlib.sha256(data).hexdigest()[:16], pixels, image.size, tuple(notes))
+    small = ImageOps.fit(image, (width, height), Image.Resampling.BOX)
+    pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return pixels, image.size, tuple(notes)
 
 
-def read_photos(places: Sequence[str | Path], size: tuple[int, int], limit: int | None = None) -> list[Photo]:
+def read_mask(path: str | Path, size: Size) -> Bool[Tensor, "height width"]:
+    """A grey picture as a mask of `size` (height, width), cropped and reduced as photographs are; True where it is light.
+
+    What is transparent is dark; where all is of one colour, what is opaque is light.
+
+    Raises:
+        ImageError: Missing, or not a picture.
+    """
+    try:
+        with readable(str(path)), open_picture(file_bytes(path)) as opened:
+            return fitted_mask(opened, str(path), size)
+    except ImageError as error:
+        raise ImageError(f"mask: {error}; a mask is a grey picture, white where the picture may change") from None
+
+
+def fitted_mask(picture: Image.Image, name: str, size: Size) -> Bool[Tensor, "height width"]:
+    """`read_mask` for an opened picture."""
+    with readable(name):
+        light = grey(picture, name)
+    small = ImageOps.fit(light, (size[1], size[0]), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(small) >= 128)
+
+
+def read_all(places: Sequence[str | Path], size: Size, limit: int | None = None, *, strict: bool = False) -> Reading:
     """The pictures of files, folders, globs and parquet files, at most `limit` of them.
 
-    Raises:
-        ImageError: As `find_photos`, `read_photo` and `read_parquet`.
-    """
-    photos: list[Photo] = []
-    for path in find_photos(places):
-        left = None if limit is None else limit - len(photos)
-        if left == 0:
-            break
-        photos += read_parquet(path, size, left) if path.suffix == ".parquet" else [read_photo(path, size)]
-    return photos
-
-
-def read_parquet(path: str | Path, size: tuple[int, int], limit: int | None = None) -> list[Photo]:
-    """The first pictures of a parquet file in the Hugging Face image layout (a column `image` with `bytes`).
+    Args:
+        places: As `find_in` takes them.
+        size: Height and width.
+        limit: At most so many; those left out do not count.
+        strict: Stop at the first that cannot be read.
 
     Raises:
-        ImageError: Not such a file, or a damaged picture in it.
+        ImageError: As `find_photos`; a parquet file that cannot be read; not one picture that can be; with `strict` one that
+            cannot.
     """
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ImageError("reading parquet needs pyarrow; install unsample[data]") from None
-    try:
-        table = parquet.read_table(path, columns=["image"]).slice(0, limit)
-        pictures = [row["bytes"] for row in table["image"].to_pylist()]
-    except (OSError, KeyError, TypeError, ArrowException) as error:
-        raise ImageError(f"{path} is not a parquet file with a column of images ({one_line(error, 200)})") from None
-    return [decode_photo(data, f"{Path(path).stem}-{index:05d}", size) for index, data in enumerate(pictures)]
+    found = find_in(places)
+    reading = Reading([], passed_over=[printable(path.name) for path in found.passed_over])
+    pictures = _each(found.paths, size, limit)
+    while (limit is None or len(reading.photos) < limit) and (one := next(pictures, None)) is not None:
+        if isinstance(one, Photo):
+            reading.photos.append(one)
+        elif strict:
+            raise ImageError(one.reason)
+        else:
+            reading.rejected.append(one)
+    if not reading.photos and reading.rejected:
+        first, count = reading.rejected[0].reason, len(reading.rejected)
+        raise ImageError(first if count == 1 else f"none of {count} pictures can be read, the first: {first}")
+    return reading
 
 
-def load_images(paths: Iterable[str | Path], size: tuple[int, int]) -> Tensor:
-    """Pictures as one batch, shape (batch, 3, height, width) in [-1, 1].
+def _each(paths: Sequence[Path], size: Size, limit: int | None) -> Iterator[Photo | Rejected]:
+    """Pictures, read one by one as they are taken."""
+    for path, name in zip(paths, distinct_names(paths), strict=True):
+        if path.suffix == ".parquet":
+            yield from _rows(path, name.removesuffix(".parquet"), size, limit)
+            continue
+        try:
+            yield read_photo(path, size, name)
+        except ImageError as error:
+            yield Rejected(name, str(error))
+
+
+def _rows(path: Path, name: str, size: Size, limit: int | None) -> Iterator[Photo | Rejected]:
+    """The pictures of a parquet file in the Hugging Face layout, a column `image` with `bytes`."""
+    few = {} if limit is None else {"few": max(1, min(limit, 16))}
+    for index, data in enumerate(column_of(path, "image.bytes", **few)):
+        row = f"{name}-{index:05d}"
+        try:
+            yield decode_photo(bytes(data or b""), row, size, row)
+        except ImageError as error:
+            yield Rejected(row, str(error))
+
+
+def read_photos(places: Sequence[str | Path], size: Size, limit: int | None = None) -> list[Photo]:
+    """The photos of `read_all`, all of which must be readable.
+
+    Raises:
+        ImageError: As `read_all`, and a picture that cannot be read.
+    """
+    return read_all(places, size, limit, strict=True).photos
+
+
+def load_images(paths: str | Path | Iterable[str | Path], size: int | Size) -> Tensor:
+    """Pictures as one batch, shape (batch, 3, height, width) in [-1, 1]; a size of one number is that of both sides.
 
     Raises:
         ImageError: As `read_photo`, or no paths.
     """
-    pixels = [read_photo(path, size).pixels for path in paths]
+    each = [paths] if isinstance(paths, (str, Path)) else paths
+    pixels = [read_photo(path, (size, size) if isinstance(size, int) else size).pixels for path in each]
     if not pixels:
         raise ImageError("expected at least one picture, given none")
     return torch.stack(pixels)
@@ -204,30 +268,3 @@ def png_bytes(image: Tensor) -> bytes:
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write an image of shape (channels, height, width), nominally in [-1, 1]; whole or not at all."""
     write_atomically(Path(path), png_bytes(image))
-
-
-def _refuse_frames(image: Image.Image, name: str) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # phones store a preview as a second MPO frame
-        raise ImageError(f"{name} has {frames} frames or pages; expected a still picture: save the one you mean as PNG")
-
-
-def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """8-bit RGB, the right way up, and a note of each conversion."""
-    notes = []
-    if image.getexif().get(0x0112, 1) in range(2, 9):
-        image, notes = ImageOps.exif_transpose(image), ["rotated as its EXIF says"]
-    if image.mode == "RGB":
-        return image, notes
-    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
-        return image.convert("RGB"), [*notes, "16-bit greyscale scaled to 8 bits"]
-    if image.mode in ("I", "F"):
-        raise ImageError(f"{name} holds {image.mode} data of unknown range; expected 8 or 16 bits: convert it to PNG")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", colour.size, "white")
-        white.alpha_composite(colour)
-        return white.convert("RGB"), [*notes, "transparency laid on white"]
-    meaning = {"L": "greyscale repeated in three channels", "1": "black and white repeated in three channels"}
-    return image.convert("RGB"), [*notes, meaning.get(image.mode, f"converted from {image.mode} to RGB")]

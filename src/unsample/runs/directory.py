@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..core.files import write_atomically
-from ..errors import RunError
+from ..errors import RunError, printable
 from ..pictures.read import png_bytes
 
 __all__ = ["Item", "Manifest", "Origin", "Part", "Run", "place_of", "short_hash", "slug", "slugs"]
@@ -38,11 +38,11 @@ SLUG_LENGTH = 80
 
 
 class Item(BaseModel):
-    """One picture of a run."""
+    """One picture of a run; its name can be printed."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Annotated[str, BeforeValidator(lambda name: printable(name) if isinstance(name, str) else name)]
     id: str
     width: int
     height: int
@@ -82,7 +82,7 @@ class Manifest(BaseModel):
         return short_hash(self.model_dump_json(include={"settings", "items"}))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Part:
     """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone."""
 

@@ -19,7 +19,7 @@ from ..uses.interpolate import Frames, frames_between
 from .directory import Run
 from .invert import invert_run
 from .parts import cost_of, item_of, joined
-from .progress import progress_bar
+from .progress import counted, progress_bar
 from .sample import sampled_parts
 from .settings import InvertSettings
 
@@ -91,7 +91,7 @@ class Interpolation:
         for number, label in enumerate(dict.fromkeys(self._conditions)):
             rows = [i for i, one in enumerate(self._conditions) if one == label]
             settings, photos = self.settings[rows[0]], [self.photos[i] for i in rows]
-            with progress_bar(f"inverting {len(rows)} pictures") as on_step:
+            with progress_bar(f"inverting {counted(len(rows), 'picture')}") as on_step:
                 run = invert_run(self.model, photos, settings, out / "inverted" / f"{number}", on_step)
             latents |= dict(zip(rows, run.tensors()[f"latent.{settings.forward[0]}"], strict=True))
         return torch.stack([latents[i] for i in range(len(self.photos))])

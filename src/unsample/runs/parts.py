@@ -82,7 +82,8 @@ def joined(parts: Sequence[Part]) -> dict[str, Tensor]:
 def item_of(photo: Photo) -> Item:
     """A photograph as a manifest names it."""
     width, height = photo.original
-    return Item(name=photo.name, id=photo.id, width=width, height=height, notes=list(photo.notes))
+    notes = [*photo.notes, *([f"cropped and reduced from {photo.reduced}"] if photo.reduced else [])]
+    return Item(name=photo.name, id=photo.id, width=width, height=height, notes=notes)
 
 
 def cost_of(parts: Sequence[Part]) -> dict[str, float]:

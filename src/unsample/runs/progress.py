@@ -20,7 +20,16 @@ from rich.progress import (
 
 from ..core.batching import OnStep
 
-__all__ = ["bytes_bar", "progress_bar"]
+__all__ = ["bytes_bar", "counted", "progress_bar"]
+
+
+def counted(count: int, what: str, several: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "picture"), counted(2, "picture"), counted(0, "entry", "entries")
+    ('1 picture', '2 pictures', '0 entries')
+    """
+    return f"{count} {what if count == 1 else several or f'{what}s'}"
 
 
 @contextmanager

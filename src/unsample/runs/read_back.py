@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.batching import OnStep, batches
 from ..core.ddim import DDIM
+from ..core.files import expanded
 from ..core.model import Model
 from ..core.starts import Start
 from ..core.trajectory import Stored, Trajectory
@@ -22,6 +23,7 @@ from ..errors import ArgumentError, RunError
 from ..methods.starts import parse_start
 from ..models import load
 from ..uses.edit import SOURCE, Edit, FromSource, edit
+from ..uses.masks import Mask
 from ..uses.sample import Samples, sample
 from ..uses.sources import Conditions
 from .directory import MANIFEST, Origin, Run, slug
@@ -30,7 +32,7 @@ from .settings import InvertSettings
 __all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "starts_of", "way_back"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class InvertedRun:
     """The inversions that a run of `unsample invert` made from one of its starts.
 
@@ -70,7 +72,7 @@ class InvertedRun:
         guidance: float = 3.0,
         negative: Conditions | Mapping[int, Tensor] | FromSource = SOURCE,
         strength: float = 1.0,
-        mask: Tensor | str | Path | None = None,
+        mask: Mask | None = None,
         batch_size: int | None = None,
         on_step: OnStep | None = None,
     ) -> Edit:
@@ -149,7 +151,7 @@ def run_in(place: object) -> Run | None:
     Raises:
         RunError: A damaged manifest.
     """
-    path = Path(place).expanduser() if isinstance(place, (str, Path)) else None
+    path = expanded(place) if isinstance(place, (str, Path)) else None
     return Run.load(path) if path and (path / MANIFEST).is_file() else None
 
 

@@ -18,6 +18,7 @@ from ..diagnostics.row import format_number
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from .directory import Run, slug
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
+from .progress import counted
 from .read_back import starts_of
 
 __all__ = ["diagnose_run", "diagnose_tensors", "sentences", "table_of", "title", "write_pictures", "write_report"]
@@ -59,7 +60,7 @@ def write_report(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str
     picture = plotting.overview(tensors["images"], names, columns)
     run.write("overview.png", picture)
     blocks = _blocks(run, tensors, diagnoses, picture)
-    run.write("report.html", page(f"unsample {run.manifest.command}: {len(names)} pictures", blocks))
+    run.write("report.html", page(f"unsample {run.manifest.command}: {counted(len(names), 'picture')}", blocks))
 
 
 def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Diagnosis], picture: bytes) -> Iterator[Block]:

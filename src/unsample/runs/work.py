@@ -16,8 +16,7 @@ from ..core.batching import OnStep, batches
 from ..core.model import Model
 from ..core.starts import Start
 from ..core.trajectory import Trajectory
-from ..pictures.read import Photo
-from ..uses.masks import read_mask
+from ..pictures.read import Photo, read_mask
 from .directory import Item, Origin, Part, Run, place_of, short_hash
 from .engine import Local
 from .parts import Batch, item_of, made_parts
@@ -29,7 +28,7 @@ __all__ = ["Work", "mask_of"]
 AUTO = "auto"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Work:
     """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself."""
 

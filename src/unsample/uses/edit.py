@@ -13,21 +13,22 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
+import torch
 from torch import Tensor
 
-from .._arguments import number
 from .._typing import Images
 from ..core.batching import OnStep, broadcast_conditions, counter, negative_of
 from ..core.corrections import Corrected
+from ..core.files import expanded
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
+from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Trajectory
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
-from .door import MethodLike, StartLike, read_negative, use
-from .masks import AUTO, cells_of, difference_mask, read_mask
+from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor
 from .sources import Conditions, Picture, Size, Source, opened, opened_for_latents
 from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
 
@@ -48,7 +49,7 @@ SOURCE: Final = _FromSource.SOURCE
 """In place of a condition: the one that the images are, or were, inverted under."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Edit:
     """Edited images.
 
@@ -74,12 +75,7 @@ class Edit:
         return self.nfe_up + self.nfe_down + self.nfe_mask
 
 
-@use(
-    {
-        "negative": lambda name, value: value if value is SOURCE else read_negative(name, value),
-        "strength": number,
-    }
-)
+@torch.no_grad()
 def edit(
     model: Source,
     images: Images | Picture | Sequence[Picture] | Trajectory | None = None,
@@ -90,10 +86,10 @@ def edit(
     guidance: float = 3.0,
     negative: Conditions | Mapping[int, Tensor] | FromSource = SOURCE,
     strength: float = 1.0,
-    mask: Tensor | str | Path | None = None,
+    mask: Mask | None = None,
     steps: int = 50,
-    method: MethodLike = DEFAULT_METHOD,
-    start: StartLike = DEFAULT_START,
+    method: Stepper | Corrected = DEFAULT_METHOD,
+    start: Start = DEFAULT_START,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
@@ -121,10 +117,11 @@ def edit(
             (`unsample.null_text`).
         strength: The share of the moves that is walked up and down, 0..1; 0 is the image itself, through the codec.
         mask: Where the picture may change: true or from 0.5 on, shape (height, width) or (batch, height, width) of the images;
-            a grey picture file, white where it may; or "auto" (`difference_mask`). Without, everywhere.
+            a grey picture, white where it may: a file, a PIL image or an array of bytes; or "auto" (`difference_mask`).
+            Without, everywhere.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: How a move up is made, or was; or its name, as on the command line.
-        start: Where the way up starts; or as on the command line, "4%" or 2.
+        method: How a move up is made, or was.
+        start: Where the way up starts.
         seed: For the start's noise and that of an automatic mask, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Items per network call; all at once by default.
@@ -141,8 +138,7 @@ def edit(
     if images is None:
         raise ArgumentError("expected images to edit: pictures, a tensor or a trajectory of `invert`, given a model alone")
     if isinstance(images, Trajectory):
-        model, latent = opened_for_latents(model, images.latent, size)
-        images = replace(images, latent=latent)
+        model = opened_for_latents(model, images.latent, size)
     else:
         model, images = opened(model, images, size)
     grid = grid or model.grid(steps)
@@ -184,7 +180,7 @@ def edit(
 
 def _refuse_run(model: Source) -> None:
     """Refuse a run directory, which has a model and pictures of its own."""
-    if isinstance(model, (str, Path)) and (Path(model).expanduser() / "manifest.json").is_file():
+    if isinstance(model, (str, Path)) and (expanded(model) / "manifest.json").is_file():
         raise ArgumentError(
             f"{model} is a run directory, with a model and pictures of its own: edit those with "
             f"unsample.read_run({str(model)!r}).edit(to=...), or give a model and images"
@@ -215,7 +211,7 @@ def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Correc
 def _mask_of(
     model: Model,
     there: Trajectory,
-    mask: Tensor | str | Path | None,
+    mask: Mask | None,
     to: Conditions,
     source: Conditions,
     grid: Grid,
@@ -226,7 +222,7 @@ def _mask_of(
     if mask is None:
         return None, 0
     if not isinstance(mask, str) or mask != AUTO:
-        return cells_of(model, read_mask(mask, model.image_size) if isinstance(mask, (str, Path)) else mask, len(there)), 0
+        return cells_of(model, mask_tensor(mask, model.image_size), len(there)), 0
     if 0 not in there.states:
         raise ArgumentError(
             "an automatic mask looks at the clean state, level 0, which the trajectory did not keep: give the images"

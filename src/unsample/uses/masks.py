@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..core.batching import batches, broadcast_conditions
@@ -17,14 +17,17 @@ from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
-from ..errors import ArgumentError, ImageError
-from .door import a_model, read_state, use
-from .sources import Conditions
+from ..errors import ArgumentError
+from ..pictures.read import fitted_mask, read_mask
+from .sources import Conditions, Picture, Size
 
-__all__ = ["AUTO", "Cells", "cells_of", "difference_mask", "read_mask"]
+__all__ = ["AUTO", "Cells", "Mask", "cells_of", "difference_mask", "mask_tensor"]
 
 Cells = Bool[Tensor, "batch cell_height cell_width"]
 """Where a state may change."""
+
+Mask = Tensor | Picture
+"""True or at least one half where a picture may change; of a picture, white."""
 
 AUTO = "auto"
 """The mask found by `difference_mask`."""
@@ -45,25 +48,27 @@ def cells_of(model: Model, mask: Tensor, count: int) -> Cells:
     return resize_mask(free.expand(count, *model.image_size), (model.shape[1], model.shape[2]))
 
 
-def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "height width"]:
-    """A grey picture as a mask of `size` (height, width), cropped and reduced as photographs are; True where it is light.
+def mask_tensor(mask: Mask, size: Size) -> Tensor:
+    """A mask as a tensor, from a tensor, an array, a PIL image or a file; pictures are cropped and reduced to `size`.
 
     Raises:
-        ImageError: Missing, or not a picture.
+        ImageError: A file that is missing, or not a picture.
+        ArgumentError: Something else.
     """
-    try:
-        with Image.open(path) as opened:
-            grey = ImageOps.exif_transpose(opened).convert("L")
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
-        raise ImageError(
-            f"cannot read the mask {path}: {reason}; expected a grey picture, white where it may change"
-        ) from None
-    fitted = ImageOps.fit(grey, (size[1], size[0]), Image.Resampling.BOX)
-    return torch.from_numpy(np.asarray(fitted) >= 128)
+    if isinstance(mask, np.ndarray):
+        if mask.dtype != np.uint8:
+            return torch.from_numpy(np.ascontiguousarray(mask))
+        mask = Image.fromarray(mask if mask.max(initial=0) > 1 else 255 * mask)  # 0 and 1 are no and yes
+    if isinstance(mask, Image.Image):
+        return fitted_mask(mask, "mask", size)
+    if isinstance(mask, (str, Path)):
+        return read_mask(mask, size)
+    if not isinstance(mask, Tensor):
+        raise ArgumentError(f"expected a mask as a tensor, an array, a PIL image or a file, given {type(mask).__name__}")
+    return mask
 
 
-@use({"model": a_model, "clean": read_state})
+@torch.no_grad()
 def difference_mask(
     model: Model,
     clean: Tensor,
@@ -96,8 +101,8 @@ def difference_mask(
         grid: The levels; default is the model's own.
     """
     grid, count = grid or model.grid(steps), len(clean)
-    if clean.shape[1:] != model.shape or not count:
-        raise ArgumentError(f"expected clean states of shape (batch, *{model.shape}), given {tuple(clean.shape)}")
+    if draws < 1:
+        raise ArgumentError(f"an automatic mask takes at least 1 draw of noise, given {draws}")
     level, noise = grid[max(1, round(AT * grid.steps))], ItemNoise(seed, list(range(count)) if items is None else list(items))
     wanted, away = broadcast_conditions(to, count), broadcast_conditions(source, count)
     parts, nfe = [], 0

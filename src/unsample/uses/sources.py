@@ -6,9 +6,8 @@ again, so that changes made in between count. A `Model` and a tensor are returne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
-from math import isqrt
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,13 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._tensors import as_state, check_rows
 from .._typing import Images
 from ..core.model import Condition, Model
 from ..errors import ArgumentError, ImageError
 from ..models import load
 from ..models.families.prompts import PromptConditioner
-from ..pictures.read import Photo, decode_photo, read_photo
+from ..pictures.read import fitted, read_photo
 
 __all__ = ["Conditions", "Picture", "Pipeline", "Size", "Source", "one_condition", "opened", "opened_for_latents"]
 
@@ -50,6 +48,9 @@ Size = tuple[int, int]
 Conditions = Condition | Sequence[Condition]
 """One for all items, or one per item."""
 
+RANGE = "expected images in [-1, 1], given some in [0, 1], nothing below 0"
+"""How the warning begins."""
+
 CELLS = 8
 """Sizes chosen for a picture are multiples of so many latent cells: 64 pixels with Stable Diffusion, whose U-Net halves the
 latent three times."""
@@ -67,7 +68,7 @@ def one_condition(condition: Conditions, prompt: Conditions) -> Conditions:
 
 
 def opened(source: Source, images: Images | Picture | Sequence[Picture], size: Size | None = None) -> tuple[Model, Tensor]:
-    """A model of the size of its images, and their pixels: (batch, channels, height, width) in [-1, 1], at least float32.
+    """A model of the size of its images, and their pixels: (batch, channels, height, width) in [-1, 1].
 
     Raises:
         ArgumentError: Something else than pictures, or a size that a `Model` does not have.
@@ -75,29 +76,23 @@ def opened(source: Source, images: Images | Picture | Sequence[Picture], size: S
         ModelError: What cannot be loaded.
     """
     if isinstance(images, Tensor):
-        check_rows(images, "images")
-        return _model(source, size, lambda model: _scaled(images, 1) or model.image_size), as_state(images)
-    if not isinstance(images, (Image.Image, np.ndarray, str, Path, Iterable)) or isinstance(images, (bytes, Mapping)):
-        raise ArgumentError(
-            "expected images as a tensor (batch, channels, height, width) in [-1, 1], or PIL images, arrays or files, "
-            f"given {type(images).__name__}"
-        )
+        _warn_of_range(images)
+        return _model(source, size, lambda model: _scaled(images, 1) or model.image_size), images
     pictures = [images] if isinstance(images, (Image.Image, np.ndarray, str, Path)) else list(images)
     if not pictures:
         raise ImageError("expected at least one picture, given none")
-    model = _model(source, size, lambda model: _fitting(model, _photo(pictures[0], 0, (1, 1)).original))
-    return model, torch.stack([_photo(picture, i, model.image_size).pixels for i, picture in enumerate(pictures)])
+    model = _model(source, size, lambda model: _fitting(model, _pixels(pictures[0], 0, (1, 1))[1]))
+    return model, torch.stack([_pixels(picture, i, model.image_size)[0] for i, picture in enumerate(pictures)])
 
 
-def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None) -> tuple[Model, Tensor]:
-    """A model of `size`, or else of the size of images with such latents, and the latents: (batch, ...), at least float32.
+def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None) -> Model:
+    """A model of `size`, or else of the size of images with such latents, (batch, channels, height, width).
 
     Raises:
         ArgumentError: A size that a `Model` does not have.
         ModelError: What cannot be loaded.
     """
-    check_rows(latents, "latents")
-    return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size), as_state(latents)
+    return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size)
 
 
 def _model(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:
@@ -118,23 +113,42 @@ def _model(source: Source, size: Size | None, fitting: Callable[[Model], Size]) 
     return model
 
 
+def _warn_of_range(images: Tensor) -> None:
+    """Warn of images that look like [0, 1]; a picture that is white or grey all over may be meant."""
+    if images.is_floating_point() and images.numel():
+        low, high = (float(value) for value in torch.aminmax(images.detach()))
+        if 0 <= low < high <= 1:
+            warnings.warn(f"{RANGE}; if they are in [0, 1], give images * 2 - 1", stacklevel=2)
+
+
 def _scaled(x: Tensor, scale: int) -> Size | None:
     """Height and width of a batch, times `scale`; None for a tensor of another number of dimensions, refused later."""
     return (x.shape[2] * scale, x.shape[3] * scale) if x.ndim == 4 else None
 
 
 def _fitting(model: Model, picture: tuple[int, int]) -> Size:
-    """The size for a picture of this width and height: no larger than it, and no more pixels than the model's own."""
+    """The size for a picture of this width and height: no larger than it, and no more pixels than the model's own.
+
+    Of these it is the one with most pixels, each counted by the square of the share of the picture that a crop to its shape
+    leaves: what is lost at the sides weighs more than what is lost by reducing.
+    """
     unit, (height, width) = CELLS * model.codec.scale, model.image_size
-    share = height * width, picture[0] * picture[1]
-    fits = [min(side, isqrt(side * side * share[0] // share[1])) // unit * unit for side in picture]
-    return max(unit, fits[1]), max(unit, fits[0])
+    most = min(height * width, picture[0] * picture[1])
+
+    def shown(size: Size) -> float:
+        high, wide = size[0] / picture[1], size[1] / picture[0]
+        return size[0] * size[1] * (min(high, wide) / max(high, wide)) ** 2
+
+    heights = range(unit, max(unit, min(picture[1], most // unit)) + 1, unit)
+    sizes = [(up, max(unit, min(picture[0], most // up) // unit * unit)) for up in heights]
+    return max(sizes, key=shown)
 
 
-def _photo(picture: Picture, i: int, size: Size) -> Photo:
-    """A picture as if read from a file."""
+def _pixels(picture: Picture, i: int, size: Size) -> tuple[Tensor, tuple[int, int]]:
+    """A picture at `size`, as if read from a file, and its own width and height."""
     if isinstance(picture, (str, Path)):
-        return read_photo(picture, size)
+        photo = read_photo(picture, size)
+        return photo.pixels, photo.original
     name = f"images[{i}]"
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -145,8 +159,4 @@ def _photo(picture: Picture, i: int, size: Size) -> Photo:
         picture = Image.fromarray(picture)
     if not isinstance(picture, Image.Image):
         raise ArgumentError(f"expected {name} to be a PIL image, an array or a file, given {type(picture).__name__}")
-    if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        raise ImageError(f"{name} is of mode {picture.mode}: expected RGB, RGBA or L; use convert('RGB')")
-    file = BytesIO()
-    picture.save(file, "PNG", exif=picture.getexif(), compress_level=0)
-    return decode_photo(file.getvalue(), name, size)
+    return fitted(picture, name, size)[:2]

@@ -15,6 +15,7 @@ from ...diagnostics.medians import PLAIN_MEDIAN, PSNR_MEDIAN
 from ...diagnostics.row import format_number as number
 from ...pictures import Drawing
 from ...runs.html import Table
+from ...runs.progress import counted
 from .budget import Candidate
 from .candidates import Measured
 
@@ -99,7 +100,8 @@ class Comparison:
         points = {title: (std.value, reached.value) for title, (std, reached) in places.items()}
         fronts = {"front of all ways": self.pareto, "front of those that store nothing": self.pareto_unaided}
         null = next((std.null for std, _ in places.values() if std.null), None)
-        across = f"standard deviation of the latents in plain areas; {self.photos} photos, {self.nfe} evaluations up"
+        spent = f"{counted(self.photos, 'photo')}, {counted(self.nfe, 'evaluation')} up"
+        across = f"standard deviation of the latents in plain areas; {spent}"
         return plotting.tradeoff(
             points,
             f"{across}. A line is the best reconstruction at that distance from true noise or less.",

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError
+from ...pictures.parquet import column_names, column_of
 from ...pictures.read import Photo, demo_photos, find_photos, read_photos
 from ...runs.directory import Run, slug
 from ...runs.parts import item_of, joined
@@ -247,22 +249,9 @@ def _labels(data: Sequence[str], count: int) -> list[Condition] | None:
     """Of the first `count` photographs; None unless all come from parquet files that have them."""
     labels: list[Condition] = []
     for path in find_photos(data):
-        found = _column(path, count - len(labels)) if path.suffix == ".parquet" else None
-        if found is None:
+        if path.suffix != ".parquet" or LABEL not in column_names(path):
             return None
-        labels += found
+        labels += islice(column_of(path, LABEL), count - len(labels))
         if len(labels) == count:
             break
     return labels or None
-
-
-def _column(path: Path, count: int) -> list[Condition] | None:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        if LABEL not in parquet.read_schema(path).names:
-            return None
-        labels: list[Condition] = parquet.read_table(path, columns=[LABEL]).slice(0, count)[LABEL].to_pylist()
-    except (OSError, ArrowException) as error:
-        raise ArgumentError(f"cannot read the labels of {path} ({' '.join(str(error).split())[:100]})") from None
-    return labels

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...errors import ArgumentError, ImageError, UnsampleError
+from ...core.files import expanded
+from ...errors import ArgumentError, ImageError, UnsampleError, printable
 from ...pictures.read import read_photo
 
 __all__ = ["IMAGES", "MAPPING", "Entry", "Failure", "Layout", "decode_mask", "encode_mask", "read_layout", "without_brackets"]
@@ -42,7 +43,7 @@ class Failure:
     row: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key}{f', {self.row}' if self.row else ''}: {self.reason}"
+        return printable(f"{self.key}{f', {self.row}' if self.row else ''}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read_layout(folder: str | Path, *, kinds: Collection[str] | None = None, lim
     Raises:
         ArgumentError: A mapping file that is missing, or is not JSON of the form {key: {...}}.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     entries: list[Entry] = []
     failed: list[Failure] = []
     for key, given in _mapping(root / MAPPING).items():
@@ -190,9 +191,13 @@ def without_brackets(prompt: str) -> str:
 
 def _mapping(path: Path) -> Mapping[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise ArgumentError(f"cannot read {path}: not a regular file; expected a folder in the layout of PIE-Bench")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror}; expected a folder in the layout of PIE-Bench") from None
+    except ArgumentError:
+        raise
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ArgumentError(f"{path} is not JSON ({reason}); expected {{key: {{image_path, original_prompt, ...}}}}") from None

@@ -10,18 +10,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ...core.files import write_atomically
+from ...core.files import expanded, write_atomically
 from ...diagnostics import plain_mask, resize_mask
 from ...errors import ArgumentError, ImageError, RunError, UnknownNameError
-from ...pictures.read import Photo, decode_photo, read_parquet, save_png
+from ...pictures.parquet import column_of
+from ...pictures.read import Photo, decode_photo, save_png
 from .layout import IMAGES, MAPPING, encode_mask
 
 __all__ = ["Labelled", "Region", "make_small_set", "read_labelled"]
@@ -33,6 +35,9 @@ CENTRE = 0.75
 
 CELLS = 8
 """Cells along a side, into which the textured region is made coarse."""
+
+LABELS = 4096
+"""Labels that are read at once."""
 
 OBJECT = "1"
 """`editing_type_id` of a changed object."""
@@ -61,16 +66,16 @@ def read_labelled(
     Raises:
         ImageError: Not such a file, a damaged picture, or a label without a name.
     """
-    every = _labels(path)
+    every = list(islice(column_of(path, "label", LABELS), limit if seed is None else None))
     order = range(len(every)) if seed is None else np.random.default_rng(seed).permutation(len(every)).tolist()
     rows = sorted(order[:limit])
     if bad := [every[row] for row in rows if type(every[row]) is not int or not 0 <= every[row] < len(names)]:
         raise ImageError(f"{path}: expected labels 0..{len(names) - 1}, given {bad[0]}; give the names of its classes")
-    pictures = _pictures(path, rows)
-    return [
-        Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]])
-        for row, data in zip(rows, pictures, strict=True)
-    ]
+    wanted, found = set(rows), list[Labelled]()
+    for row, data in enumerate(islice(column_of(path, "image.bytes"), max(rows, default=-1) + 1)):
+        if row in wanted:
+            found.append(Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]]))
+    return found
 
 
 def make_small_set(
@@ -98,7 +103,7 @@ def make_small_set(
         ArgumentError: No photographs, or no other class to change one to, or a template without {}.
         RunError: The folder has a mapping file, or cannot be written.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     names = sorted(set(targets) if targets is not None else {one.name for one in photos})
     if not photos or "{}" not in template:
         raise ArgumentError(f"expected photographs and a template with {{}}, given {len(photos)} and {template!r}")
@@ -121,23 +126,6 @@ def make_small_set(
             "mask": encode_mask(_region(one.photo.pixels, region)),
         }
     write_atomically(root / MAPPING, json.dumps(mapping, indent=1).encode())
-
-
-def _labels(path: str | Path) -> list[Any]:
-    read_parquet(path, (1, 1), limit=0)  # says what is wrong with the file, or that a package is missing
-    from pyarrow import ArrowException, parquet
-
-    try:
-        labels: list[Any] = parquet.read_table(path, columns=["label"])["label"].to_pylist()
-    except (OSError, KeyError, ArrowException) as error:
-        raise ImageError(f"{path} has no column of labels ({' '.join(str(error).split())[:100]})") from None
-    return labels
-
-
-def _pictures(path: str | Path, rows: Sequence[int]) -> list[bytes]:
-    from pyarrow import parquet
-
-    return [row["bytes"] for row in parquet.read_table(path, columns=["image"]).take(rows)["image"].to_pylist()]
 
 
 def _other(names: Sequence[str], one: Labelled, seed: int) -> str:

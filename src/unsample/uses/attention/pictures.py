@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..._tensors import undisturbed
 from ..._typing import Images
 from ...core.corrections import Corrected
 from ...core.grid import Grid
@@ -25,7 +24,7 @@ from ...core.trajectory import Keep, Trajectory
 from ...errors import DivergenceError
 from ...methods.stochastic import Stochastic
 from ..edit import Edit
-from ..masks import Cells, cells_of, difference_mask
+from ..masks import AUTO, Cells, Mask, cells_of, difference_mask, mask_tensor
 from ..turning import pivots_of, walked_up
 from .edit import edit_attention
 from .registry import Named
@@ -45,7 +44,7 @@ def samples_from_latent(method: Stepper | Corrected) -> bool:
     return not (isinstance(sampler, Stochastic) or sampler.reversible or replays)
 
 
-@undisturbed()
+@torch.no_grad()
 def inverted_with_states(
     model: Model,
     images: Images,
@@ -100,14 +99,14 @@ class SourcePicture:
     item: str
     seed: int
 
-    def edit(self, named: Named, to: Sequence[Condition], guidance: float, mask: Tensor | str | None) -> Edit:
+    def edit(self, named: Named, to: Sequence[Condition], guidance: float, mask: Mask | None) -> Edit:
         """One edit per target; `nfe_down` is that of one row, and the picture's own row comes once beside them.
 
         Args:
             named: The editor.
             to: The targets.
             guidance: w; it moves away from the picture's own prompt.
-            mask: Where the picture may change, (height, width) or (1, height, width); `auto`; or None for everywhere.
+            mask: Where the picture may change, as in `unsample.edit`; None for everywhere.
 
         Raises:
             ModelError, ArgumentError: As `edit_attention`.
@@ -119,7 +118,7 @@ class SourcePicture:
             replace(self.there, latent=self._latents(named.fresh, to, cells)),
             editor=named.editor,
             source=self.source,
-            to=to,
+            targets=to,
             guidance=guidance,
             negative=self.source,
             grid=self.grid,
@@ -133,13 +132,13 @@ class SourcePicture:
             )
         return Edit(done.targets, self.there, cells, 0, done.nfe, nfe_mask)
 
-    def _cells(self, to: Sequence[Condition], mask: Tensor | str | None) -> tuple[Cells | None, int]:
+    def _cells(self, to: Sequence[Condition], mask: Mask | None) -> tuple[Cells | None, int]:
         """Where each target may change, (targets, cell height, cell width), and what it cost."""
         if mask is None:
             return None, 0
         model, count = self.model, len(to)
-        if isinstance(mask, Tensor):
-            return cells_of(model, mask, count), 0
+        if not isinstance(mask, str) or mask != AUTO:
+            return cells_of(model, mask_tensor(mask, model.image_size), count), 0
         clean, items = self.there.states[0].expand(count, *model.shape), [self.item] * count
         return difference_mask(model, clean, to=to, source=self.source, grid=self.grid, seed=self.seed, items=items)
 
