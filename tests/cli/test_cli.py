@@ -107,7 +107,7 @@ def test_bad_arguments(unsample, tmp_path, monkeypatch, arguments, says):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "tiny", "animated", "folder"])
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "tiny", "folder"])
 def test_bad_pictures(unsample, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "bad.png"
@@ -120,14 +120,10 @@ def test_bad_pictures(unsample, tmp_path, monkeypatch, kind):
         file.write_bytes(file.read_bytes()[:2000])
     elif kind == "tiny":
         Image.new("RGB", (5, 7)).save(file)
-    elif kind == "animated":
-        frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
-        file = tmp_path / "bad.gif"
-        frames[0].save(file, save_all=True, append_images=frames[1:])
     else:
         file = tmp_path / "empty-folder"
         file.mkdir()
-    assert file.name.split(".")[0] in one_line(unsample("invert", PHOTO, file, "--steps", 2))
+    assert file.name.split(".")[0] in one_line(unsample("invert", PHOTO, file, "--steps", 2, "--strict"))
     assert not (tmp_path / "runs").exists()
 
 

@@ -113,7 +113,7 @@ def test_variations_are_the_librarys(unsample, given, photos, model, tmp_path):
     [
         (("--to", "dog"), "class"),
         (("--to", "bee", "--to", "bee"), "different targets"),
-        (("--to", "bee", "--mask", "nowhere.png"), "no such file"),
+        (("--to", "bee", "--mask", "nowhere.png"), "mask: no such picture"),
         (("--to", "bee", "--strength", 2), "expected a strength in 0..1"),
         (("--to", "bee", "--strength", 0.2, "--forward", 2), "the start is at level 2"),
         (("--to", "bee", "--seeds", 0), "--seeds"),

@@ -704,7 +704,7 @@ def test_labelled_photographs_are_read(parquet):
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({}, "no column of labels"),
+        ({}, "a column label"),
         ({"label": [0, 2, 0]}, "given 2"),
         ({"label": ["a", "b", "c"]}, "given a"),
         ({"label": [0, None, 1]}, "given None"),

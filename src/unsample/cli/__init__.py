@@ -1,6 +1,7 @@
 """The command line. It parses, calls `runs` and `studies`, and shows; there is no science in it.
 
-Every error on purpose is one line on standard error and exit code 2. Ctrl-C leaves with 130 and keeps what was finished; the
+Every error on purpose is one line on standard error and exit code 2. Where some pictures cannot be read the rest is done, and
+the code is 1. Ctrl-C leaves with 130 and keeps what was finished; the
 same command goes on from there. With --json, standard output holds one JSON document and nothing else.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -58,6 +60,7 @@ app.add_typer(experiment, name="experiment")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, turning every error on purpose into one line and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", message="expected images in")  # files are read to [-1, 1], however light they are
     try:
         code = int(app(args=arguments, standalone_mode=False) or 0)
     except UnsampleError as error:

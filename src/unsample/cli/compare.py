@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..errors import printable
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Forward, Limit, Photos, Seed, SpacingOption
+from .options import AsJson, BatchSize, Forward, Limit, Photos, Seed, SpacingOption, Strict
+from .photos import leave, read_given
 from .show import print_json, print_table
 
 __all__ = ["compare"]
@@ -24,6 +26,7 @@ def compare(
     spacing: SpacingOption = None,
     seed: Seed = 0,
     limit: Limit = None,
+    strict: Strict = False,
     batch_size: BatchSize = 64,
     out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
         "runs/compare"
@@ -31,15 +34,16 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
-    from ..pictures import read as io
     from ..studies import compare as comparison
 
     loaded = chosen.load()
+    comparison.candidates_of(loaded, methods, forward, nfe, spacing)  # refuses what is wrong before pictures are read
+    reading = read_given(paths, loaded.image_size, limit, strict=strict)
     found = comparison.compare(
         loaded,
-        io.read_photos(paths, loaded.image_size, limit),
+        reading.photos,
         methods=methods,
-        starts=forward,
+        forwards=forward,
         nfe=nfe,
         spacing=spacing,
         seed=seed,
@@ -48,8 +52,9 @@ def compare(
     )
     if as_json:
         print_json(found.to_dict())
-        return
-    print_table(comparison.table(found.candidates, comparison.BRIEF))
-    for failure in found.failures:
-        print(failure)
-    print(out / "comparison.png")
+    else:
+        print_table(comparison.table(found.candidates, comparison.BRIEF))
+        for failure in found.failures:
+            print(failure)
+        print(printable(str(out / "comparison.png")))
+    leave(reading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ArgumentError
-from ..runs.progress import progress_bar
+from ..runs.progress import counted, progress_bar
 from .model_options import Chosen, loads_a_model
-from .options import DEFAULT, AsJson, BatchSize, Label, Limit, Out, SpacingOption
+from .options import DEFAULT, AsJson, BatchSize, Label, Limit, Out, SpacingOption, Strict
+from .photos import leave, read_given, record_rejected
 from .show import show_run
 
 if TYPE_CHECKING:
     from ..core.model import Model
+    from ..pictures.read import Reading
     from ..runs.directory import Run
     from ..runs.work import Work
 
@@ -73,6 +76,7 @@ def edit(
     seed: SeedOption = None,
     batch_size: BatchSize = 16,
     limit: Limit = None,
+    strict: Strict = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +89,8 @@ def edit(
 
     named = parse_editor(editor)
     own = {"--from": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
-    if len(paths) == 1 and (Path(paths[0]) / "manifest.json").is_file():
+    reading = None
+    if len(paths) == 1 and os.path.isfile(Path(paths[0]) / "manifest.json"):
         given = [option for option, value in own.items() if value is not None]
         if given or seeds > 1:
             raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
@@ -99,7 +104,7 @@ def edit(
             unet_of(model)  # refuses models whose attention cannot be edited
         settings = {"method": method, "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
         settings |= {"label": source, "batch_size": batch_size}
-        work = _pictures(model, paths, limit, forward, chosen, **settings)
+        work, reading = _pictures(model, paths, limit, strict, forward, chosen, **settings)
     recorded = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
     recorded["negative"] = None if work.model.distilled else work.inversion.label
     wanted = _targets(to, work, guidance)
@@ -107,9 +112,9 @@ def edit(
         check_attention(named, work, wanted, strength)
     area, recorded_mask = mask_of(mask, work.model)
     work = replace(work, settings={**recorded, **work.settings, "mask": recorded_mask})
-    with progress_bar(f"editing {len(work.items)} pictures") as on_step:
+    with progress_bar(f"editing {counted(len(work.items), 'picture')}") as on_step:
         run = Edits(work, wanted, guidance, strength, area, seeds, named).run(out, on_step)
-    _show(run, as_json)
+    _show(run, as_json, reading)
 
 
 @loads_a_model
@@ -128,6 +133,7 @@ def variations(
     seed: Annotated[int, typer.Option(help="The first of the draws.")] = 0,
     batch_size: BatchSize = 16,
     limit: Limit = None,
+    strict: Strict = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,24 +142,24 @@ def variations(
 
     settings: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "seed": seed}
     settings |= {"label": label, "batch_size": batch_size}
-    work = _pictures(chosen.load(), paths, limit, forward, chosen, **settings)
+    work, reading = _pictures(chosen.load(), paths, limit, strict, forward, chosen, **settings)
     work = replace(work, settings={"seeds": seeds, "strength": strength})
-    with progress_bar(f"varying {len(work.items)} pictures") as on_step:
+    with progress_bar(f"varying {counted(len(work.items), 'picture')}") as on_step:
         run = Varied(work, seeds, strength).run(out, on_step)
-    _show(run, as_json)
+    _show(run, as_json, reading)
 
 
 def _pictures(
-    model: Model, places: list[str], limit: int | None, forward: str | None, chosen: Chosen, **settings: Any
-) -> Work:
-    """Pictures to be inverted."""
-    from ..pictures.read import read_photos
+    model: Model, places: list[str], limit: int | None, strict: bool, forward: str | None, chosen: Chosen, **settings: Any
+) -> tuple[Work, Reading]:
+    """Pictures to be inverted, and what was left out."""
     from ..runs.settings import InvertSettings
     from ..runs.work import Work
 
     settings["method"] = settings["method"] or DEFAULT["--method"]
     inversion = InvertSettings.of(model, forward=(forward or DEFAULT["--forward"],), **chosen.recorded, **settings)
-    return Work.of_photos(model, inversion, read_photos(places, model.image_size, limit))
+    reading = read_given(places, model.image_size, limit, strict=strict)
+    return Work.of_photos(model, inversion, reading.photos), reading
 
 
 def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
@@ -168,8 +174,12 @@ def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
     return wanted
 
 
-def _show(run: Run, as_json: bool) -> None:
+def _show(run: Run, as_json: bool, reading: Reading | None) -> None:
+    if reading is not None:
+        record_rejected(run, reading)
     spent: Any = run.manifest.results["nfe"]
     if not as_json:
         print("network evaluations per picture: " + ", ".join(f"{name} {count}" for name, count in spent.items()))
     show_run(run, "overview.png", as_json)
+    if reading is not None:
+        leave(reading)

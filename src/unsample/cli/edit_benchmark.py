@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ArgumentError
-from ..runs.progress import progress_bar
+from ..runs.progress import counted, progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import AsJson, Out, Seed, SpacingOption
 from .show import print_json, print_table
@@ -84,7 +84,7 @@ def run(
     settings = {**bench.settings, "dtype": chosen.dtype}
     place = place_of(out, "edit-benchmark", json.dumps(settings, sort_keys=True))
     opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
-    with progress_bar(f"editing {len(found.entries)} entries") as on_step:
+    with progress_bar(f"editing {counted(len(found.entries), 'entry', 'entries')}") as on_step:
         scores, costs = benchmarked(bench, opened, on_step)
     if as_json:
         print_json({"run": str(opened.path), **as_dict(scores, costs)})

@@ -10,6 +10,7 @@ import typer
 from ..errors import ArgumentError
 from .model_options import Chosen, loads_a_model
 from .options import DEFAULT, AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
+from .photos import read_given
 from .show import show_run
 
 __all__ = ["interpolate"]
@@ -53,7 +54,6 @@ def interpolate(
 ) -> None:
     """Turn photographs into noise, and sample what lies between: a strip, its frames, and a moving picture."""
     from .. import pictures as plotting
-    from ..pictures import read as io
     from ..runs.directory import place_of
     from ..runs.interpolate import Interpolation
     from ..runs.settings import InvertSettings
@@ -63,7 +63,7 @@ def interpolate(
         plotting.check_animation(moving)
     spread = _spread(frames, grid)
     model = chosen.load()
-    photos = io.read_photos(paths, model.image_size)
+    photos = read_given(paths, model.image_size, strict=True).photos  # each has its place on the way
     shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (forward.strip(),)}
     shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, **chosen.recorded}
     settings = [InvertSettings.of(model, label=one, **shared) for one in _labels(label, labels, len(photos))]

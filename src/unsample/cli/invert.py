@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ArgumentError
-from ..runs.progress import progress_bar
+from ..runs.progress import counted, progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import (
     DEFAULT,
@@ -29,7 +28,9 @@ from .options import (
     Seed,
     SpacingOption,
     Steps,
+    Strict,
 )
+from .photos import leave, read_given, record_rejected
 from .show import print_json, print_table, show_run
 
 __all__ = ["demo", "diagnose", "invert"]
@@ -51,6 +52,7 @@ def invert(
     batch_size: BatchSize = 16,
     keep: KeepOption = "latent",
     limit: Limit = None,
+    strict: Strict = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +62,7 @@ def invert(
         method, forward = PAPER.values()
     settings: dict[str, Any] = {"method": method, "eval_at": eval_at, "steps": steps, "spacing": spacing}
     settings |= {"seed": seed, "guidance": guidance, "label": label, "batch_size": batch_size, "keep": keep}
-    _invert(paths, limit, out, as_json, chosen, forward, **settings)
+    _invert(paths, limit, strict, out, as_json, chosen, forward, **settings)
 
 
 @loads_a_model
@@ -75,7 +77,7 @@ def demo(
     """The shipped photographs, with and without the forward start."""
     from ..pictures import read as io
 
-    _invert(io.demo_photos(), None, out, as_json, chosen, forward, method="ddim", steps=steps, seed=seed)
+    _invert(io.demo_photos(), None, True, out, as_json, chosen, forward, method="ddim", steps=steps, seed=seed)
 
 
 def diagnose(
@@ -96,13 +98,13 @@ def diagnose(
 def _invert(
     places: Sequence[str | Path],
     limit: int | None,
+    strict: bool,
     out: Path | None,
     as_json: bool,
     chosen: Chosen,
     forward: str,
     **settings: Any,
 ) -> None:
-    from ..pictures import read as io
     from ..runs.directory import place_of
     from ..runs.invert import invert_photos
     from ..runs.report import sentences, table_of
@@ -111,18 +113,18 @@ def _invert(
     model = chosen.load()
     starts = tuple(text.strip() for text in forward.split(","))
     checked = InvertSettings.of(model, forward=starts, **chosen.recorded, **settings)
-    photos = io.read_photos(places, model.image_size, limit)
-    for photo in photos:
-        for note in photo.notes:
-            print(f"{photo.name}: {note}", file=sys.stderr)
+    reading = read_given(places, model.image_size, limit, strict=strict)
+    photos = reading.photos
     place = place_of(out, "invert", checked.model_dump_json(), *(photo.id for photo in photos))
-    with progress_bar(f"inverting {len(photos)} pictures") as on_step:
+    with progress_bar(f"inverting {counted(len(photos), 'picture')}") as on_step:
         run, diagnoses = invert_photos(model, photos, checked, place, on_step)
+    record_rejected(run, reading)
     if not as_json:
         print_table(table_of(run, diagnoses))
         for sentence in sentences(diagnoses):
             print(sentence)
     show_run(run, "report.html", as_json)
+    leave(reading)
 
 
 def _refuse_beside_paper(given: dict[str, str]) -> None:

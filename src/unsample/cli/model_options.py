@@ -10,9 +10,9 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ..core.files import expanded
 from ..errors import ArgumentError
 from .options import Device, Dtype, ImageSize, ModelName, Offload, Revision, Tiling, Variant
 
@@ -66,7 +66,7 @@ class Chosen:
         from ..models import cards
         from ..runs.directory import Origin
 
-        path = Path(self.model).expanduser()
+        path = expanded(self.model)
         is_path = self.model not in cards() and path.exists()
         source = str(path.resolve()) if is_path else self.model
         return Origin(source=source, size=size_of(self.size), revision=self.revision, variant=self.variant)

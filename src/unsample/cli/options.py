@@ -33,6 +33,7 @@ __all__ = [
     "Seed",
     "SpacingOption",
     "Steps",
+    "Strict",
     "Tiling",
     "Variant",
 ]
@@ -43,6 +44,12 @@ Photos = Annotated[
     list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs, or parquet files of pictures.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Stop at the first picture that cannot be read; else it is left out, and the exit code is 1."
+    ),
+]
 ModelName = Annotated[
     str, typer.Option("--model", help="A name of `unsample models`, a diffusers directory, a checkpoint file, or a hub name.")
 ]

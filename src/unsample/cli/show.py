@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..errors import printable
+
 if TYPE_CHECKING:
     from ..runs.directory import Run
     from ..runs.html import Table
@@ -22,7 +24,7 @@ def show_run(run: Run, look_at: str, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run.path), **run.manifest.model_dump()})
     else:
-        print(f"{run.path / look_at}")
+        print(printable(f"{run.path / look_at}"))
 
 
 def print_json(value: Any) -> None:

@@ -64,7 +64,7 @@ class Corrected(ABC):
         return self.sampler.evaluations(first if self.keeps == "eps" else last)
 
 
-@dataclass(eq=False)
+@dataclass
 class Recorder:
     """For `walk(correct=...)`: keeps the sampler on a path, and what it missed in `corrections`."""
 
@@ -81,7 +81,7 @@ class Recorder:
         return moved.x + self.corrections[index]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Replay:
     """For `walk(correct=...)`: adds recorded corrections."""
 

@@ -1,0 +1,69 @@
+"""Reading the pictures that a command is given, and saying at its end which of them were left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ..pictures.read import Reading
+    from ..runs.directory import Run
+
+__all__ = ["leave", "read_given", "record_rejected"]
+
+LEFT_OUT = 1
+"""The exit code where some pictures were left out and the rest is done."""
+
+FEW = 8
+"""Names in a line, at most."""
+
+
+def read_given(
+    places: Sequence[str | Path], size: tuple[int, int], limit: int | None = None, *, strict: bool = False
+) -> Reading:
+    """The pictures, with what was converted, reduced, passed over or left out said on standard error.
+
+    Raises:
+        ImageError: As `unsample.pictures.read.read_all`.
+    """
+    from ..pictures.read import read_all
+
+    reading = read_all(places, size, limit, strict=strict)
+    for photo in reading.photos:
+        for note in photo.notes:
+            _say(f"{photo.name}: {note}")
+    reduced = [photo for photo in reading.photos if photo.reduced]
+    if reduced:
+        others = f", and {len(reduced) - 1} more to that size" if len(reduced) > 1 else ""
+        _say(f"cropped and reduced to the model's size: {reduced[0].name} from {reduced[0].reduced}{others}")
+    if reading.passed_over:
+        others = f" and {len(reading.passed_over) - FEW} more" if len(reading.passed_over) > FEW else ""
+        _say(f"passed over, no pictures: {', '.join(reading.passed_over[:FEW])}{others}")
+    for one in reading.rejected:
+        _say(f"left out: {one.reason}")
+    return reading
+
+
+def record_rejected(run: Run, reading: Reading) -> None:
+    """List the pictures that were left out, and why, among the results in the run's manifest."""
+    if reading.rejected or "rejected" in run.manifest.results:
+        run.add({"rejected": [asdict(one) for one in reading.rejected]})
+
+
+def leave(reading: Reading) -> None:
+    """Where pictures were left out, say how many on the last line, and leave with code 1."""
+    if not reading.rejected:
+        return
+    out, whole = len(reading.rejected), len(reading.rejected) + len(reading.photos)
+    names = ", ".join(one.name for one in reading.rejected[:FEW])
+    _say(f"unsample: {out} of {whole} pictures left out, the rest is done: {names}{', ...' if out > FEW else ''}")
+    raise typer.Exit(LEFT_OUT)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
