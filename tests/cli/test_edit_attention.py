@@ -112,7 +112,7 @@ def test_edits_are_the_librarys_with_the_source_on_its_own_states(unsample, give
     for i, photo in enumerate(read_photos(photos[:2], model.image_size)):
         settings = {"steps": STEPS, "method": us.DDIM(), "start": us.FromImage(), "keep": us.Keep("states")}
         there = invert(model, photo.pixels[None], condition="a cat", **settings)
-        known = {"source": "a cat", "targets": TO[1::2], "guidance": 3.0, "negative": "a cat", "source_latents": there.states}
+        known = {"source": "a cat", "to": TO[1::2], "guidance": 3.0, "negative": "a cat", "source_latents": there.states}
         expected = editors.edit_attention(model, there, editor=editor, **known)
         back = us.sample(model, there.latent, steps=STEPS, condition="a cat").images
         close(found["reconstruction.0"][i], back[0])
@@ -269,6 +269,6 @@ def test_every_editor_is_named_and_cited():
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 16, 16)])
 def test_masks_of_other_shapes_are_refused(saved, shape):
     model = us.load(str(saved), device="cpu")
-    settings = {"editor": MasaCtrl(0, 0), "source": "a cat", "targets": ["a dog", "a cow"]}
+    settings = {"guidance": 1.0, "editor": MasaCtrl(0, 0), "source": "a cat", "to": ["a dog", "a cow"]}
     with pytest.raises(us.errors.ArgumentError, match=r"expected a mask of shape \(1 or 2, 8, 8\)"):
         editors.edit_attention(model, us.draw_noise(model, 1), mask=torch.ones(shape, dtype=torch.bool), **settings)

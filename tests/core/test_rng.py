@@ -79,5 +79,5 @@ def test_draw_noise_is_the_same_for_any_count(toy):
     model = toy()
     assert torch.equal(us.draw_noise(model, 5, seed=2)[:3], us.draw_noise(model, 3, seed=2))
     assert us.draw_noise(model, 2).shape == (2, 1, 4, 4)
-    with pytest.raises(us.ArgumentError, match="count of at least 1"):
+    with pytest.raises(us.ArgumentError, match="count as a whole number of at least 1"):
         us.draw_noise(model, 0)

@@ -18,6 +18,15 @@ def photos(n=40, side=16):
     return images
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [("top-20 patch correlation", "needs at least 32 images, given 1"), ("KL per coordinate", "needs at least 2 images")],
+)
+def test_what_one_image_is_too_few_for_is_a_dash_with_its_reason(name, note):
+    (line,) = [line for line in diagnose(true_noise((1, 3, 16, 16))).table().splitlines() if line.startswith(name)]
+    assert line.removeprefix(name).split(maxsplit=3) == ["-", "-", "-", note]
+
+
 def test_true_noise_lies_within_the_null():
     """Several seeds: all but a few of the rows, since each null interval holds 95 %."""
     rows = []

@@ -71,7 +71,34 @@ def test_easyinv_averages_in_its_window_and_only_upwards(toy):
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "weight", "window"),
+    [(EasyInv(), 0.5, range(3, 13)), (EasyInv(start=43, length=5, weight=0.8), 0.8, range(43, 48))],
+)
+def test_easyinv_is_its_authors_code(method, weight, window):
+    """Reference: EasyInv/example.py and EasyInv_SDXL/utils.py written down, around their next_step: eta 0.5, 0.8 for SDXL."""
+    schedule = us.Schedule.from_betas(us.Schedule.scaled_linear_betas())
+    bars, x0 = schedule.alpha_bar, torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(1, 1, 8, 8)
+
+    def eps(x, t):
+        return torch.tanh(x + bars[t])
+
+    theirs = x0
+    for i, t in enumerate(range(0, 1000, 20)):
+        now, then, last = bars[t - 20] if t >= 20 else bars[0], bars[t], theirs
+        answer = eps(theirs, t)
+        theirs = then**0.5 * (theirs - (1 - now) ** 0.5 * answer) / now**0.5 + (1 - then) ** 0.5 * answer
+        if i in window:
+            theirs = weight * theirs + (1 - weight) * last
+    ours = x0
+    for moved in us.walk(lambda x, level: eps(x, level.t), ours, us.Grid.of(schedule, 50, clean="first").up(), method):
+        ours = moved.x
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_easyinv_refuses_what_is_not_a_window(untyped):
+    with pytest.raises(us.ArgumentError, match=r"lies in \(0, 1\], given 1.5"):
+        EasyInv(weight=1.5)
     with pytest.raises(us.ArgumentError, match="at least 0, given -1 and 10"):
         EasyInv(start=-1)
     with pytest.raises(us.UnknownNameError, match="did you mean 'source'"):

@@ -91,14 +91,14 @@ def test_methods_without_a_start_are_listed_once_and_methods_are_kept_together(m
 
 
 def test_a_method_too_expensive_is_listed_and_stops_nothing(toy, pictures):
-    found = us.compare(toy(), pictures, methods=["gradient", "ddim"], forwards="1", nfe=4)
+    found = us.compare(toy(), pictures, methods=["gradient", "ddim"], starts="1", nfe=4)
     assert [way.steps for way in found.candidates] == [0, 5]
     assert "too expensive" in found.table().splitlines()[1]
     assert found.to_dict()["ways"][0]["failure"].startswith("too expensive")
     assert [way.method for way in found.pareto] == ["ddim"]
 
 
-@pytest.mark.parametrize("wrong", [{"methods": "ddim,dimm"}, {"forwards": "0,x"}, {"spacing": "x"}, {"nfe": 1}])
+@pytest.mark.parametrize("wrong", [{"methods": "ddim,dimm"}, {"starts": "0,x"}, {"spacing": "x"}, {"nfe": 1}])
 def test_a_mistake_fails_before_any_work(toy, pictures, monkeypatch, wrong):
     monkeypatch.setattr(jobs, "invert_run", None)
     with pytest.raises(us.ArgumentError):
@@ -118,7 +118,7 @@ def test_tensors_files_and_photos_give_the_same(model, tmp_path):
     places = demo_photos()[:2]
     photos = read_photos(places, model.image_size)
     images = torch.stack([photo.pixels for photo in photos])
-    ways = {"methods": "ddim", "forwards": ("0", "1"), "nfe": 2}
+    ways = {"methods": "ddim", "starts": ("0", "1"), "nfe": 2}
     given = (images, photos, places, [str(places[0]), photos[1]])
     found = [list(us.compare(model, one, **ways).candidates.values()) for one in given]
     for usual, started in found:
@@ -131,7 +131,7 @@ def test_names_of_a_tensor_reach_the_reports(toy, pictures, monkeypatch):
     seen = []
     real = jobs.invert_run
     monkeypatch.setattr(jobs, "invert_run", lambda m, photos, *rest: seen.extend(photos) or real(m, photos, *rest))
-    us.compare(toy(), pictures.double(), methods="ddim", forwards="0", nfe=2, names=list("abcd"))
+    us.compare(toy(), pictures.double(), methods="ddim", starts="0", nfe=2, names=list("abcd"))
     assert [photo.name for photo in seen] == list("abcd")
     assert len({photo.id for photo in seen}) == 4
     assert seen[0].pixels.dtype == torch.float64
@@ -157,13 +157,13 @@ def test_nothing_is_kept_without_a_folder(toy, pictures, tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     monkeypatch.chdir(tmp_path)
-    us.compare(toy(), pictures, methods="ddim", forwards="1", nfe=2)
+    us.compare(toy(), pictures, methods="ddim", starts="1", nfe=2)
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
 def test_what_is_stored_is_counted_in_latents(toy, pictures):
     """DDIM keeps nothing, `exact` one map, `direct` one per move down that the path has a state for."""
-    found = us.compare(toy(), pictures, methods="ddim,exact,direct", forwards=["0"], nfe=12)
+    found = us.compare(toy(), pictures, methods="ddim,exact,direct", starts=["0"], nfe=12)
     assert {way.method: measured.stored for way, measured in found.candidates.items()} == {
         "ddim": 0,
         "exact": 1,
@@ -174,7 +174,7 @@ def test_what_is_stored_is_counted_in_latents(toy, pictures):
 
 
 def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
-    found = us.compare(model, demo_photos()[:3], methods="ddim", forwards=("0", "1"), nfe=3)
+    found = us.compare(model, demo_photos()[:3], methods="ddim", starts=("0", "1"), nfe=3)
     made = comparison.table(found.candidates)
     column = {name: [row[i] for row in made.rows] for i, name in enumerate(made.head)}
     usual = next(iter(found.candidates.values())).diagnosis
@@ -189,14 +189,14 @@ def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
 
 def test_whiteness_is_told_twice_in_json(model):
     """Reference: by hand, from the rows."""
-    found = us.compare(model, demo_photos()[:2], methods="ddim", forwards="0", nfe=2)  # r takes 32 images
+    found = us.compare(model, demo_photos()[:2], methods="ddim", starts="0", nfe=2)  # r takes 32 images
     assert found.photos < 32
     (way,) = found.to_dict()["ways"]
     rows = {row["name"]: row for row in way["rows"]}
     assert way["std_plain_distance"] == pytest.approx(abs(rows["std plain"]["value"] - 1))
     assert way["top_20_r_excess"] is None
     photos = read_photos(demo_photos()[:4], model.image_size) * 8
-    (way,) = us.compare(model, photos, methods="ddim", forwards="0", nfe=2).to_dict()["ways"]
+    (way,) = us.compare(model, photos, methods="ddim", starts="0", nfe=2).to_dict()["ways"]
     r = next(row for row in way["rows"] if row["name"] == "top-20 patch correlation")
     assert way["top_20_r_excess"] == pytest.approx(r["value"] - r["null"]["mean"])
 
@@ -210,11 +210,11 @@ def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, mo
         return real(model, photos, settings, *rest)
 
     monkeypatch.setattr(jobs, "invert_run", picky)
-    found = us.compare(toy(), pictures, methods="ab,ddim", forwards="0", nfe=2)
+    found = us.compare(toy(), pictures, methods="ab,ddim", starts="0", nfe=2)
     assert found.failures == ("ab, usual inversion: refused: not with me",)
     assert found.table().endswith("refused: not with me")
     with pytest.raises(us.ArgumentError, match=r"^not with me$"):
-        us.compare(toy(), pictures, methods="ab", forwards="0", nfe=2)
+        us.compare(toy(), pictures, methods="ab", starts="0", nfe=2)
 
 
 def test_compare_writes_table_picture_and_json(unsample, tmp_path):
@@ -248,7 +248,7 @@ def test_divergence_is_shown_not_hidden(model, tmp_path, monkeypatch):
         return trajectory
 
     monkeypatch.setattr(jobs, "invert", spoiled)
-    found = comparison.compare(model, demo_photos()[:2], methods="ddim,ab", forwards="1", nfe=2, out=tmp_path)
+    found = comparison.compare(model, demo_photos()[:2], methods="ddim,ab", starts="1", nfe=2, out=tmp_path)
     assert all(measured.failure.startswith("diverged: ") for measured in found.candidates.values())
     assert "diverged" in comparison.table(found.candidates).markdown()
     assert "left the finite numbers" in (tmp_path / "comparison.md").read_text()

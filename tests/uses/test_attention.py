@@ -56,9 +56,9 @@ def model_of(name):
     return us.load(sharp(PIPELINES[name]()), size=SIZE)
 
 
-def edit(model, latent, editor, *, source=SOURCE, targets=TARGETS, **settings):
+def edit(model, latent, editor, *, source=SOURCE, to=TARGETS, **settings):
     settings = {"steps": STEPS, "tokenizer": tiny.clip_tokenizer(), **settings}
-    return edit_attention(model, latent, editor=editor, source=source, targets=targets, **settings)
+    return edit_attention(model, latent, editor=editor, source=source, to=to, **{"guidance": 1.0, **settings})
 
 
 def alone(model, latent, prompt, **settings):
@@ -269,7 +269,7 @@ def test_style_aligned_is_a_naive_loop_over_recorded_features(name, scale, shift
     }
     with processing(unet, {**unet.attn_processors, **naive}):
         expected = alone(model, latent[1:], TARGETS[0])
-    done = edit(model, latent, StyleAligned(scale=scale, shift=shift), targets=TARGETS[:1])
+    done = edit(model, latent, StyleAligned(scale=scale, shift=shift), to=TARGETS[:1])
     close(done.targets, expected, 2e-5)
     far(expected, alone(model, latent[1:], TARGETS[0]))
 
@@ -323,7 +323,7 @@ def test_prompt_to_prompt_is_the_sources_maps_put_into_a_run_of_the_target(name,
         alone(model, latent, SOURCE, guidance=guidance)
     with maps_seen(unet, put):
         expected = alone(model, latent, target, guidance=guidance)
-    done = edit(model, latent, editor, targets=(target,), guidance=guidance)
+    done = edit(model, latent, editor, to=(target,), guidance=guidance)
     close(done.targets, expected)
     far(expected, alone(model, latent, target, guidance=guidance))
 
@@ -345,7 +345,7 @@ def test_prompt_to_prompt_is_the_sources_maps_put_into_a_run_of_the_target(name,
 def test_the_sources_own_prompt_gives_the_source(name, editor, guidance):
     """Reference: the source."""
     model = model_of(name)
-    done = edit(model, us.draw_noise(model, 1, seed=1), editor, targets=(SOURCE, SOURCE), guidance=guidance)
+    done = edit(model, us.draw_noise(model, 1, seed=1), editor, to=(SOURCE, SOURCE), guidance=guidance)
     close(done.targets, done.source.expand_as(done.targets), 2e-5)
 
 
@@ -484,7 +484,7 @@ def test_targets_do_not_know_of_each_other(editor):
     latent = us.draw_noise(model, 3, seed=1)
     both = edit(model, latent, editor, guidance=2.0).targets
     for i, prompt in enumerate(TARGETS):
-        one = edit(model, latent[[0, i + 1]], editor, targets=(prompt,), guidance=2.0).targets
+        one = edit(model, latent[[0, i + 1]], editor, to=(prompt,), guidance=2.0).targets
         close(both[i : i + 1], one)
 
 
@@ -495,11 +495,11 @@ def test_from_a_forward_start_and_put_on_known_states_the_source_is_its_image_wi
     settings = {"condition": SOURCE, "steps": STEPS, "keep": us.Keep("states")}
     there = us.invert(model, image, start=us.FromImage(), **settings)
     done = edit_attention(
-        model, there, editor=MasaCtrl(1, 1), source=SOURCE, targets=TARGETS, guidance=5.0, source_latents=there.states
+        model, there, editor=MasaCtrl(1, 1), source=SOURCE, to=TARGETS, guidance=5.0, source_latents=there.states
     )
     assert done.nfe == 2 * STEPS
     close(done.source, model.codec.decode(model.codec.encode(image)).detach())
-    free = edit_attention(model, there, editor=MasaCtrl(1, 1), source=SOURCE, targets=TARGETS, guidance=5.0)
+    free = edit_attention(model, there, editor=MasaCtrl(1, 1), source=SOURCE, to=TARGETS, guidance=5.0)
     far(free.source, done.source)
     started = us.invert(model, image, start=us.ForwardNoise(steps=2), **settings)
     ticks = []
@@ -626,10 +626,10 @@ def test_the_tokenizer_is_the_pipelines_own_unless_there_is_none():
 # Refused
 
 REFUSED = {
-    "unknown word": (PromptToPrompt(words=("dgo",), weights=(2.0,)), {"targets": ("a dog",)}, "did you mean 'dog'"),
-    "other length": (PromptToPrompt(), {"targets": ("a bird",)}, "of 6 and 'a bird' of 7; use .* kind='refine'"),
+    "unknown word": (PromptToPrompt(words=("dgo",), weights=(2.0,)), {"to": ("a dog",)}, "did you mean 'dog'"),
+    "other length": (PromptToPrompt(), {"to": ("a bird",)}, "of 6 and 'a bird' of 7; use .* kind='refine'"),
     "layer": (MasaCtrl(), {}, "from_layer=10: this network has self-attention layers 0..3"),
-    "no target": (MasaCtrl(0, 0), {"targets": ()}, "a prompt for each target"),
+    "no target": (MasaCtrl(0, 0), {"to": ()}, "a prompt for each target"),
     "noise": (MasaCtrl(0, 0), {"method": Ancestral()}, "adds noise"),
     "two rows": (
         MasaCtrl(0, 0),
@@ -722,7 +722,7 @@ EDITORS = {
     "StyleAligned": us.StyleAligned(),
     "prompt-to-prompt": us.PromptToPrompt(),
 }
-ATTENTION = {"source": "a cat", "targets": ["a dog", "a cow"], "guidance": 3.0}
+ATTENTION = {"source": "a cat", "to": ["a dog", "a cow"], "guidance": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -790,9 +790,9 @@ def test_progress_counts_both_ways(pipe):
     ("latent", "settings", "kind", "says"),
     [
         ([picture(), picture()], {}, us.ArgumentError, "expected one picture, the source, given 2: edit one source at a time"),
-        (picture(), {"targets": []}, us.ArgumentError, "a prompt for each target, given none"),
+        (picture(), {"to": []}, us.ArgumentError, "a prompt for each target, given none"),
         (picture(), {"editor": us.MasaCtrl(from_layer=99)}, us.ArgumentError, "self-attention layers 0.."),
-        (picture(), {"targets": ["a large dog"], "editor": us.PromptToPrompt()}, us.ArgumentError, "refine"),
+        (picture(), {"to": ["a large dog"], "editor": us.PromptToPrompt()}, us.ArgumentError, "refine"),
         (picture(), {"inversion": us.parse_method("edit-friendly")}, us.ArgumentError, "passes no states on a way up"),
         (picture(), {"size": (9, 9)}, us.ArgumentError, "multiples of"),
         ("missing.png", {}, us.ImageError, "no such picture"),

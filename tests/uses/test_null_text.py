@@ -143,7 +143,7 @@ def test_what_cannot_be_fitted_is_refused(pixels, images, pivots, toy):
         fitted(pixels, images[:2], pivots)
     with pytest.raises(us.ArgumentError, match="needs a condition"):
         fitted(pixels, images, pivots, condition=None)
-    with pytest.raises(us.ArgumentError, match="iterations must be at least 0"):
+    with pytest.raises(us.ArgumentError, match="iterations as a whole number of at least 0"):
         fitted(pixels, images, pivots, iterations=-1)
     noise = us.draw_noise(toy(), 2)
     there = us.invert(toy(), noise / 4, steps=STEPS, condition=0, keep=us.Keep("states"))

@@ -166,7 +166,7 @@ USES = {
     "edit": {"to": "a dog"},
     "variations": {},
     "interpolate": {},
-    "edit_attention": {"source": "a cat", "targets": ["a dog"], "editor": us.MasaCtrl()},
+    "edit_attention": {"source": "a cat", "to": ["a dog"], "editor": us.MasaCtrl()},
 }
 
 

@@ -43,7 +43,7 @@ def compare(
         loaded,
         reading.photos,
         methods=methods,
-        forwards=forward,
+        starts=forward,
         nfe=nfe,
         spacing=spacing,
         seed=seed,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from .._tensors import as_state, undisturbed
 from ..errors import ArgumentError
 from .corrections import Corrected, FreshNoise, Recorder, Replay
 from .ddim import DDIM
@@ -43,7 +43,7 @@ def ends(method: Stepper | Corrected, start: Start, grid: Grid, until: int | Non
     return first, last
 
 
-@torch.no_grad()
+@undisturbed()
 def ascend(
     denoiser: Denoiser,
     x0: Tensor,
@@ -81,14 +81,14 @@ def ascend(
     ((2, 4), 10, 10)
     """
     _, last = ends(method, start, grid, until)
-    noise = noise or ItemNoise(0, range(len(x0)))
+    x0, noise = as_state(x0), noise or ItemNoise(0, range(len(x0)))
     counted, keeper = Counted(denoiser), Keeper(keep, last)
     climb = _Ascent(counted, x0, grid, start, noise, images, on_move or (lambda _items: None))
     found = climb.recorded(method, keeper) if isinstance(method, Corrected) else climb.walked(method, last, keeper)
     return replace(found, nfe=counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
 
 
-@torch.no_grad()
+@undisturbed()
 def descend(
     denoiser: Denoiser,
     latent: Tensor,
@@ -126,7 +126,7 @@ def descend(
     correct: Replay | FreshNoise = Replay(stored.corrections)
     if not stored.corrections:
         correct = FreshNoise(method, noise or ItemNoise(0, range(len(latent))))
-    x = latent
+    x = as_state(latent)
     keeper.begin(top, x)
     for moved in walk(asked, x, grid.down(top), method, stored.memory or None, correct):
         x = moved.x
@@ -136,7 +136,7 @@ def descend(
     return Trajectory(x, top, 0, counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ascent:
     """Items that start at the same level and are walked together."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 
-__all__ = ["AnyNetwork"]
+__all__ = ["AnyNetwork", "can_be_called"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AnyNetwork:
         """
         if isinstance(net, torch.nn.Module):
             net.eval()
-        two, three = _can_be_called(net, 2), _can_be_called(net, 3)
+        two, three = can_be_called(net, 2), can_be_called(net, 3)
         if not three and (has_conditions or not two):
             wanted = "(x, t, condition)" if has_conditions else "(x, t)"
             name = getattr(net, "__name__", type(net).__name__)
@@ -78,7 +78,7 @@ class AnyNetwork:
         return value.to(next((p.dtype for p in self._parameters() if p.is_floating_point()), value.dtype))
 
 
-def _can_be_called(net: Callable[..., Any], count: int) -> bool:
+def can_be_called(net: Callable[..., Any], count: int) -> bool:
     """Whether its signature takes so many arguments; True if it has none that Python can read."""
     try:
         takes = inspect.signature(net.forward if isinstance(net, torch.nn.Module) else net)

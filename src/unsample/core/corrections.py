@@ -64,7 +64,7 @@ class Corrected(ABC):
         return self.sampler.evaluations(first if self.keeps == "eps" else last)
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorder:
     """For `walk(correct=...)`: keeps the sampler on a path, and what it missed in `corrections`."""
 
@@ -81,7 +81,7 @@ class Recorder:
         return moved.x + self.corrections[index]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replay:
     """For `walk(correct=...)`: adds recorded corrections."""
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._tensors import as_wide_as
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
@@ -47,7 +48,8 @@ class NetworkDenoiser:
     """A network with its condition bound and its prediction turned into eps.
 
     The network is given the timesteps of a table, whole numbers, as torch.long, and those of a flow schedule in x's dtype, at
-    least float32. A condition of one row is that of every item.
+    least float32. A condition of one row is that of every item. An answer in less than x's precision, as under a caller's
+    autocast, is widened at once: the arithmetic between two calls is never autocast's.
     """
 
     network: Network
@@ -59,7 +61,8 @@ class NetworkDenoiser:
         is_whole = isinstance(level.t, (int, np.integer)) and not level.is_flow
         dtype = torch.long if is_whole else torch.promote_types(x.dtype, torch.float32)
         t = torch.full((x.shape[0],), level.t, device=x.device, dtype=dtype)
-        return to_eps(self.network(x, t, _rows(self.condition, len(x))), x, level, self.prediction)
+        output = as_wide_as(self.network(x, t, _rows(self.condition, len(x))), x)
+        return to_eps(output, x, level, self.prediction)
 
 
 def _rows(condition: Any, count: int) -> Any:
@@ -114,12 +117,12 @@ class Counted(Wrapper):
     nfe: int = 0
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """The eps of `denoiser`, counted."""
+        """The eps of `denoiser`, counted, in at least x's precision."""
         self.nfe += self.cost
-        return self.denoiser(x, level)
+        return as_wide_as(self.denoiser(x, level), x)
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorded(Wrapper):
     """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
 
@@ -132,7 +135,7 @@ class Recorded(Wrapper):
         return self.eps[level.index]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replayed:
     """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
 

@@ -2,21 +2,40 @@
 
 With x = alpha * x0 + sigma * eps, a network may be trained to output eps, x0 ("sample"), v = alpha * eps - sigma * x0
 ("v_prediction") or the velocity eps - x0 ("flow"). At a known level each determines the others, so `transfer` only ever sees
-eps. Where alpha is tiny, eps says little about x0 and is in float64 (`TINY_ALPHA`).
+eps. Where alpha is tiny, eps says little about x0 and is in float64 (`TINY_ALPHA`), or alpha is not quite as tiny (`held`).
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 from torch import Tensor
 
+from .._tensors import has_float64, wide
 from ..errors import ArgumentError, UnknownNameError
 from .schedule import TINY_ALPHA, Level
 
-__all__ = ["Prediction", "to_eps", "to_velocity", "to_x0"]
+__all__ = ["Prediction", "held", "to_eps", "to_velocity", "to_x0"]
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+
+LEAST_IN_SINGLE = 2.0**-12
+"""The least alpha where float32 is all there is: x0 is wrong by about this much for want of signal, and by float32 rounding
+over this much, which is as much again."""
+
+
+def held(level: Level, x: Tensor) -> Level:
+    """The level as the device of `x` can hold it: itself, but for a tiny alpha on a device without float64 (Apple's MPS).
+
+    There alpha is `LEAST_IN_SINGLE`: eps in float32 would say nothing of x0 at a flow model's t = 1.
+    """
+    if level.alpha >= LEAST_IN_SINGLE or has_float64(x):
+        return level
+    alpha = LEAST_IN_SINGLE
+    return replace(level, alpha=alpha, sigma=1 - alpha if level.is_flow else math.sqrt(1 - alpha**2))
 
 
 def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> Tensor:
@@ -39,7 +58,7 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
     if prediction == "epsilon":
         return output
     if level.alpha < TINY_ALPHA:
-        output, x = output.double(), x.double()
+        level, output, x = held(level, x), wide(output), wide(x)
     if prediction == "flow":
         return (x + level.alpha * output) / (level.alpha + level.sigma)
     if prediction == "v_prediction":
@@ -57,6 +76,7 @@ def to_eps(output: Tensor, x: Tensor, level: Level, prediction: Prediction) -> T
 
 def to_x0(eps: Tensor, x: Tensor, level: Level) -> Tensor:
     """The x0 that belongs to `eps` at `level`: (x - sigma * eps) / alpha."""
+    level = held(level, x)
     return (x - level.sigma * eps) / level.alpha
 
 
@@ -67,5 +87,5 @@ def to_velocity(eps: Tensor, x: Tensor, level: Level) -> Tensor:
     >>> to_velocity(torch.tensor(5.0), torch.tensor(2.75), Level(index=1, t=250.0, alpha=0.75, sigma=0.25))
     tensor(3.)
     """
-    wide = eps.double() if level.alpha < TINY_ALPHA else eps
-    return (((level.alpha + level.sigma) * wide - x) / level.alpha).to(x.dtype)
+    level, exact = (held(level, x), wide(eps)) if level.alpha < TINY_ALPHA else (level, eps)
+    return (((level.alpha + level.sigma) * exact - x) / level.alpha).to(x.dtype)

@@ -48,11 +48,11 @@ class ItemNoise:
         if len(self.items) < shape[0]:
             raise ArgumentError(f"expected one item per row of noise: {shape[0]} rows, {len(self.items)} items")
         rows = [
-            torch.randn(tuple(shape[1:]), generator=self._generator(item, stream), dtype=torch.float64)
+            torch.randn(tuple(shape[1:]), generator=self._generator(item, stream), dtype=torch.float64, device="cpu")
             for item in self.items[: shape[0]]
         ]
         return torch.stack(rows).to(device=device, dtype=dtype)
 
     def _generator(self, item: str | int, stream: str) -> torch.Generator:
         key = f"{self.seed}\0{item}\0{stream}".encode()
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little", signed=True))
+        return torch.Generator("cpu").manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little", signed=True))

@@ -22,7 +22,7 @@ from .transfer import transfer
 __all__ = ["Moved", "Stepper", "eps_ahead"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moved:
     """The outcome of one move.
 

@@ -53,7 +53,7 @@ class Keep:
         return self.what != "latent" and (index % self.every == 0 or index == last)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
     """The maps kept besides a latent; each has one row per item. Most methods keep none.
 
@@ -125,7 +125,7 @@ class Stored:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """The latents of an inversion and what was kept on the way.
 
@@ -230,7 +230,7 @@ class Trajectory:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 
 
-@dataclass
+@dataclass(eq=False)
 class Keeper:
     """Keeps of the moves of one walk what `Keep` says."""
 

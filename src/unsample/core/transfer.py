@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._tensors import as_wide_as, wide
 from .grid import Step
-from .prediction import to_x0
+from .prediction import held, to_x0
 from .schedule import TINY_ALPHA
 
 __all__ = ["transfer"]
@@ -19,7 +20,7 @@ __all__ = ["transfer"]
 def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> Tensor:
     """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2), in x's dtype.
 
-    It is computed in float64 from a level of tiny alpha or with an eps in float64.
+    It is computed in float64 from a level of tiny alpha or with an eps in float64; in float32 on a device without float64.
 
     Args:
         x: State at `step.src`, any shape.
@@ -33,10 +34,10 @@ def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> T
     >>> transfer(torch.tensor(2.0), torch.tensor(1.0), step)
     tensor(2.2000)
     """
-    src, dst = step.src, step.dst
-    if x.dtype != torch.float64 and (src.alpha < TINY_ALPHA or eps.dtype == torch.float64):
-        return transfer(x.double(), eps.double(), step, clip).to(x.dtype)
+    src, dst, dtype, eps = held(step.src, x), step.dst, x.dtype, as_wide_as(eps, x)
+    if src.alpha < TINY_ALPHA or eps.dtype == torch.float64:
+        x, eps = wide(x), wide(eps)
     if clip is not None:
-        return dst.alpha * to_x0(eps, x, src).clamp(-clip, clip) + dst.sigma * eps
+        return (dst.alpha * to_x0(eps, x, src).clamp(-clip, clip) + dst.sigma * eps).to(dtype)
     scale = dst.alpha / src.alpha
-    return scale * x + (dst.sigma - scale * src.sigma) * eps
+    return (scale * x + (dst.sigma - scale * src.sigma) * eps).to(dtype)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .._tensors import as_state, undisturbed
 from .denoiser import Denoiser
 from .grid import Step
 from .stepper import Moved, Stepper
@@ -27,7 +27,8 @@ def walk(
     """Move `x` along `steps`, yielding each move as it is made.
 
     Nothing is kept: states and eps are read from the moves. `state` is the memory that another walk ended with; a reversible
-    method turns around with it. `correct` returns the state to go on from, in place of the one a move arrived at.
+    method turns around with it. States are float32 at least, whatever `x` is. `correct` returns the state to go
+    on from, in place of the one a move arrived at.
 
     >>> from unsample import DDIM, Grid, Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
@@ -35,9 +36,11 @@ def walk(
     >>> [moved.step.dst.index for moved in moves]
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
-    state = method.init(x) if state is None else state
+    with undisturbed():
+        x = as_state(x)
+        state = method.init(x) if state is None else state
     for step in steps:
-        with torch.no_grad():
+        with undisturbed():
             moved = method.step(denoiser, x, step, state)
             if correct is not None:
                 moved = replace(moved, x=correct(moved))

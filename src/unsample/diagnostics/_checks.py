@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._tensors import check_dense
+from .._tensors import wide as wide_there
 from ..errors import ArgumentError
 
 __all__: list[str] = []
@@ -49,9 +51,7 @@ Samples that were not clamped stay below it however much a model overshoots; byt
 
 def check_finite(x: Tensor, name: str) -> None:
     """Raise unless `x` is a non-empty floating-point tensor of finite numbers."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ArgumentError(f"{name}: expected a floating-point tensor, given {given}; convert it, e.g. with .float()")
+    check_dense(x, name)
     if x.numel() == 0:
         raise ArgumentError(f"{name}: expected at least one value, given shape {tuple(x.shape)}; check the batch")
     # A NaN or infinity reaches the extremes, which need no copy of the batch (torch.isfinite makes two).
@@ -65,7 +65,8 @@ def check_finite(x: Tensor, name: str) -> None:
 
 def check_batch(x: Tensor, name: str = "x") -> None:
     """Raise unless `x` is a finite floating-point batch [B, C, H, W]."""
-    if isinstance(x, Tensor) and x.ndim != 4:
+    check_dense(x, name)
+    if x.ndim != 4:
         raise ArgumentError(
             f"{name}: expected 4 dimensions [B, C, H, W], given shape {tuple(x.shape)}; add a batch with x[None]"
         )
@@ -124,7 +125,7 @@ def check_at_least(value: int, least: int, name: str) -> None:
 def wide(x: Tensor) -> Tensor:
     """`x` detached, in float64; on the CPU if its device has no float64 (Apple's MPS)."""
     x = x.detach()
-    return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)
+    return wide_there(x.cpu() if x.device.type == "mps" else x)
 
 
 def flat_items(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from .._tensors import full_precision
 from ..errors import ArgumentError
 from ._checks import IN_CACHE, Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .intervals import Interval, proportion
@@ -58,8 +59,8 @@ def nearest(a: Items, b: OtherItems) -> Index:
     if a.ndim < 2 or a.shape[1:] != b.shape[1:]:
         raise ArgumentError(f"expected items [N, ...] of one shape, given {tuple(a.shape)} and {tuple(b.shape)}; flatten both")
     rows, others = a.detach().reshape(len(a), -1), b.detach().reshape(len(b), -1)
-    distance = torch.full((len(a),), math.inf, dtype=torch.float64)
-    index = torch.zeros(len(a), dtype=torch.long)
+    distance = torch.full((len(a),), math.inf, dtype=torch.float64, device="cpu")
+    index = torch.zeros(len(a), dtype=torch.long, device="cpu")
     for part in blocks(len(b), others.shape[1]):
         for some in blocks(len(a), max(others.shape[1], part.stop - part.start)):
             least, where = (t.cpu() for t in _nearest_of(rows[some], others[part]))
@@ -79,6 +80,7 @@ def _nearest_of(a: Rows, b: Others) -> tuple[Float[Tensor, " rows"], Int64[Tenso
     return least, other.new_full((len(a),), len(b)).scatter_reduce(0, row, tied, "amin")
 
 
+@full_precision()
 def _may_be_nearest(a: Rows, b: Others) -> Bool[Tensor, "rows others"]:
     """False where float32 is sure that `b` is not the nearest of `a`."""
     centre = b.mean(0)

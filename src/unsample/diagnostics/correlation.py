@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._tensors import full_precision
 from ..errors import ArgumentError
 from ._checks import Batch, blocks, check_at_least, check_batch, check_finite
 from .intervals import jackknife_error
@@ -81,7 +82,7 @@ def top_k_r(x: Float[Tensor, "batch variables"], k: int = TOP) -> float:
     check_finite(x, "x")
     check_top_k(len(x), x.shape[1], k)
     z = _centred(x[None])
-    return float(mean_top_k(torch.bmm(z.mT, z), k))
+    return float(mean_top_k(_products(z), k))
 
 
 def top_k_correlation(x: Batch, k: int = TOP, patch: int = PATCH) -> float:
@@ -244,7 +245,12 @@ def check_top_k(n: int, variables: int, k: int) -> None:
 def _patch_values(tiles: Tiles, k: int) -> PerWindow:
     """One value per window, float64 on the CPU."""
     centred = (_centred(chunk) for chunk in chunks(tiles, matrices=3))
-    return torch.cat([mean_top_k(torch.bmm(z.mT, z), k).cpu() for z in centred]).double()
+    return torch.cat([mean_top_k(_products(z), k).cpu() for z in centred]).double()
+
+
+@full_precision()
+def _products(z: Chunk) -> Matrices:
+    return torch.bmm(z.mT, z)
 
 
 def _centred(x: Chunk) -> Chunk:
@@ -270,7 +276,7 @@ def _replicates(z: Chunk, k: int, groups: int) -> Float[Tensor, "replicate windo
     """[1 + groups, P]: the mean of the top k of all images, then of those without each group."""
     order = torch.cat([torch.arange(group, z.shape[1], groups, device=z.device) for group in range(groups)])
     parts = z[:, order].tensor_split(groups, dim=1)
-    products = torch.stack([torch.bmm(part.mT, part) for part in parts])
+    products = torch.stack([_products(part) for part in parts])
     whole = products.sum(0)
     # A variable that is constant without a group keeps float32 rounding of its variance, about 1e-7 a sum.
     least = 1e-5 * whole.diagonal(dim1=-2, dim2=-1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._arguments import takes, whole
 from .._typing import Images
 from ..errors import ArgumentError
 from . import fidelity
@@ -29,11 +30,13 @@ Areas = Mapping[str, Bool[Tensor, "batch area_height area_width"] | None]
 Noise = Float[Tensor, "noise_batch noise_channels noise_height noise_width"]
 
 JACKKNIFE_GROUPS = 10
+LARGEST_SEED = 2**63 - 1  # of torch
 KL_ROW = "KL to N(0, 1)"
 COORDINATE_ROW = "KL per coordinate"
 NORMAL_ROW = "normality rejected"
 
 
+@takes({"seed": whole(0, LARGEST_SEED), "null_draws": whole(2)})
 def diagnose(
     latent: Latent,
     *,

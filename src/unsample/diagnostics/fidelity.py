@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
+from .._tensors import full_precision
 from .._typing import Images
 from ..errors import ArgumentError
-from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask
+from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask, wide
 
 __all__ = ["DATA_RANGE", "mae", "mse", "psnr", "ssim"]
 
@@ -73,6 +74,7 @@ def psnr(images: Images, reconstruction: Images) -> PerImage:
     return 10 * torch.log10(DATA_RANGE**2 / mse(images, reconstruction))
 
 
+@full_precision()
 def ssim(images: Images, reconstruction: Images) -> PerImage:
     """Structural similarity per image, at most 1: Gaussian window of 11 with sigma 1.5, on values rescaled to [0, 1].
 
@@ -104,7 +106,7 @@ def ssim(images: Images, reconstruction: Images) -> PerImage:
         # float32: its error in a variance, 1e-7, is far below the constant 0.0009 that SSIM adds to it.
         a, b = ((x[part].detach().float() + 1) / DATA_RANGE for x in (images, reconstruction))
         pieces.append(index(b, a, data_range=1.0, reduction="none").reshape(-1))
-    return torch.cat(pieces).double()
+    return wide(torch.cat(pieces))
 
 
 def _mean_error(images: Images, reconstruction: Images, power: int, mask: Mask | None) -> PerImage:
@@ -112,7 +114,7 @@ def _mean_error(images: Images, reconstruction: Images, power: int, mask: Mask |
     mask = check_mask(mask, images)
     pieces = []
     for part in blocks(len(images), images[0].numel()):
-        error = (images[part].detach().double() - reconstruction[part].detach().double()).abs() ** power
+        error = (wide(images[part]) - wide(reconstruction[part])).abs() ** power
         inside = mask[part][:, None].to(error)
         pieces.append((error * inside).sum((1, 2, 3)) / (inside.sum((1, 2, 3)) * images.shape[1]))
     return torch.cat(pieces)

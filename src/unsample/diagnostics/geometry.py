@@ -143,7 +143,7 @@ def likeliest(histograms: Float[Tensor, "3 angles"] | Int64[Tensor, "3 angles"])
     """The angles of `most_probable_triangle` from the counts of its bins, those at image, noise and latent."""
     image, noise, latent = histograms.double().cpu()
     bins = len(image) - 1
-    pick = torch.arange(bins + 1)
+    pick = torch.arange(bins + 1, device="cpu")
     third = bins - pick[:, None] - pick
     product = image[:, None] * noise * torch.where(third >= 0, latent[third.clamp_min(0)], 0)
     first, second = divmod(int(product.argmax()), bins + 1)
@@ -237,7 +237,7 @@ def products_to_distances(products: Products, points: int = 25) -> Float[Tensor,
     """
     check_at_least(points, 2, "points")
     _check_products(products)
-    a = torch.linspace(0, 1, points, dtype=torch.float64)
+    a = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu")
     from_noise, along, whole = (column[:, None] for column in wide(products).unbind(1))
     a = a.to(whole.device)
     return (from_noise - 2 * a * along + a**2 * whole).clamp_min(0).sqrt()

@@ -140,7 +140,7 @@ def jackknife_error(replicates: Sequence[float]) -> float:
     >>> round(jackknife_error([1.0, 2.0, 3.0]), 4)
     1.1547
     """
-    spread = torch.tensor(replicates, dtype=torch.float64).var(correction=0).item()
+    spread = torch.tensor(replicates, dtype=torch.float64, device="cpu").var(correction=0).item()
     return math.sqrt((len(replicates) - 1) * spread)
 
 

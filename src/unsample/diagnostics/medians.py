@@ -85,7 +85,7 @@ def medians(latent: Latent, images: Images, reconstruction: Images, *, seed: int
 def _stds(latent: Latent, plain: Mask) -> PerImage:
     pooled = area_sums(latent, plain).pooled("std")
     enough = pooled.sums[:, 0] >= MIN_PLAIN
-    stds = torch.full((len(latent),), math.nan, dtype=torch.float64)
+    stds = torch.full((len(latent),), math.nan, dtype=torch.float64, device="cpu")
     stds[torch.from_numpy(enough)] = torch.from_numpy(pooled.statistic(pooled.sums[enough]))
     return stds
 

@@ -168,7 +168,7 @@ def quantile_quantile(x: Values, points: int = 101) -> QuantileQuantile:
     """
     check_finite(x, "x")
     check_at_least(points, 2, "points")
-    p = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    p = (torch.arange(points, dtype=torch.float64, device="cpu") + 0.5) / points
     normal = torch.special.ndtri(p)
     density = torch.exp(-normal.square() / 2) / math.sqrt(2 * math.pi)
     return QuantileQuantile(normal, _quantiles(x, p), (p * (1 - p) / x.numel()).sqrt() / density)
@@ -178,16 +178,17 @@ def _places(values: int) -> slice | Tensor:
     """Which of an image's values are tested."""
     if values <= MOST:
         return slice(None)
-    return torch.randperm(values, generator=torch.Generator().manual_seed(0))[:MOST]
+    return torch.randperm(values, generator=torch.Generator("cpu").manual_seed(0), device="cpu")[:MOST]
 
 
 def _weights(n: int) -> Float[Tensor, " {n}"]:
     """Royston's approximate weights of sorted values, of unit norm and antisymmetric."""
-    normal = torch.special.ndtri((torch.arange(1, n + 1, dtype=torch.float64) - 0.375) / (n + 0.25))
+    normal = torch.special.ndtri((torch.arange(1, n + 1, dtype=torch.float64, device="cpu") - 0.375) / (n + 0.25))
     scaled = normal / normal.norm()
     last, second = (float(scaled[-i]) + _polynomial(c, 1 / math.sqrt(n)) for i, c in ((1, LAST), (2, SECOND)))
     inner = normal[2:-2] / normal[2:-2].norm() * math.sqrt(1 - 2 * last**2 - 2 * second**2)
-    return torch.cat([torch.tensor([-last, -second]).double(), inner, torch.tensor([second, last]).double()])
+    outer = torch.tensor([second, last], dtype=torch.float32, device="cpu").double()
+    return torch.cat([-outer.flip(0), inner, outer])
 
 
 def _polynomial(coefficients: tuple[float, ...], x: float) -> float:

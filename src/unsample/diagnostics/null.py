@@ -45,7 +45,7 @@ class Null:
     def from_values(cls, values: Sequence[float]) -> Null:
         """The null of a statistic with these values on independent draws (two or more)."""
         check_at_least(len(values), 2, "draws")
-        table = torch.tensor(values, dtype=torch.float64)
+        table = torch.tensor(values, dtype=torch.float64, device="cpu")
         mean, std = float(table.mean()), float(table.std())
         return cls.normal(mean, std, draws=len(values), freedom=len(values) - 1)
 
@@ -66,8 +66,8 @@ def true_noise(shape: Sequence[int], *, seed: int = 0, draw: int = 0, device: to
     torch.Size([2, 3])
     """
     key = hashlib.sha256(f"null\0{seed}\0{draw}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=True))
-    return torch.randn(tuple(shape), generator=generator).to(device)
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(key[:8], "little", signed=True))
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu").to(device)
 
 
 def null(
@@ -118,8 +118,8 @@ def nulls(
 
 def permutations(items: int, draws: int, seed: int, device: torch.device) -> list[Tensor]:
     """`draws` random orders of `items`; the same seed gives the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randperm(items, generator=generator).to(device) for _ in range(draws)]
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return [torch.randperm(items, generator=generator, device="cpu").to(device) for _ in range(draws)]
 
 
 def student_reach(freedom: int) -> float:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._tensors import full_precision
 from .._typing import Images
 from ..errors import ArgumentError, UnknownNameError
 from ._checks import Array, Batch, Latent, Mask, blocks, check_batch, check_images, check_mask, wide
@@ -58,6 +59,7 @@ def _steps(x: Batch, dim: int) -> Batch:
     return torch.cat([steps, steps.narrow(dim, steps.shape[dim] - 1, 1)], dim=dim)
 
 
+@full_precision()
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Bool[Tensor, "batch new_height new_width"]:
     """A mask at another resolution: True where at least half of the pixel's area is.
 
@@ -88,7 +90,8 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Bool[Tensor, "batch new_he
 
 def _overlap(old: int, new: int) -> Float[Tensor, "{new} {old}"]:
     """[new, old]: the fraction of each new cell that lies in each old one."""
-    a, b = torch.arange(new, dtype=torch.float64)[:, None], torch.arange(old, dtype=torch.float64)
+    a, b = (torch.arange(size, dtype=torch.float64, device="cpu") for size in (new, old))
+    a = a[:, None]
     width = old / new
     covered = torch.minimum((a + 1) * width, b + 1) - torch.maximum(a * width, b)
     return (covered.clamp_min(0) / width).float()

@@ -75,7 +75,9 @@ class Row:
     @property
     def noise(self) -> str:
         """Its value on true noise, as text; empty where there is none."""
-        return "" if self.null is None else f"{format_number(self.null.mean)} {_span(self.null.low, self.null.high)}"
+        if self.null is None or math.isnan(self.null.mean):
+            return ""
+        return f"{format_number(self.null.mean)} {_span(self.null.low, self.null.high)}"
 
     @property
     def is_noise(self) -> bool | None:

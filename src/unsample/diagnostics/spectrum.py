@@ -146,7 +146,7 @@ class RadialSpectrum:
     @property
     def frequencies(self) -> Bins:
         """Middle of each bin in cycles per pixel, 0 to 0.5."""
-        return torch.arange(self.per_image.shape[1], dtype=torch.float64) / min(self.shape[1:])
+        return torch.arange(self.per_image.shape[1], dtype=torch.float64, device="cpu") / min(self.shape[1:])
 
     @property
     def power(self) -> Bins:
@@ -171,7 +171,7 @@ class RadialSpectrum:
     def interval(self, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[Bins, Bins]:
         """Ends of the bootstrap interval over images of each bin's `power`; needs two images or more."""
         bins = [bootstrap(column, level=level, draws=draws, seed=seed) for column in self.per_image.T]
-        low, high = torch.tensor([(each.low, each.high) for each in bins], dtype=torch.float64).T
+        low, high = torch.tensor([(each.low, each.high) for each in bins], dtype=torch.float64, device="cpu").T
         return low, high
 
 
@@ -266,7 +266,7 @@ def _above(height: int, width: int, fraction: float) -> Groups:
 
 def _cycles(height: int, width: int) -> Float[Tensor, "height width"]:
     """Radial frequency of each mode of a Fourier transform, in cycles per pixel."""
-    down, across = (torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width))
+    down, across = (torch.fft.fftfreq(side, dtype=torch.float64, device="cpu") for side in (height, width))
     return torch.hypot(down[:, None], across)
 
 
@@ -294,5 +294,5 @@ def _chi_square_interval(freedom: Tensor, level: float) -> tuple[Tensor, Tensor]
 
     check_fraction(level, "level", 0.95)
     half = freedom.numpy() / 2
-    low, high = (torch.as_tensor(gammaincinv(half, p) / half) for p in ((1 - level) / 2, (1 + level) / 2))
+    low, high = (torch.as_tensor(gammaincinv(half, p) / half, device="cpu") for p in ((1 - level) / 2, (1 + level) / 2))
     return low, high

@@ -133,7 +133,7 @@ class CycleDiffusion(DrawnPath):
         return _Chain(x0, grid, noise, self.sampler)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Chain:
     """Level -> alpha x0 + sigma noise, the noise of a level drawn given that of the one above.
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._tensors import full_precision
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
@@ -215,6 +216,7 @@ class Mixing:
         self.gaps: list[Tensor] = []
         self.answers: list[Tensor] = []
 
+    @full_precision()
     def __call__(self, eps: Tensor, answer: Tensor, residual: Tensor) -> Tensor:
         """The next e."""
         self.gaps = [*self.gaps, (answer - eps).flatten(1)][-self.window - 1 :]

@@ -76,7 +76,7 @@ class FireFlow(Stepper):
         return moved_along(x, _halfway(step, last, middle), step, middle)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Controlled(Wrapper):
     """A denoiser pulled towards the noise an inversion shall end at (RF-Inversion, Rout et al. 2025, the controlled ODE).
 

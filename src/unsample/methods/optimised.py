@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._tensors import gradients
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
@@ -51,11 +52,12 @@ class GradientDescent(Iterated):
         """1 + iterations evaluations and iterations backward passes up, one evaluation down."""
         if not step.is_up:
             return DDIM().step(denoiser, x, step)
-        eps = eps_ahead(denoiser, x, step).detach().clone().requires_grad_()
+        with gradients():
+            eps = eps_ahead(denoiser, x, step).detach().clone().requires_grad_()
         best, lowest = eps.detach().clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         adam = torch.optim.Adam([eps], lr=self.rate)
         for _ in range(self.iterations):
-            with torch.enable_grad():
+            with gradients():
                 answer = eps_ahead(denoiser, x, step, eps)
                 error = (eps - answer).square().flatten(1).mean(1).sum()
                 (eps.grad,) = torch.autograd.grad(error, eps)

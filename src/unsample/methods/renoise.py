@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._tensors import gradients
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser
 from ..core.grid import Step
@@ -78,7 +79,7 @@ def autocorrelation(eps: Tensor) -> Tensor:
     return total
 
 
-@torch.enable_grad()
+@gradients()
 def descended(loss: Callable[[Tensor], Tensor], eps: Tensor, size: float, steepest: float = math.inf) -> Tensor:
     """`eps` after one gradient step on `loss`, a value per item; the losses are summed, so that items do not mix.
 
@@ -86,7 +87,7 @@ def descended(loss: Callable[[Tensor], Tensor], eps: Tensor, size: float, steepe
     tensor([[0.5000],
             [0.5000]])
     """
-    eps = eps.detach().requires_grad_()
+    eps = eps.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(loss(eps).sum(), eps)
     return eps.detach() - size * slope.clamp(-steepest, steepest)
 

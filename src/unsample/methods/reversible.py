@@ -105,7 +105,8 @@ class _TwoStep(Stepper):
         if not state or isinstance(state[1], Tensor):
             return state
         before, level = state
-        return (before, *(torch.full((len(before),), scale, dtype=torch.float64) for scale in (level.alpha, level.sigma)))
+        scales = torch.tensor([level.alpha, level.sigma], dtype=torch.float64, device="cpu")
+        return (before, *scales[:, None].repeat(1, len(before)))
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Memory = ()) -> Moved:
         """One evaluation at the source; without a neighbour a move of DDIM."""

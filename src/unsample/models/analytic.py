@@ -27,7 +27,7 @@ LEAST_VARIANCE = 1e-24
 """Stand-in for the variance of a state that has none: data without variance at a level without noise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Table:
     """Scales at a timestep, looked up in a table or those of a flow schedule."""
 
@@ -50,7 +50,7 @@ class _Table:
         return alpha_bar.sqrt()[:, None], (1 - alpha_bar).sqrt()[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _GaussianNetwork(_Table):
     """eps = sigma (alpha^2 C + sigma^2)^-1 (x - alpha mean), in the modes of C; x0 likewise, mean + alpha C (...)."""
 
@@ -68,7 +68,7 @@ class _GaussianNetwork(_Table):
         return (answer - self.mean if self.is_flow else answer).reshape(x.shape).to(x.dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _MixtureNetwork(_Table):
     """eps = sigma sum_i r_i (x - alpha mean_i) / (alpha^2 v_i + sigma^2), r the posterior of the component."""
 

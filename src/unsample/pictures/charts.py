@@ -74,7 +74,7 @@ class Bar:
     high: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PictureRow:
     """A row of pictures.
 

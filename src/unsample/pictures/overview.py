@@ -29,7 +29,7 @@ ROWS, INVERSIONS, SHEET = 8, 8, 64
 """Photographs and inversions drawn on an overview, and images on a sheet, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentColumns:
     """The latents of the photos of an overview by one method and, if they were sampled back, reconstructions."""
 

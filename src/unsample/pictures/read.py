@@ -45,7 +45,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Photo:
     """One picture, ready for a model.
 

@@ -82,7 +82,7 @@ class Manifest(BaseModel):
         return short_hash(self.model_dump_json(include={"settings", "items"}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone."""
 

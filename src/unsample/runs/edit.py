@@ -30,7 +30,7 @@ COSTS = ("up", "reconstruction", "mask", "edit", "source")
 """Network evaluations per picture: mask and edit of each edit; the source, with an editor, once beside all of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edits:
     """A run of `edit`.
 

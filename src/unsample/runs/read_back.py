@@ -32,7 +32,7 @@ from .settings import InvertSettings
 __all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "starts_of", "way_back"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InvertedRun:
     """The inversions that a run of `unsample invert` made from one of its starts.
 

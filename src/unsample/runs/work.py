@@ -28,7 +28,7 @@ __all__ = ["Work", "mask_of"]
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Work:
     """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself."""
 

@@ -13,9 +13,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
-import torch
 from torch import Tensor
 
+from .._arguments import number
 from .._typing import Images
 from ..core.batching import OnStep, broadcast_conditions, counter, negative_of
 from ..core.corrections import Corrected
@@ -23,11 +23,11 @@ from ..core.files import expanded
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Trajectory
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from .door import MethodLike, StartLike, read_negative, use
 from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor
 from .sources import Conditions, Picture, Size, Source, opened, opened_for_latents
 from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
@@ -49,7 +49,7 @@ SOURCE: Final = _FromSource.SOURCE
 """In place of a condition: the one that the images are, or were, inverted under."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """Edited images.
 
@@ -75,7 +75,12 @@ class Edit:
         return self.nfe_up + self.nfe_down + self.nfe_mask
 
 
-@torch.no_grad()
+@use(
+    {
+        "negative": lambda name, value: value if value is SOURCE else read_negative(name, value),
+        "strength": number,
+    }
+)
 def edit(
     model: Source,
     images: Images | Picture | Sequence[Picture] | Trajectory | None = None,
@@ -88,8 +93,8 @@ def edit(
     strength: float = 1.0,
     mask: Mask | None = None,
     steps: int = 50,
-    method: Stepper | Corrected = DEFAULT_METHOD,
-    start: Start = DEFAULT_START,
+    method: MethodLike = DEFAULT_METHOD,
+    start: StartLike = DEFAULT_START,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
@@ -120,8 +125,8 @@ def edit(
             a grey picture, white where it may: a file, a PIL image or an array of bytes; or "auto" (`difference_mask`).
             Without, everywhere.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: How a move up is made, or was.
-        start: Where the way up starts.
+        method: How a move up is made, or was; or its name, as on the command line.
+        start: Where the way up starts; or as on the command line, "4%" or 2.
         seed: For the start's noise and that of an automatic mask, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Items per network call; all at once by default.
@@ -138,7 +143,8 @@ def edit(
     if images is None:
         raise ArgumentError("expected images to edit: pictures, a tensor or a trajectory of `invert`, given a model alone")
     if isinstance(images, Trajectory):
-        model = opened_for_latents(model, images.latent, size)
+        model, latent = opened_for_latents(model, images.latent, size)
+        images = replace(images, latent=latent)
     else:
         model, images = opened(model, images, size)
     grid = grid or model.grid(steps)

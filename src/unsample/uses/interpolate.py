@@ -18,11 +18,11 @@ from ..core.corrections import Corrected
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition, Model
-from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from .door import MethodLike, SamplerLike, StartLike, read_sampler, use
 from .invert import invert_first
 from .paths import along, corners, key_frames
 from .sample import sample
@@ -33,7 +33,7 @@ __all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
 Keys = Float[Tensor, "keys *item"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interpolation:
     """Images along a path.
 
@@ -50,21 +50,21 @@ class Interpolation:
     nfe: int
 
 
-@torch.no_grad()
+@use({"method": read_sampler}, keys="images")
 def interpolate(
     model: Source,
-    keys: Tensor | Trajectory | Picture | Sequence[Picture],
+    images: Tensor | Trajectory | Picture | Sequence[Picture],
     *,
     prompt: Conditions = None,
     size: Size | None = None,
     frames: int | tuple[int, int] = 9,
     path: str = "slerp",
     steps: int = 50,
-    method: Stepper = DDIM(),
+    method: SamplerLike = DDIM(),
     condition: Conditions = None,
     guidance: float = 1.0,
-    inversion: Stepper | Corrected = DEFAULT_METHOD,
-    start: Start = DEFAULT_START,
+    inversion: MethodLike = DEFAULT_METHOD,
+    start: StartLike = DEFAULT_START,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
@@ -78,7 +78,7 @@ def interpolate(
 
     Args:
         model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
-        keys: At least 2 pictures, as `unsample.invert` takes them. Or latents at the noisy end: a tensor, shape
+        images: The keys, at least 2 pictures, as `unsample.invert` takes them. Or latents at the noisy end: a tensor, shape
             (keys, *model.shape), or a trajectory. A tensor is never pixels.
         prompt: Another name of `condition`.
         size: Height and width to make a model of, as in `unsample.invert`; default is what goes with the keys.
@@ -90,8 +90,8 @@ def interpolate(
         condition: One for all, or one per key. Conditions that differ are interpolated as embeddings, along straight lines,
             in a model that has some (`Model.embed`).
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
-        inversion: The method that inverts pictures; not one that stores something beside the latent.
-        start: Where their inversions start.
+        inversion: The method that inverts pictures, or its name; not one that stores something beside the latent.
+        start: Where their inversions start; or as on the command line, "4%" or 2.
         seed: For the start's noise, together with `items`.
         items: One id per picture; defaults to 0, 1, 2, ...
         batch_size: Images per network call; all at once by default.
@@ -106,18 +106,18 @@ def interpolate(
         ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
     condition = one_condition(condition, prompt)
-    if isinstance(keys, (Tensor, Trajectory)):
-        latents = keys if isinstance(keys, Tensor) else keys.latent
-        model = opened_for_latents(model, latents, size)
+    if isinstance(images, (Tensor, Trajectory)):
+        model, latents = opened_for_latents(model, images if isinstance(images, Tensor) else images.latent, size)
         grid = grid or model.grid(steps)
-        if isinstance(keys, Trajectory):
-            _check_trajectory(keys, grid)
+        if isinstance(images, Trajectory):
+            _check_trajectory(images, grid)
     else:
-        model, pixels = opened(model, keys, size)
+        model, pixels = opened(model, images, size)
         grid = grid or model.grid(steps)
         _check_inversion(inversion)
         # what cannot be interpolated is refused before any network call
-        count = len(frames_between(model, torch.zeros(len(pixels), 1), frames=frames, path=path, condition=condition).latents)
+        places = torch.zeros(len(pixels), 1, device="cpu")
+        count = len(frames_between(model, places, frames=frames, path=path, condition=condition).latents)
         there, on_step = invert_first(
             model,
             pixels,

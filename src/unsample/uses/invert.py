@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._tensors import undisturbed
 from .._typing import Images
 from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
@@ -23,6 +24,7 @@ from ..diagnostics._checks import IMAGE_LIMIT
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ..methods.starts import AutoStart
+from .door import KeepLike, MethodLike, SamplerLike, StartLike, use
 from .sample import sample
 from .sources import Conditions, Picture, Size, Source, one_condition, opened
 
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 
-@torch.no_grad()
+@use()
 def invert(
     model: Source,
     images: Images | Picture | Sequence[Picture],
@@ -45,15 +47,15 @@ def invert(
     prompt: Conditions = None,
     size: Size | None = None,
     steps: int = 50,
-    method: Stepper | Corrected = DEFAULT_METHOD,
-    start: Start = DEFAULT_START,
+    method: MethodLike = DEFAULT_METHOD,
+    start: StartLike = DEFAULT_START,
     condition: Conditions = None,
     guidance: float = 1.0,
     seed: int = 0,
     items: Sequence[str | int] | None = None,
     until: int | None = None,
     batch_size: int | None = None,
-    keep: Keep = Keep(),
+    keep: KeepLike = Keep(),
     grid: Grid | None = None,
     on_step: OnStep | None = None,
 ) -> Trajectory:
@@ -68,15 +70,15 @@ def invert(
             tensor as it is; for the first picture at most as large as it is and as the model's own pictures, in multiples of
             64 pixels (8 latent cells). Other models keep their own size, and a `Model` has one.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: How a move is made.
-        start: Where the walk starts: `FromImage()`, or `ForwardNoise(...)`.
+        method: How a move is made: `DDIM()`, or as on the command line, "ddim:eval_at=source".
+        start: Where the walk starts: `FromImage()`, `ForwardNoise(...)`, or as on the command line, "4%" or 2.
         condition: One for all items or one per item; a prompt, class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u).
         seed: For the start's noise, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ... The noise of an item depends on (seed, id) alone.
         until: Stop at this level of the grid instead of the noisy end.
         batch_size: Items per network call; all at once by default.
-        keep: What to keep besides the latents.
+        keep: What to keep besides the latents: `Keep("states")`, or "states".
         grid: The levels to visit; default is the model's own.
         on_step: Called after each move with (item moves done, item moves in all); for progress bars.
 
@@ -107,7 +109,7 @@ def invert(
     )
 
 
-@torch.no_grad()
+@undisturbed()
 def invert_encoded(
     model: Model,
     images: Images,
@@ -148,12 +150,12 @@ def invert_encoded(
                 f"expected images that model {model.name!r} can take as states of shape {model.shape}, "
                 f"given {tuple(images.shape)}: check their channels"
             )
-        pending, spent = torch.arange(rows.start, rows.stop), 0
+        pending, spent = torch.arange(rows.start, rows.stop, device="cpu"), 0
         candidates = start.candidates(grid) if isinstance(start, AutoStart) and method.inversion else [start]
         for candidate in candidates:
             tried = invert_rows(x0[pending - rows.start], pending.tolist(), candidate)
             spent += tried.nfe
-            fine = torch.ones(len(tried), dtype=torch.bool)
+            fine = torch.ones(len(tried), dtype=torch.bool, device="cpu")
             if isinstance(start, AutoStart) and candidate is not candidates[-1]:
                 fine = start.accepts(images[pending], tried.latent)
             if bool(fine.any()):
@@ -163,10 +165,10 @@ def invert_encoded(
             if not len(pending):
                 break
     joined = Trajectory.cat(parts)
-    return joined if order == sorted(order) else joined.take(torch.tensor(order).argsort())
+    return joined if order == sorted(order) else joined.take(torch.tensor(order, device="cpu").argsort())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """There and back.
 
@@ -181,6 +183,7 @@ class Reconstruction:
     nfe: int
 
 
+@use()
 def reconstruct(
     model: Source,
     images: Images | Picture | Sequence[Picture],
@@ -188,9 +191,9 @@ def reconstruct(
     prompt: Conditions = None,
     size: Size | None = None,
     steps: int = 50,
-    method: Stepper | Corrected = DEFAULT_METHOD,
-    sampler: Stepper | None = None,
-    start: Start = DEFAULT_START,
+    method: MethodLike = DEFAULT_METHOD,
+    sampler: SamplerLike | None = None,
+    start: StartLike = DEFAULT_START,
     condition: Conditions = None,
     guidance: float = 1.0,
     seed: int = 0,

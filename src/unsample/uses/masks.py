@@ -19,6 +19,7 @@ from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
 from ..errors import ArgumentError
 from ..pictures.read import fitted_mask, read_mask
+from .door import a_model, read_state, use
 from .sources import Conditions, Picture, Size
 
 __all__ = ["AUTO", "Cells", "Mask", "cells_of", "difference_mask", "mask_tensor"]
@@ -68,7 +69,7 @@ def mask_tensor(mask: Mask, size: Size) -> Tensor:
     return mask
 
 
-@torch.no_grad()
+@use({"model": a_model, "clean": read_state})
 def difference_mask(
     model: Model,
     clean: Tensor,
@@ -101,8 +102,8 @@ def difference_mask(
         grid: The levels; default is the model's own.
     """
     grid, count = grid or model.grid(steps), len(clean)
-    if draws < 1:
-        raise ArgumentError(f"an automatic mask takes at least 1 draw of noise, given {draws}")
+    if clean.shape[1:] != model.shape or not count:
+        raise ArgumentError(f"expected clean states of shape (batch, *{model.shape}), given {tuple(clean.shape)}")
     level, noise = grid[max(1, round(AT * grid.steps))], ItemNoise(seed, list(range(count)) if items is None else list(items))
     wanted, away = broadcast_conditions(to, count), broadcast_conditions(source, count)
     parts, nfe = [], 0

@@ -15,17 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._tensors import as_state, check_rows, gradients, undisturbed
 from .._typing import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.denoiser import Counted, Denoiser, Guided, NetworkDenoiser
 from ..core.grid import Grid, Step
-from ..core.model import Condition, Model
+from ..core.model import Model
 from ..core.stepper import Moved, Stepper
 from ..core.trajectory import Trajectory
 from ..core.transfer import transfer
 from ..core.walk import walk
 from ..errors import ArgumentError
-from ..methods.fixed_point import at_least, per_item
+from ..methods.fixed_point import per_item
+from .door import a_model, use
+from .sources import Conditions, one_condition
 
 __all__ = ["NullText", "null_text"]
 
@@ -36,7 +39,7 @@ TOLERANCE_RISE = 1e-3
 """What the tolerance gains on the way down: 1e-5 + 2e-5 i at move i of 50 (their code)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NullText:
     """Fitted embeddings, for `sample(..., negative=found.embeddings)` with the condition and guidance they were fitted for.
 
@@ -56,13 +59,14 @@ class NullText:
     nfe: int
 
 
-@torch.no_grad()
+@use({"model": a_model})
 def null_text(
     model: Model,
     images: Images,
     pivots: Trajectory,
     *,
-    condition: Condition | Sequence[Condition],
+    condition: Conditions = None,
+    prompt: Conditions = None,
     guidance: float = 7.5,
     iterations: int = 10,
     rate: float = 1e-2,
@@ -86,6 +90,7 @@ def null_text(
         images: What was inverted.
         pivots: Of `invert(model, images, condition=..., keep=Keep("states"))` with guidance 1 and any method and start.
         condition: The condition that the images were inverted with; one for all items or one per item.
+        prompt: Another name of `condition`.
         guidance: w in eps_u + w (eps_c - eps_u), as it will be sampled with.
         iterations: Steps of Adam a level, at most.
         rate: Of Adam, in units of the embedding; it falls to half.
@@ -114,12 +119,13 @@ def null_text(
     [0.9, 1.0, 1.0, 1.0]
     """
     grid = grid or model.grid(pivots.index)
-    at_least(0, iterations=iterations)
+    check_rows(images, "images")
+    images = as_state(images)
     if len(images) != len(pivots):
         raise ArgumentError(f"expected the images that were inverted: {len(pivots)} latents, {len(images)} images")
     if not pivots.states:
         raise ArgumentError("expected an inversion with the states it passed; invert with keep=Keep('states')")
-    conditions = broadcast_conditions(condition, len(images))
+    conditions = broadcast_conditions(one_condition(condition, prompt), len(images))
     if conditions is None:
         raise ArgumentError("guidance needs a condition to guide towards: give the one that the images were inverted with")
     report = counter(on_step, total=len(images) * pivots.index)
@@ -141,7 +147,7 @@ def null_text(
     return _cat(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Fit(Stepper):
     """A stepper down whose memory is the unconditional embedding, and how many evaluations of it the last move took."""
 
@@ -160,7 +166,7 @@ class _Fit(Stepper):
     def init(self, x: Tensor) -> tuple[Tensor, int]:
         """The unconditional embedding, at least in single precision."""
         embedding = self.model.embed([None] * len(x))
-        return embedding.to(torch.promote_types(embedding.dtype, torch.float32)), 0
+        return as_state(embedding), 0
 
     def step(self, denoiser: Denoiser, x: Tensor, step: Step, state: Any = ()) -> Moved:
         """A guided move of DDIM, with the embedding fitted where there is something to aim at."""
@@ -179,11 +185,12 @@ class _Fit(Stepper):
 
 def _descend(move: Callable[[Tensor], Moved], embedding: Tensor, iterations: int, rate: float, enough: float) -> Moved:
     """The move after Adam on the residual of each item until that is below `enough`, with the memory of `_Fit`."""
-    embedding, taken = embedding.clone().requires_grad_(), 0
+    with gradients():
+        embedding, taken = embedding.clone().requires_grad_(), 0
     adam = torch.optim.Adam([embedding], lr=rate)
     close = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
     while True:
-        with torch.set_grad_enabled(taken < iterations):
+        with gradients() if taken < iterations else undisturbed():
             moved = move(embedding)
         loss = moved.residual
         if loss is None or taken == iterations:

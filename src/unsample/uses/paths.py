@@ -129,7 +129,7 @@ def along(keys: Keys, frames: int, path: str = "slerp") -> Along:
     at, pieces = key_frames(len(keys), frames), [keys[:1]]
     for (first, a), (last, b) in pairwise(zip(at, keys, strict=True)):
         count = last - first
-        t = torch.arange(1, count + 1, dtype=torch.float64) / count
+        t = torch.arange(1, count + 1, dtype=torch.float64, device="cpu") / count
         pieces.append(PATHS[path](a.expand(count, *a.shape), b.expand(count, *b.shape), t))
     return torch.cat(pieces)
 
@@ -170,7 +170,7 @@ def _flat(a: Tensor, b: Tensor, t: Position) -> tuple[Tensor, Tensor, Tensor]:
     """Both ends as float64 rows, and the position of each."""
     if a.shape != b.shape:
         raise ArgumentError(f"expected two ends of one shape, given {tuple(a.shape)} and {tuple(b.shape)}")
-    s = wide(t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)).reshape(-1, 1)
+    s = wide(t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")).reshape(-1, 1)
     if not bool(((s >= 0) & (s <= 1)).all()):
         raise ArgumentError(f"expected t in [0, 1], from one end to the other, given {t}")
     x, y = (wide(end).reshape(len(end), math.prod(end.shape[1:])) for end in (a, b))

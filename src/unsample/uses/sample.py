@@ -14,15 +14,15 @@ from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.stepper import Stepper
 from ..core.trajectory import Stored
 from ..errors import ArgumentError, DivergenceError
+from .door import SamplerLike, a_model, read_sampler, read_state, use
 from .sources import Conditions, Size, Source, one_condition, opened_for_latents
 
 __all__ = ["Samples", "draw_noise", "sample"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Sampled images.
 
@@ -35,7 +35,7 @@ class Samples:
     nfe: int
 
 
-@torch.no_grad()
+@use({"method": read_sampler, "latent": read_state})
 def sample(
     model: Source,
     latent: Tensor,
@@ -43,7 +43,7 @@ def sample(
     prompt: Conditions = None,
     size: Size | None = None,
     steps: int = 50,
-    method: Stepper = DDIM(),
+    method: SamplerLike = DDIM(),
     condition: Conditions = None,
     guidance: float = 1.0,
     negative: Conditions | Mapping[int, Tensor] = None,
@@ -63,7 +63,7 @@ def sample(
         prompt: Another name of `condition`.
         size: Height and width of the images; default is what goes with the latent's shape.
         steps: N, moves of the whole grid; ignored when `grid` is given.
-        method: How a move is made.
+        method: How a move is made; or its name, as on the command line.
         condition: One for all items or one per item; a prompt, class index or name; None is unconditional.
         guidance: w in eps_u + w (eps_c - eps_u); 1 is conditional only.
         negative: What guidance moves away from: one condition or one per item; the default None is the unconditional. Or
@@ -81,7 +81,7 @@ def sample(
         DivergenceError: A latent that is not finite.
         ModelError: A pipeline of a class that is not known, or a model that cannot be loaded.
     """
-    model, condition = opened_for_latents(model, latent, size), one_condition(condition, prompt)
+    (model, latent), condition = opened_for_latents(model, latent, size), one_condition(condition, prompt)
     grid = grid or model.grid(steps)
     if latent.ndim != 4 or tuple(latent.shape[1:]) != model.shape or not len(latent):
         raise ArgumentError(
@@ -107,8 +107,8 @@ def sample(
     return Samples(torch.cat(images), nfe)
 
 
+@use({"model": a_model})
 def draw_noise(model: Model, count: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """True noise for `count` items of the model's shape; item i is the same for any count."""
-    if count < 1:
-        raise ArgumentError(f"expected a count of at least 1, given {count}")
+    """True noise for `count` items of the model's shape; item i is the same for any count. States are float32 at least."""
+    dtype = torch.promote_types(dtype, torch.float32)
     return ItemNoise(seed, range(count)).draw((count, *model.shape), stream="sample", dtype=dtype, device=model.device)

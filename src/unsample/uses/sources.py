@@ -7,7 +7,7 @@ again, so that changes made in between count. A `Model` and a tensor are returne
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .._tensors import as_state, check_rows
 from .._typing import Images
 from ..core.model import Condition, Model
 from ..errors import ArgumentError, ImageError
@@ -68,7 +69,7 @@ def one_condition(condition: Conditions, prompt: Conditions) -> Conditions:
 
 
 def opened(source: Source, images: Images | Picture | Sequence[Picture], size: Size | None = None) -> tuple[Model, Tensor]:
-    """A model of the size of its images, and their pixels: (batch, channels, height, width) in [-1, 1].
+    """A model of the size of its images, and their pixels: (batch, channels, height, width) in [-1, 1], at least float32.
 
     Raises:
         ArgumentError: Something else than pictures, or a size that a `Model` does not have.
@@ -76,8 +77,14 @@ def opened(source: Source, images: Images | Picture | Sequence[Picture], size: S
         ModelError: What cannot be loaded.
     """
     if isinstance(images, Tensor):
+        check_rows(images, "images")
         _warn_of_range(images)
-        return _model(source, size, lambda model: _scaled(images, 1) or model.image_size), images
+        return _model(source, size, lambda model: _scaled(images, 1) or model.image_size), as_state(images)
+    if not isinstance(images, (Image.Image, np.ndarray, str, Path, Iterable)) or isinstance(images, (bytes, Mapping)):
+        raise ArgumentError(
+            "expected images as a tensor (batch, channels, height, width) in [-1, 1], or PIL images, arrays or files, "
+            f"given {type(images).__name__}"
+        )
     pictures = [images] if isinstance(images, (Image.Image, np.ndarray, str, Path)) else list(images)
     if not pictures:
         raise ImageError("expected at least one picture, given none")
@@ -85,14 +92,15 @@ def opened(source: Source, images: Images | Picture | Sequence[Picture], size: S
     return model, torch.stack([_pixels(picture, i, model.image_size)[0] for i, picture in enumerate(pictures)])
 
 
-def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None) -> Model:
-    """A model of `size`, or else of the size of images with such latents, (batch, channels, height, width).
+def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None) -> tuple[Model, Tensor]:
+    """A model of `size`, or else of the size of images with such latents, and the latents: (batch, ...), at least float32.
 
     Raises:
         ArgumentError: A size that a `Model` does not have.
         ModelError: What cannot be loaded.
     """
-    return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size)
+    check_rows(latents, "latents")
+    return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size), as_state(latents)
 
 
 def _model(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:

@@ -156,7 +156,7 @@ def walked_down(
     return images, nfe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Held:
     """For `walk(correct=...)`: recorded corrections, then outside of the mask the pivot of that level, if there is one."""
 

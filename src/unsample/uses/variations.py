@@ -10,13 +10,12 @@ from torch import Tensor
 
 from .._typing import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
-from ..core.corrections import Corrected
 from ..core.grid import Grid
 from ..core.rng import ItemNoise
-from ..core.starts import ForwardNoise, Start
-from ..core.stepper import Stepper
+from ..core.starts import ForwardNoise
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD
+from .door import MethodLike, StartLike, use
 from .invert import check_images, encoded
 from .sources import Conditions, Picture, Size, Source, one_condition, opened
 from .turning import check_editable, turning_level, walked_down, walked_up
@@ -27,7 +26,7 @@ VARIED_START = ForwardNoise(fraction=0.1)
 """Enough noise for visible differences, little enough to recognise the picture (on the bundled model)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variations:
     """Several results for each image.
 
@@ -54,7 +53,7 @@ class Variations:
         return torch.stack([row[places] for row, places in zip(self.images, order, strict=True)])
 
 
-@torch.no_grad()
+@use()
 def variations(
     model: Source,
     images: Images | Picture | Sequence[Picture],
@@ -62,10 +61,10 @@ def variations(
     prompt: Conditions = None,
     size: Size | None = None,
     seeds: int | Sequence[int] = 8,
-    start: Start = VARIED_START,
+    start: StartLike = VARIED_START,
     condition: Conditions = None,
     strength: float | None = None,
-    method: Stepper | Corrected = DEFAULT_METHOD,
+    method: MethodLike = DEFAULT_METHOD,
     steps: int = 50,
     items: Sequence[str | int] | None = None,
     batch_size: int | None = None,
@@ -84,11 +83,11 @@ def variations(
         prompt: Another name of `condition`.
         size: Height and width to make a model of, as in `unsample.invert`; default is what goes with the images.
         seeds: How many, counted from 0, or which.
-        start: The forward start, at level k.
+        start: The forward start, at level k; or as on the command line, "10%" or 5.
         condition: For the way up and down; one for all items or one per item.
         strength: The share of the moves after which to turn around, at least the start's, which is the default; 1 is the
             noisy end.
-        method: How a move up is made.
+        method: How a move up is made; or its name, as on the command line.
         steps: N, moves of the whole grid; ignored when `grid` is given.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Images per network call; all at once by default.

@@ -41,11 +41,11 @@ class Sums(Metric):  # type: ignore[misc]
         # A cached value would outlive `merge_state`.
         super().__init__(**{"dist_sync_fn": _gather, **options, "compute_with_cache": False})
         for name in self.names:
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
 
     def add(self, **sums: Tensor | float) -> None:
         """Add the sums of a batch: to all states or, if one does not fit, to none."""
-        added = {name: torch.as_tensor(value, dtype=torch.float64).to(self.device) for name, value in sums.items()}
+        added = {name: torch.as_tensor(value, dtype=torch.float64, device=self.device) for name, value in sums.items()}
         for name, value in added.items():
             self.check_fits(name, value.shape)
         for name, value in added.items():
@@ -62,7 +62,7 @@ class Sums(Metric):  # type: ignore[misc]
 
     def check_image_shape(self, x: Batch) -> None:
         """Raise unless images have the shape of those before, of which the state `shapes` is the sum."""
-        shape = torch.tensor(x.shape[1:]).to(self.shapes)
+        shape = torch.tensor(x.shape[1:], device="cpu").to(self.shapes)
         if self.count > 0 and not torch.equal(self.shapes, self.count * shape):
             seen = tuple(int(side) for side in self.shapes / self.count)
             raise ArgumentError(

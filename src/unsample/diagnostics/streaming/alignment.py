@@ -87,7 +87,7 @@ class FrechetDistance(AboutPivot):
             rows = x.reshape(len(x), -1)
             for part in blocks(*rows.shape):
                 z = self.shifted(rows[part])
-                sums = {"count": torch.tensor(len(z)), "total": z.sum(0), "products": z.mT @ z}
+                sums = {"count": torch.tensor(len(z), device="cpu"), "total": z.sum(0), "products": z.mT @ z}
                 self.add(**{f"{name}_{side}": value for name, value in sums.items()})
 
     def compute(self) -> Float[Tensor, ""]:
@@ -97,7 +97,7 @@ class FrechetDistance(AboutPivot):
             count, total, products = (getattr(self, f"{name}_{side}") for name in ("count", "total", "products"))
             check_images_seen(count, 2)
             moments += [total / count, centred(products, total, total, count) / (count - 1)]
-        return torch.tensor(frechet_distance(*moments), dtype=torch.float64)
+        return torch.tensor(frechet_distance(*moments), dtype=torch.float64, device="cpu")
 
 
 class LineDistances(Averages):
@@ -168,6 +168,6 @@ class Triangles(Averages):
         items with a triangle.
         """
         mean, error = self.average()
-        most_probable = torch.tensor(likeliest(self.histograms), dtype=torch.float64)
+        most_probable = torch.tensor(likeliest(self.histograms), dtype=torch.float64, device="cpu")
         averages = {"angles": mean[:3], "angles_error": error[:3], "sides": mean[3:], "sides_error": error[3:]}
         return {**averages, "most_probable": most_probable, "count": self.count}

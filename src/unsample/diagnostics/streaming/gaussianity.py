@@ -96,10 +96,10 @@ class AreaMoments(Sums):
     def update(self, x: Batch, mask: Mask | None = None) -> None:
         """Add a batch [B, C, H, W], inside its mask Bool[B, H, W]; all pixels if None."""
         columns = area_sums(x, mask).table.T
-        self.add(totals=torch.tensor([column.sum() for column in columns], dtype=torch.float64))
+        self.add(totals=torch.tensor([column.sum() for column in columns], dtype=torch.float64, device="cpu"))
 
     def compute(self) -> dict[str, Tensor]:
         """Each statistic of the area of all images together, as a scalar."""
         self.check_started("totals")
         sums = AreaSums(*self.totals.cpu().numpy()[:, None])
-        return {name: torch.tensor(getattr(sums, name), dtype=torch.float64) for name in ("mean", "std", "lag1")}
+        return {name: torch.tensor(getattr(sums, name), dtype=torch.float64, device="cpu") for name in ("mean", "std", "lag1")}

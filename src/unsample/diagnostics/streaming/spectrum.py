@@ -58,7 +58,7 @@ class TopKCorrelation(AboutPivot):
             part = slice(done, done := done + len(z))
             self.totals[part] += z.sum(1)
             self.products[part].baddbmm_(z.mT, z)  # the largest sums there are: in place
-        self.add(count=len(x), shapes=len(x) * torch.tensor(x.shape[1:]))
+        self.add(count=len(x), shapes=len(x) * torch.tensor(x.shape[1:], device="cpu"))
 
     def compute(self) -> Float[Tensor, ""]:
         """The mean over windows of the mean of the k largest |r|; a constant value has r = 0."""
@@ -91,7 +91,7 @@ class SpectralPower(Averages):
         """Add a batch [B, C, H, W]."""
         power = spectrum_sums(x)
         self.check_image_shape(x)
-        shapes = len(x) * torch.tensor(x.shape[1:])
+        shapes = len(x) * torch.tensor(x.shape[1:], device="cpu")
         self.add(count=len(x), shapes=shapes, totals=power.sum(0), squares=power.square().sum(0))
 
     def compute(self) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from .shapes import Size, halvings, state_shape
 __all__ = ["Score", "UnitInterval", "adapt"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """A diffusers `UNet2DModel` that predicts the score, as a network that predicts eps.
 

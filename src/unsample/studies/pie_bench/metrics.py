@@ -52,7 +52,7 @@ def lpips_squeeze(images: Images, others: Images) -> PerImage:
     return lpips(images, others, net="squeeze")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Perception:
     """The networks behind four of the numbers; any function of the same form may take their place.
 
@@ -77,7 +77,7 @@ class Compared:
     texts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
     """A number.
 

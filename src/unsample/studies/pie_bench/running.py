@@ -68,7 +68,7 @@ def read_scores(run: Run) -> Scores:
     return Scores.from_dict(found)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Working:
     """The state of a run."""
 

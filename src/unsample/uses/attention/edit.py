@@ -13,24 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._arguments import optional, whole
 from ...core.batching import OnStep, counter
 from ...core.corrections import Corrected
 from ...core.ddim import DDIM
 from ...core.denoiser import Counted
 from ...core.grid import Grid
 from ...core.model import Condition, Model
-from ...core.starts import Start
 from ...core.stepper import Moved, Stepper
 from ...core.trajectory import Keep, Trajectory
 from ...core.walk import walk
 from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ...methods.stochastic import Stochastic
+from ..door import MethodLike, SamplerLike, StartLike, read_sampler, use
 from ..invert import invert_first
 from ..masks import Cells
 from ..sources import Picture, Size, Source, opened, opened_for_latents
 from .editors import Editor
 from .hooks import AttentionChange, Moment, changed_attention, layers_of, unet_of, watched
+from .registry import EditorLike, read_editor
 
 __all__ = ["AttentionEdit", "bound", "edit_attention"]
 
@@ -38,7 +40,7 @@ STEPS = 50
 """Moves of the whole grid, where neither `steps` nor an inversion gives their number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionEdit:
     """The images of `edit_attention`.
 
@@ -61,23 +63,23 @@ class AttentionEdit:
         return self.images[1:]
 
 
-@torch.no_grad()
+@use({"editor": read_editor, "method": read_sampler, "steps": optional(whole(1))}, latent="images", targets="to")
 def edit_attention(
     model: Source,
-    latent: Tensor | Trajectory | Picture | Sequence[Picture],
+    images: Tensor | Trajectory | Picture | Sequence[Picture],
     *,
-    editor: Editor,
+    editor: EditorLike,
     source: Condition,
-    targets: Sequence[Condition],
+    to: Sequence[Condition],
     size: Size | None = None,
-    guidance: float = 1.0,
+    guidance: float = 3.0,
     negative: Condition | Mapping[int, Tensor] = None,
     steps: int | None = None,
-    method: Stepper = DDIM(),
+    method: SamplerLike = DDIM(),
     source_latents: Mapping[int, Tensor] | None = None,
     mask: Cells | None = None,
-    inversion: Stepper | Corrected = DEFAULT_METHOD,
-    start: Start = DEFAULT_START,
+    inversion: MethodLike = DEFAULT_METHOD,
+    start: StartLike = DEFAULT_START,
     seed: int = 0,
     grid: Grid | None = None,
     tokenizer: Any = None,
@@ -92,12 +94,12 @@ def edit_attention(
     Args:
         model: Of Stable Diffusion 1, 2 or XL: a `Model`, a live pipeline, or what `unsample.load` takes by name. Its pipeline
             is left as it was.
-        latent: One picture, as `unsample.invert` takes it. Or an inversion of one image, or states, a tensor
+        images: One picture, as `unsample.invert` takes it. Or an inversion of one image, or states, a tensor
             (1, *model.shape), or one per row, (1 + targets, *model.shape); a tensor is never pixels. What an exact method
             stored besides is not used.
-        editor: `MasaCtrl`, `StyleAligned` or `PromptToPrompt`, with its options.
+        editor: `MasaCtrl`, `StyleAligned` or `PromptToPrompt`, with its options; or as on the command line, "masactrl".
         source: The prompt that the image is, or was, inverted with.
-        targets: A prompt for each edit.
+        to: A prompt for each edit.
         size: Height and width to make a model of, as in `unsample.invert`; default is what goes with picture or latent.
         guidance: w in eps_u + w (eps_c - eps_u), of all rows; 1 is conditional only.
         negative: What guidance moves away from: a prompt, or embeddings by level, of one row, as `unsample.null_text` finds.
@@ -107,7 +109,7 @@ def edit_attention(
             picture, default is those of its inversion; {} for none.
         mask: True where a target's state may change, (targets or 1, cell height, cell width), as of
             `unsample.uses.masks.difference_mask`; elsewhere it is set to the source's, at the levels of `source_latents`.
-        inversion: The method that a picture is inverted by.
+        inversion: The method that a picture is inverted by, or its name.
         start: Where its inversion starts; below that level no state is known, and the source goes on from the last one.
         seed: For the start's noise.
         grid: The levels to visit; default is the model's own.
@@ -120,16 +122,17 @@ def edit_attention(
         DivergenceError: A latent that is not finite.
         ImageError: A picture that is missing, unreadable or too small.
     """
+    targets = [to] if to is None or isinstance(to, (str, int)) else list(to)
     prompts, spent = [source, *targets], 0
     top: int | None = None
-    if isinstance(latent, Tensor):
-        model, x = opened_for_latents(model, latent, size), latent
+    if isinstance(images, Tensor):
+        model, x = opened_for_latents(model, images, size)
         grid = grid or model.grid(steps or STEPS)
-    elif isinstance(latent, Trajectory):
-        model, x, top = opened_for_latents(model, latent.latent, size), latent.latent, latent.index
+    elif isinstance(images, Trajectory):
+        (model, x), top = opened_for_latents(model, images.latent, size), images.index
         grid = grid or model.grid(steps or top or STEPS)
     else:
-        model, pixels = opened(model, latent, size)
+        model, pixels = opened(model, images, size)
         grid = grid or model.grid(STEPS if steps is None else steps)
         _check_picture(len(pixels), len(targets), inversion)
         bound(model, editor, source, targets, tokenizer)  # refused before any network call
@@ -216,7 +219,7 @@ def _check_one_row(**tensors: Mapping[int, Tensor]) -> None:
                 raise ArgumentError(f"expected {name} of one row, the source's, given {len(tensor)} at level {level}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pinned:
     """Sets the source to known states, and its targets to the same where they may not change."""
 

@@ -143,7 +143,7 @@ class PromptToPrompt:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Injection:
     """`PromptToPrompt` for certain prompts; `alignment` and `weights` are as of `functions.realigned`."""
 

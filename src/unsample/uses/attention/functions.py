@@ -17,7 +17,7 @@ VARIANCE = 1e-5
 """Added to the variance of a channel, which may be 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Heads:
     """Queries, keys and values of one layer.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..._tensors import undisturbed
 from ..._typing import Images
 from ...core.corrections import Corrected
 from ...core.grid import Grid
@@ -44,7 +45,7 @@ def samples_from_latent(method: Stepper | Corrected) -> bool:
     return not (isinstance(sampler, Stochastic) or sampler.reversible or replays)
 
 
-@torch.no_grad()
+@undisturbed()
 def inverted_with_states(
     model: Model,
     images: Images,
@@ -118,7 +119,7 @@ class SourcePicture:
             replace(self.there, latent=self._latents(named.fresh, to, cells)),
             editor=named.editor,
             source=self.source,
-            targets=to,
+            to=to,
             guidance=guidance,
             negative=self.source,
             grid=self.grid,

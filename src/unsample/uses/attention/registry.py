@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from ..._arguments import shown
 from ...core.specs import check_options, parse_spec
 from ...errors import ArgumentError, UnknownNameError
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 
-__all__ = ["EDITORS", "Named", "parse_editor"]
+__all__ = ["EDITORS", "EditorLike", "Named", "parse_editor", "read_editor"]
+
+if TYPE_CHECKING:  # callers may give text as well, which `read_editor` has read before a function sees it
+    EditorLike = Any
+else:
+    EditorLike = Editor
 
 PROMPT = "prompt"
 """The name for no editor: only the prompt changes."""
@@ -62,6 +68,22 @@ def parse_editor(text: str) -> Named | None:
     options = {key: _fitting(f"editor {name!r}: {key}", value, known[key]) for key, value in given.items()}
     fresh = options.pop("fresh", fresh)
     return None if make is None else Named(make(**options), fresh)
+
+
+def read_editor(name: str, value: Any) -> Editor:
+    """An editor, or one as people type it: `masactrl:from_step=2`.
+
+    Raises:
+        ArgumentError: No editor, or one with `fresh`, which says where targets start.
+    """
+    if isinstance(value, str):
+        named = parse_editor(value)
+        if named is None or ":fresh=" in value:
+            raise ArgumentError(f"expected {name} as an editor of attention without fresh, one of {', '.join(EDITORS)}")
+        return named.editor
+    if isinstance(value, type) or not isinstance(value, Editor):
+        raise ArgumentError(f"expected {name} as an editor such as us.MasaCtrl() or its name, given {shown(value)}")
+    return value
 
 
 def _fitting(what: str, value: Any, kind: Any) -> Any:
