@@ -27,9 +27,14 @@ __all__ = [
     "RunError",
     "UnknownNameError",
     "UnsampleError",
+    "counted",
     "one_line",
     "printable",
+    "shortened",
 ]
+
+FEW, LONG = 10, 80
+"""Messages list about so many names, and quote so many characters of what was given."""
 
 
 class UnsampleError(Exception):
@@ -51,14 +56,19 @@ class UnknownNameError(ArgumentError):
     """A name that no registry knows.
 
     >>> print(UnknownNameError("method", "dimm", ["ddim"]))
-    unknown method 'dimm': expected one of ddim; did you mean 'ddim'?
+    unknown method 'dimm': did you mean 'ddim'? Expected one of ddim
+    >>> print(UnknownNameError("class", "x", map(str, range(99)), see="see `unsample x`"))
+    unknown class 'x': expected one of 0, 1, 10, 11, 12, 13, 14, 15, 16, 17 ... and 89 more; see `unsample x`
     """
 
-    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
-        names = sorted(known)
-        close = difflib.get_close_matches(str(given), names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {given!r}: expected one of {', '.join(names)}{hint}")
+    def __init__(self, kind: str, given: str, known: Iterable[str], see: str = "") -> None:
+        names, given = sorted(known), str(given)
+        close = difflib.get_close_matches(given[:LONG], names, n=1)
+        left = len(names) - FEW
+        listed = ", ".join(names) if left <= 2 else f"{', '.join(names[:FEW])} ... and {left} more"
+        expected = f"did you mean {close[0]!r}? Expected" if close else "expected"
+        more = f"; {see}" if see and left > 2 else ""
+        super().__init__(f"unknown {kind} {shortened(repr(given))}: {expected} one of {listed}{more}")
 
 
 class ImageError(UnsampleError):
@@ -81,6 +91,20 @@ def _restored(kind: type[UnsampleError], message: tuple[Any, ...], notes: dict[s
     error = kind.__new__(kind, *message)
     vars(error).update(notes)
     return error
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things in words.
+
+    >>> counted(1, "photo"), counted(2, "photo"), counted(0, "entry", "entries")
+    ('1 photo', '2 photos', '0 entries')
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shortened(text: str) -> str:
+    """`text`, a long one cut."""
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:

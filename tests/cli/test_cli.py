@@ -19,7 +19,7 @@ def run(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("runs") / "run"
     with pytest.raises(SystemExit):
-        cli.main(["invert", *map(str, demo_photos()[:2]), "--steps", "4", "--forward", "0,2", "--out", str(place)])
+        cli.main(["invert", *map(str, demo_photos()[:2]), "--steps", "4", "--start", "0,2", "--out", str(place)])
     return place
 
 
@@ -34,7 +34,7 @@ def test_sample(unsample, tmp_path):
 
 
 def test_reconstruct_uses_the_runs_latents(unsample, run, tmp_path):
-    done = unsample("reconstruct", run, "--forward", "0", "--out", tmp_path / "r")
+    done = unsample("reconstruct", run, "--start", "0", "--out", tmp_path / "r")
     assert done.code == 0, done.err
     ours = tensors(tmp_path / "r")["samples"]
     theirs = tensors(run)["reconstruction.0"]
@@ -56,8 +56,8 @@ def test_models_lists_the_bundled_one(unsample):
 def test_default_place_follows_from_the_settings(unsample, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert unsample("invert", demo_photos()[0], "--steps", 2, "--forward", "1").code == 0
-    assert unsample("invert", demo_photos()[0], "--steps", 3, "--forward", "1").code == 0
+        assert unsample("invert", demo_photos()[0], "--steps", 2, "--start", "1").code == 0
+    assert unsample("invert", demo_photos()[0], "--steps", 3, "--start", "1").code == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
@@ -72,16 +72,16 @@ PHOTO = demo_photos()[0]
         (("invert", PHOTO, "--steps", 0), "--steps"),
         (("invert", PHOTO, "--steps", 1001), "1 to 1000"),
         (("invert", PHOTO, "--steps", "many"), "valid integer"),
-        (("invert", PHOTO, "--forward", "51"), "use a smaller start"),
-        (("invert", PHOTO, "--forward", "-1"), "whole number"),
-        (("invert", PHOTO, "--forward", "two"), "expected a forward start"),
-        (("invert", PHOTO, "--forward", "2,2"), "different starts"),
-        (("invert", PHOTO, "--forward", "nan%"), "0..1"),
+        (("invert", PHOTO, "--start", "51"), "use a smaller start"),
+        (("invert", PHOTO, "--start", "-1"), "whole number"),
+        (("invert", PHOTO, "--start", "two"), "expected a forward start"),
+        (("invert", PHOTO, "--start", "2,2"), "different starts"),
+        (("invert", PHOTO, "--start", "nan%"), "0..1"),
         (("invert", PHOTO, "--method", "dimm"), "did you mean 'ddim'"),
         (("invert", PHOTO, "--eval-at", "nowhere"), "--eval-at"),
         (("invert", PHOTO, "--paper", "--method", "heun"), "leave out --method, or --paper"),
-        (("invert", PHOTO, "--paper", "--forward", "2"), "leave out --forward, or --paper"),
-        (("invert", PHOTO, "--paper", "--method", "ab", "--forward", "0"), "leave out --method and --forward, or --paper"),
+        (("invert", PHOTO, "--paper", "--start", "2"), "leave out --start, or --paper"),
+        (("invert", PHOTO, "--paper", "--method", "ab", "--start", "0"), "leave out --method and --start, or --paper"),
         (("invert", PHOTO, "--label", "goldfisch"), "did you mean 'goldfish'"),
         (("invert", PHOTO, "--label", "200"), "0..199"),
         (("invert", PHOTO, "--guidance", "3"), "needs a condition"),
@@ -135,7 +135,7 @@ def test_odd_pictures_are_converted_and_said(unsample, tmp_path, mode):
     )
     file = tmp_path / ("odd.tif" if mode == "CMYK" else "odd.png")
     image.save(file)
-    done = unsample("invert", file, "--steps", 2, "--forward", "1", "--out", tmp_path / "run")
+    done = unsample("invert", file, "--steps", 2, "--start", "1", "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["items"][0]["notes"]
 

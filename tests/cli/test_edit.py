@@ -18,7 +18,7 @@ from unsample.runs import edit as _edits
 
 from .conftest import tensors
 
-QUICK = ("--steps", 5, "--forward", 1, "--batch-size", 2)
+QUICK = ("--steps", 5, "--start", 1, "--batch-size", 2)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_an_interrupted_run_goes_on_and_a_complete_one_does_no_work(unsample, gi
 
 
 def test_variations_are_the_librarys(unsample, given, photos, model, tmp_path):
-    arguments = ("variations", *given, "--steps", 5, "--forward", 2, "--seeds", 3, "--label", "ant", "--out", tmp_path / "run")
+    arguments = ("variations", *given, "--steps", 5, "--start", 2, "--seeds", 3, "--label", "ant", "--out", tmp_path / "run")
     done = unsample(*arguments)
     assert done.code == 0, done.err
     assert "variation 2" in done.out
@@ -114,8 +114,8 @@ def test_variations_are_the_librarys(unsample, given, photos, model, tmp_path):
         (("--to", "dog"), "class"),
         (("--to", "bee", "--to", "bee"), "different targets"),
         (("--to", "bee", "--mask", "nowhere.png"), "mask: no such picture"),
-        (("--to", "bee", "--strength", 2), "expected a strength in 0..1"),
-        (("--to", "bee", "--strength", 0.2, "--forward", 2), "the start is at level 2"),
+        (("--to", "bee", "--strength", 2), "--strength: expected a number from 0 to 1"),
+        (("--to", "bee", "--strength", 0.2, "--start", 2), "the start is at level 2"),
         (("--to", "bee", "--seeds", 0), "--seeds"),
         ((), "--to"),
     ],
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line(unsample, given, tmp_path, more, says):
         ((), ("--steps", 5), "has its own --steps"),
         ((), ("--seeds", 2), "has its own seed"),
         ((), ("--strength", 0.5), "invert with --keep states"),
-        ((), ("--forward", 2), "has the starts 1, not 2"),
+        ((), ("--start", 2), "has the starts 1, not 2"),
         (("--label", "ant", "--guidance", 2), (), "guidance 1"),
     ],
 )

@@ -28,7 +28,7 @@ from ..uses.test_attention import sharp
 from .conftest import tensors
 
 STEPS = 5
-FEW = ("--steps", STEPS, "--forward", 2, "--batch-size", 1, "--dtype", "float64")
+FEW = ("--steps", STEPS, "--start", 2, "--batch-size", 1, "--dtype", "float64")
 SOURCE = (*FEW, "--from", "a cat")
 TO = ("--to", "a dog", "--to", "a cow")
 ON = {
@@ -104,7 +104,7 @@ def test_switched_off_an_editor_is_the_plain_edit(unsample, given, white, tmp_pa
 def test_edits_are_the_librarys_with_the_source_on_its_own_states(unsample, given, photos, saved, tmp_path, name):
     """Reference: `us.invert` with states, and `edit_attention` of each picture."""
     typed, editor = ON[name]
-    plainly = ("--forward", 0, "--method", "ddim")
+    plainly = ("--start", 0, "--method", "ddim")
     done = unsample("edit", *given, *SOURCE, *TO, *plainly, "--editor", typed, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "edit 10, source 10" in done.out
@@ -132,7 +132,7 @@ def test_below_a_forward_start_the_source_is_on_the_line_of_its_noise(unsample, 
         return real(model, latent, **named)
 
     monkeypatch.setattr("unsample.uses.attention.pictures.edit_attention", looking)
-    more = ("--forward", 3, "--editor", "masactrl:from_layer=0", "--limit", 1)
+    more = ("--start", 3, "--editor", "masactrl:from_layer=0", "--limit", 1)
     done = unsample("edit", *given, *SOURCE, *TO, *more, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     ((model, grid, states),) = seen
@@ -202,7 +202,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(unsample, given, tmp_path, 
 
 
 def test_a_run_cites_its_editor(unsample, given, tmp_path):
-    more = ("--strength", 0.6, "--mask", "auto", "--editor", "masactrl:from_layer=0", "--method", "ddim", "--forward", 0)
+    more = ("--strength", 0.6, "--mask", "auto", "--editor", "masactrl:from_layer=0", "--method", "ddim", "--start", 0)
     done = unsample("edit", *given, *SOURCE, *TO, *more, "--limit", 1, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     cited = re.findall(r"^@\w+\{(\w+),", unsample("cite", tmp_path / "run").out, re.M)
@@ -250,7 +250,7 @@ def test_models_without_text_attention_are_refused_before_any_work(unsample, pho
     assert "attention is edited in U-Nets of Stable Diffusion 1, 2 and XL" in done.err
     assert not (tmp_path / "run").exists()
     inverted = unsample(
-        "invert", *photos, "--model", tiny, "--limit", 1, "--steps", 2, "--forward", 1, "--out", tmp_path / "there"
+        "invert", *photos, "--model", tiny, "--limit", 1, "--steps", 2, "--start", 1, "--out", tmp_path / "there"
     )
     assert inverted.code == 0, inverted.err
     done = unsample("edit", tmp_path / "there", "--to", "bee", "--editor", "p2p")

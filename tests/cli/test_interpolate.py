@@ -21,7 +21,7 @@ from unsample.runs import invert, sample
 
 from .conftest import tensors
 
-QUICK = ("--steps", 3, "--forward", "1", "--batch-size", 4)
+QUICK = ("--steps", 3, "--start", "1", "--batch-size", 4)
 
 
 @pytest.fixture

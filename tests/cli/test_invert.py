@@ -29,7 +29,7 @@ def settings_of(place):
 
 
 def test_a_run_holds_everything(unsample, photos, tmp_path):
-    way = ("--method", "ddim", "--forward", "0,2")
+    way = ("--method", "ddim", "--start", "0,2")
     done = unsample("invert", *photos, *QUICK, *way, "--keep", "all", "--out", tmp_path / "run")
     assert done.code == 0, done.err
     run = tmp_path / "run"
@@ -66,7 +66,7 @@ def test_the_report_needs_nothing_else(unsample, photos, tmp_path):
 
 @pytest.mark.usefixtures("without_overview")
 def test_latents_equal_the_library(unsample, photos, tmp_path):
-    unsample("invert", *photos, *QUICK, "--forward", "2", "--seed", 7, "--label", "goldfish", "--out", tmp_path / "run")
+    unsample("invert", *photos, *QUICK, "--start", "2", "--seed", 7, "--label", "goldfish", "--out", tmp_path / "run")
     model = us.load()
     read = [read_photo(photo, model.image_size) for photo in photos]
     latent = us.invert(
@@ -160,7 +160,7 @@ def test_a_run_stopped_before_its_report_gets_it_on_a_rerun(unsample, photos, tm
     [
         (("--steps", 5), "steps"),
         (("--seed", 1), "seed"),
-        (("--forward", "0"), "forward"),
+        (("--start", "0"), "forward"),
         (("--method", "heun"), "method"),
         (("--eval-at", "source"), "eval_at"),
     ],
@@ -192,7 +192,7 @@ def test_somebodys_folder_is_refused(unsample, photos, tmp_path):
 
 
 def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(unsample, photos, tmp_path, interrupt):
-    arguments = ("invert", *photos, *QUICK, "--forward", "0,2", "--out")
+    arguments = ("invert", *photos, *QUICK, "--start", "0,2", "--out")
     unsample(*arguments, tmp_path / "whole")
     calls = interrupt(jobs, "invert", 3)
     stopped = unsample(*arguments, tmp_path / "resumed")
@@ -211,7 +211,7 @@ def test_an_error_on_the_way_keeps_what_was_done_and_a_rerun_ends_bit_identical(
 
 @pytest.mark.usefixtures("without_overview")
 def test_a_damaged_part_is_made_again(unsample, photos, tmp_path, interrupt):
-    arguments = ("invert", *photos, *QUICK, "--forward", "2", "--out")
+    arguments = ("invert", *photos, *QUICK, "--start", "2", "--out")
     unsample(*arguments, tmp_path / "whole")
     interrupt(Run, "finish", 1)
     unsample(*arguments, tmp_path / "run")
@@ -274,7 +274,7 @@ def test_divergence_is_told(unsample, photos, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("without_overview")
 def test_batch_size_changes_rounding_only(unsample, photos, tmp_path):
     for size in (1, 3):
-        unsample("invert", *photos, "--steps", 4, "--forward", "2", "--batch-size", size, "--out", tmp_path / str(size))
+        unsample("invert", *photos, "--steps", 4, "--start", "2", "--batch-size", size, "--out", tmp_path / str(size))
     one, three = (tensors(tmp_path / size)["latent.2"] for size in ("1", "3"))
     assert torch.allclose(one, three, atol=1e-4)
 
@@ -301,7 +301,7 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
     wall = np.full((64, 64, 3), 128, np.uint8)
     wall[:8, :8] = np.random.default_rng(0).integers(0, 255, (8, 8, 3))
     Image.fromarray(wall).save(tmp_path / "wall.png")
-    way = ("--method", "ddim", "--forward", "0,2")
+    way = ("--method", "ddim", "--start", "0,2")
     unsample("invert", tmp_path / "wall.png", "--steps", 20, *way, "--out", tmp_path / "run")
     done = json.loads(unsample("diagnose", tmp_path / "run", "--json").out)
     std = {name: next(row["value"] for row in found["rows"] if row["name"] == "std plain") for name, found in done.items()}
@@ -313,7 +313,7 @@ def test_the_plain_area_of_a_flat_picture_is_repaired(unsample, tmp_path):
 def test_an_implicit_method_reports_its_worst_residual_per_picture(unsample, photos, tmp_path):
     """Reference: the residuals of the same inversion in Python."""
     done = unsample(
-        "invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--forward", 1, "--out", tmp_path / "run"
+        "invert", *photos, "--steps", 5, "--method", "fixed-point:iterations=2", "--start", 1, "--out", tmp_path / "run"
     )
     assert done.code == 0, done.err
     stored = tensors(tmp_path / "run")

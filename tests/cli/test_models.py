@@ -289,7 +289,7 @@ def inverted(saved, tmp_path_factory):
 
     photos = us.pictures.read.demo_photos()[:2]
     place = tmp_path_factory.mktemp("runs") / "run"
-    options = ("--model", "cats", *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", place)
+    options = ("--model", "cats", *QUICK, "--guidance", 2, "--start", "0,1,auto", "--out", place)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(saved.parent)
         with pytest.raises(SystemExit):
@@ -345,7 +345,7 @@ def test_latents_are_those_of_the_library(inverted, saved):
 
 def test_reconstruct_finds_the_model_again(unsample, inverted, tmp_path):
     """The run was made elsewhere, with the model's path relative to there."""
-    done = unsample("reconstruct", inverted, "--forward", "1", "--out", tmp_path / "back")
+    done = unsample("reconstruct", inverted, "--start", "1", "--out", tmp_path / "back")
     assert done.code == 0, done.err
     ours, theirs = tensors(tmp_path / "back"), tensors(inverted)
     torch.testing.assert_close(ours["samples"], theirs["reconstruction.1"], rtol=1e-4, atol=1e-4)
@@ -389,7 +389,7 @@ def test_an_origin_is_not_trusted(unsample, inverted, tmp_path):
 def test_a_run_of_an_earlier_version(unsample, tmp_path):
     """Its manifest has neither an origin nor a size of images; it is diagnosed, sampled back and resumed."""
     photo = us.pictures.read.demo_photos()[0]
-    made = ("invert", photo, "--steps", 3, "--forward", 1, "--out")
+    made = ("invert", photo, "--steps", 3, "--start", 1, "--out")
     assert unsample(*made, tmp_path / "run").code == 0
     settings = json.loads((tmp_path / "run" / "manifest.json").read_text())["settings"]
     del settings["image_size"]
@@ -404,7 +404,7 @@ def test_a_run_is_the_same_wherever_its_model_lies_but_not_at_another_size(unsam
     run = edited(inverted, tmp_path / "run")
     moved = shutil.copytree(saved, tmp_path / "elsewhere" / "cats")
     photos = us.pictures.read.demo_photos()[:2]
-    options = ("--model", moved, *QUICK, "--guidance", 2, "--forward", "0,1,auto", "--out", run)
+    options = ("--model", moved, *QUICK, "--guidance", 2, "--start", "0,1,auto", "--out", run)
     done = unsample("invert", *photos, *options)
     assert done.code == 0, done.err
     assert "image_size" in one_line(unsample("invert", *photos, *options, "--size", "16x16"))
@@ -419,7 +419,7 @@ def test_a_prompt_is_encoded_once(unsample, saved, tmp_path, monkeypatch):
         return real(self, *given, **named)
 
     monkeypatch.setattr(transformers.CLIPTextModel, "forward", counting)
-    options = ("--model", saved, *QUICK, "--guidance", 3, "--batch-size", 1, "--forward", "0,1", "--out", tmp_path / "run")
+    options = ("--model", saved, *QUICK, "--guidance", 3, "--batch-size", 1, "--start", "0,1", "--out", tmp_path / "run")
     done = unsample("invert", *us.pictures.read.demo_photos()[:2], *options)
     assert done.code == 0, done.err
     assert len(calls) == 2

@@ -28,7 +28,7 @@ def test_an_unknown_negative_is_one_line(unsample, tmp_path):
 def test_reconstructing_away_from_the_label(unsample, tmp_path):
     from unsample.pictures.read import demo_photos
 
-    way = ("--steps", 3, "--forward", "1", "--label", "goldfish")
+    way = ("--steps", 3, "--start", "1", "--label", "goldfish")
     done = unsample("invert", *demo_photos()[:1], *way, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     done = unsample("reconstruct", tmp_path / "run", "--guidance", 3, "--negative", "goldfish", "--out", tmp_path / "back")

@@ -12,7 +12,7 @@ from unsample.pictures.read import demo_photos
 
 from .conftest import one_line, tensors
 
-QUICK = ("--steps", 2, "--forward", "1")
+QUICK = ("--steps", 2, "--start", "1")
 
 
 def manifest_of(place):
@@ -60,7 +60,7 @@ def test_a_broken_picture_is_left_out_and_the_rest_is_done(unsample, folder, tmp
 
 
 def test_compare_leaves_a_broken_picture_out(unsample, folder, tmp_path):
-    options = ("--methods", "ddim", "--forward", "0", "--nfe", 2, "--out", tmp_path / "out")
+    options = ("--methods", "ddim", "--start", "0", "--nfe", 2, "--out", tmp_path / "out")
     done = unsample("compare", folder, *options, "--json")
     assert done.code == 1
     assert json.loads(done.out)["photos"] == 2

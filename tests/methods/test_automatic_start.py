@@ -169,9 +169,7 @@ def test_the_report_explains_every_decision(tmp_path):
     from unsample import cli
 
     with pytest.raises(SystemExit) as stop:
-        cli.main(
-            ["invert", *map(str, demo_photos()[:3]), "--steps", "10", "--forward", "auto", "--out", str(tmp_path / "run")]
-        )
+        cli.main(["invert", *map(str, demo_photos()[:3]), "--steps", "10", "--start", "auto", "--out", str(tmp_path / "run")])
     assert stop.value.code == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "white where plain" in page

@@ -25,7 +25,7 @@ def test_an_experiment_and_a_comparison(name, tmp_path, unsample, saved_photos):
     metrics = json.loads((tmp_path / "out" / "E1" / "metrics.json").read_text())
     assert metrics["claims"]
     assert (tmp_path / "out" / "E1" / "report.html").is_file()
-    options = ("--methods", "ddim,look-ahead", "--nfe", 4, "--forward", "0,1", "--out", tmp_path / "compare")
+    options = ("--methods", "ddim,look-ahead", "--nfe", 4, "--start", "0,1", "--out", tmp_path / "compare")
     compared = unsample("compare", saved_photos, *options, *loaded, "--size", size, "--json")
     assert compared.code == 0, compared.err
     assert {way["method"] for way in json.loads(compared.out)["ways"]} >= {"ddim", "look-ahead"}

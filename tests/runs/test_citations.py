@@ -311,7 +311,7 @@ def test_a_run_of_the_command_line(unsample, tmp_path):
     ],
 )
 def test_a_run_that_samples_back_with_the_method_cites_it(unsample, tmp_path, method, more, named, keys):
-    up = ("--steps", 4, "--forward", "1", "--method", method)
+    up = ("--steps", 4, "--start", "1", "--method", method)
     assert unsample("invert", demo_photos()[0], *up, "--out", tmp_path / "run").code == 0
     assert unsample("reconstruct", tmp_path / "run", *more, "--out", tmp_path / "back").code == 0
     assert json.loads((tmp_path / "back" / "manifest.json").read_text())["settings"]["method"] == named

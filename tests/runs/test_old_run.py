@@ -1,6 +1,6 @@
 """Run directories that version 0.1.0 wrote before the present layout of the code are read, used and resumed.
 
-`old_run` is `unsample invert brushes.jpg cat.jpg --steps 4 --forward 0,2 --size 16x16 --keep states` on the bundled model,
+`old_run` is `unsample invert brushes.jpg cat.jpg --steps 4 --start 0,2 --size 16x16 --keep states` on the bundled model,
 with its tensors and the states of its last start; `old_interrupted_run` is the same at 8x8 in batches of one, stopped after
 three.
 """
@@ -48,7 +48,7 @@ def test_it_is_diagnosed_as_it_was(unsample, old):
 @pytest.mark.parametrize("start", ["0", "2"])
 def test_its_pictures_are_sampled_back(unsample, old, tmp_path, start):
     """Reference: its own reconstructions."""
-    done = unsample("reconstruct", old, "--forward", start, "--out", tmp_path / "back")
+    done = unsample("reconstruct", old, "--start", start, "--out", tmp_path / "back")
     assert done.code == 0, done.err
     torch.testing.assert_close(
         samples(tmp_path / "back")["samples"], samples(old)[f"reconstruction.{start}"], rtol=1e-3, atol=1e-3
@@ -71,7 +71,7 @@ def test_an_interrupted_one_goes_on(unsample, tmp_path, monkeypatch):
     """Reference: the same run from its beginning; the three parts that were finished are not made again."""
     old = Path(shutil.copytree(HERE / "old_interrupted_run", tmp_path / "old"))
     manifest = json.loads((old / "manifest.json").read_text())
-    how = ("invert", *demo_photos()[:2], "--steps", 4, "--forward", "0,2", "--size", "8x8", "--batch-size", 1, "--out")
+    how = ("invert", *demo_photos()[:2], "--steps", 4, "--start", "0,2", "--size", "8x8", "--batch-size", 1, "--out")
     assert unsample(*how, tmp_path / "new").code == 0
     manifest["versions"] = Run.load(tmp_path / "new").manifest.versions  # it was another PyTorch, which is refused
     (old / "manifest.json").write_text(json.dumps(manifest))

@@ -220,7 +220,7 @@ def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, mo
 def test_compare_writes_table_picture_and_json(unsample, tmp_path):
     photos = [str(photo) for photo in demo_photos()[:2]]
     methods = ("ddim", "renoise:iterations=1:average=(0,1)", "bdia")
-    done = unsample("compare", *photos, "--methods", ",".join(methods), "--nfe", 4, "--forward", "0,1", "--out", tmp_path)
+    done = unsample("compare", *photos, "--methods", ",".join(methods), "--nfe", 4, "--start", "0,1", "--out", tmp_path)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "comparison.json").read_text())["ways"]
     assert [(way["method"], way["forward"]) for way in found] == [(m, f) for m in methods for f in ("0", "1")]
@@ -258,7 +258,7 @@ def test_divergence_is_shown_not_hidden(model, tmp_path, monkeypatch):
 
 def test_a_reversible_method_reconstructs_exactly_with_its_memory(unsample, tmp_path):
     """A run samples back with the method's own memory: to rounding error, whatever the latent is like."""
-    unsample("invert", demo_photos()[0], "--method", "bdia", "--steps", 10, "--forward", "1", "--out", tmp_path / "run")
+    unsample("invert", demo_photos()[0], "--method", "bdia", "--steps", 10, "--start", "1", "--out", tmp_path / "run")
     rows = json.loads(unsample("diagnose", tmp_path / "run", "--json").out)["forward start 1"]["rows"]
     mae = next(row["value"] for row in rows if row["name"] == "MAE")
     x1_noise = us.load().grid(10)[1].sigma  # what remains is the forward start's own noise, undone by the last move

@@ -56,7 +56,7 @@ def arguments(small, tiny):
 
 def test_edits_and_numbers_are_the_librarys(unsample, arguments, small, model, tmp_path):
     """Reference: `us.edit` on all entries at once, its 8-bit pictures, and `background_psnr` of them."""
-    arguments = (*arguments, "--methods", "ddim", "--forward", "0,2")
+    arguments = (*arguments, "--methods", "ddim", "--start", "0,2")
     done = unsample(*arguments, "--out", tmp_path / "run", "--json")
     assert done.code == 0, done.err
     told, layout = json.loads(done.out), pie_bench.read_layout(small)
@@ -111,7 +111,7 @@ def test_a_class_that_the_model_does_not_know_leaves_its_entry_out(unsample, arg
 
 def test_a_mask_keeps_what_is_outside_of_it(unsample, arguments, tmp_path, no_sheet):
     """Reference: the source's own pixels there, which a forward start would lose."""
-    arguments = (*arguments, "--methods", "ddim", "--forward", 2, "--json")
+    arguments = (*arguments, "--methods", "ddim", "--start", 2, "--json")
     free = json.loads(unsample(*arguments, "--out", tmp_path / "free").out)
     held = json.loads(unsample(*arguments, "--use-mask", "--out", tmp_path / "held").out)
     row = "ddim, forward start 2"
@@ -188,12 +188,12 @@ def test_candidates_use_the_budget_and_cost_what_is_predicted(toy, method):
     ("more", "says"),
     [
         (("--methods", "dim"), "method"),
-        (("--forward", "x"), "start"),
-        (("--forward", 30), "too few"),
+        (("--start", "x"), "start"),
+        (("--start", 30), "too few"),
         (("--guidance", "nan"), "--guidance"),
         (("--steps", 1), "too few"),
         (("--spacing", "wide"), "spacing"),
-        (("--methods", "edict", "--forward", 0, "--use-mask"), "choose another method"),
+        (("--methods", "edict", "--start", 0, "--use-mask"), "choose another method"),
         (("--limit", 0), "--limit"),
     ],
 )
@@ -232,7 +232,7 @@ def test_the_bundled_model_edits_from_class_to_class(unsample, tmp_path, no_shee
     pie_bench.make_small_set(
         [pie_bench.Labelled(Photo.of(image, "0"), "tabby")], tmp_path / "cat", targets=["lion"], template="[{}]"
     )
-    more = ("--methods", "ddim", "--forward", 2, "--steps", 4, "--no-networks", "--json")
+    more = ("--methods", "ddim", "--start", 2, "--steps", 4, "--no-networks", "--json")
     done = unsample("edit-benchmark", "run", tmp_path / "cat", *more, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     column = json.loads(done.out)["values"]["ddim, forward start 2"]["target class"]

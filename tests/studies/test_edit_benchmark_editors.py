@@ -88,10 +88,10 @@ def test_switched_off_an_editor_has_the_scores_of_the_plain_edit(model, small, t
 def test_edits_are_those_of_the_command_edit(unsample, arguments, small, saved, tmp_path):
     """Reference: `unsample edit` on the pictures of the set, with as many steps, and what it counts."""
     typed = f"{ON},p2p:cross_until=1:words=a,dog:weights=2,1,stylealigned"
-    done = unsample(*arguments, "--forward", 2, "--editor", typed, "--limit", 1, "--out", tmp_path / "run", "--json")
+    done = unsample(*arguments, "--start", 2, "--editor", typed, "--limit", 1, "--out", tmp_path / "run", "--json")
     assert done.code == 0, done.err
     costs, picture = json.loads(done.out)["cost"], pie_bench.read_layout(small).entries[0].path
-    shared = ("--method", "ddim", "--forward", 2, "--from", "a cat", "--to", "a dog", "--dtype", "float64")
+    shared = ("--method", "ddim", "--start", 2, "--from", "a cat", "--to", "a dog", "--dtype", "float64")
     for index, (editor, (title, spent)) in enumerate(zip(pie_bench.listed_editors(typed), costs.items(), strict=True)):
         assert title == f"ddim, forward start 2, {editor}"
         place = tmp_path / f"edit{index}"
@@ -139,7 +139,7 @@ def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
 
 def test_an_interrupted_run_goes_on(unsample, arguments, tmp_path, monkeypatch):
     """Three entries are three calls, and one that is interrupted, in the second batch."""
-    arguments = (*arguments, "--forward", 2, "--editor", f"prompt,{ON}", "--out")
+    arguments = (*arguments, "--start", 2, "--editor", f"prompt,{ON}", "--out")
     check_resumed(unsample, arguments, tmp_path, monkeypatch, benchmark.SourcePicture, "edit", stop_at=3, calls_in_all=4)
     assert unsample(*arguments, tmp_path / "run").code == 0
     assert "was made with other ways" in refusal(unsample(*arguments, tmp_path / "run", "--editor", "prompt"))
@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on(unsample, arguments, tmp_path, monkeypatch):
 
 def test_prompts_that_an_editor_cannot_compare_lose_their_entry_alone(unsample, arguments, tmp_path):
     """Reference: the run of `prompt` alone, whose numbers stay as they are."""
-    more = ("--forward", 2, "--editor", f"prompt,{OFF['p2p']}", "--out", tmp_path / "run")
+    more = ("--start", 2, "--editor", f"prompt,{OFF['p2p']}", "--out", tmp_path / "run")
     done = unsample(*arguments, *more, "--json")
     assert done.code == 0, done.err
     told, plain = json.loads(done.out), "ddim, forward start 2"

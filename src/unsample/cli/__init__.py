@@ -11,10 +11,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import UnsampleError
+from .. import __version__
+from ..errors import UnsampleError, one_line
+from ..runs.progress import show_progress
 from .catalogue import cite, inspect, methods, models
 from .compare import compare
 from .edit import edit, variations
@@ -23,16 +27,20 @@ from .experiment import experiment
 from .interpolate import interpolate
 from .invert import demo, diagnose, invert
 from .sample import reconstruct, sample
+from .show import say
+from .words import as_now, check_arguments, instead
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
 
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DIFFUSERS_VERBOSITY": "critical", "TRANSFORMERS_VERBOSITY": "critical"}
+"""What they log of a model that cannot be read is in the message already."""
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Undo a diffusion model's sampling: turn images back into noise that is really noise.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
     invert,
@@ -57,20 +65,45 @@ app.add_typer(edit_benchmark, name="edit-benchmark")
 app.add_typer(experiment, name="experiment")
 
 
+def _version(wanted: bool) -> bool:
+    if wanted:
+        print(f"unsample {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _unsample(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Undo a diffusion model's sampling: turn images back into noise that is really noise."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, turning every error on purpose into one line and exit code 2."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message="expected images in")  # files are read to [-1, 1], however light they are
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = int(app(args=arguments, standalone_mode=False) or 0)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
     except UnsampleError as error:
         code = _fail(str(error))
     except typer.TyperException as error:
-        code = 2 if type(error).__name__ == "NoArgsIsHelpError" else _fail(error.format_message())
+        code = 2 if type(error).__name__ == "NoArgsIsHelpError" else _fail(_message(error))
     except typer.Exit as stop:
         code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _fail(f"{error.filename or 'a file'}: {error.strerror or one_line(error)}")
     except MemoryError as error:
         code = _fail(f"out of memory ({error}); use a smaller --batch-size")
     except RuntimeError as error:
@@ -78,10 +111,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16")
     if code == INTERRUPTED:
-        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        say("interrupted; what was finished is kept, and the same command goes on from there")
     sys.exit(code)
 
 
+def _run(arguments: Sequence[str]) -> int:
+    check_arguments(arguments)
+    given, former = as_now(arguments)
+    for line in former:
+        say(line)
+    with show_progress(say):
+        return int(app(args=given, prog_name="unsample", standalone_mode=False) or 0)
+
+
+def _message(error: Any) -> str:
+    """What is wrong with what was typed; of an option that there is not, what it is called here."""
+    name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    ours = instead(name, context.command) if name and context else ""
+    return f"{error.message}: {ours}" if ours else str(error.format_message())
+
+
 def _fail(message: str) -> int:
-    print(f"unsample: {' '.join(message.split())}", file=sys.stderr)
+    say(f"unsample: {message}")
     return 2

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, no_type_check
+from urllib.parse import urlsplit
 
 import typer
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, printable, shortened
 from ..runs.progress import bytes_bar
 from .model_options import size_of
 from .options import AsJson, ImageSize, Revision
-from .show import print_json, print_table
+from .show import print_json, print_table, say
 
 __all__ = ["cite", "inspect", "methods", "models"]
 
@@ -58,7 +58,7 @@ def cite(
     else:
         raise ArgumentError(f"expected a run directory or --method, given {'neither' if run is None else 'both'}")
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note)
     bibtex = references.bibtex(keys, version)
     if as_json:
         print_json({"keys": keys, "bibtex": bibtex})
@@ -83,11 +83,11 @@ def _list(context: typer.Context, as_json: AsJson = False) -> None:
         return
     from ..runs.html import Table
 
-    head = ("name", "family", "size", "parameters", "conditions", "licence", "weights", "source", "about")
+    head = ("name", "family", "size", "weights", "parameters", "conditions", "licence", "source", "about")
     rows = (
         (
-            *(card.name, card.family, card.size, card.parameters, card.conditions, card.licence),
-            *("present" if card.present else "missing", card.source or ("fetch" if card.files else "bundled"), card.about),
+            *(card.name, card.family, card.size, "present" if card.present else "missing", card.parameters),
+            *(card.conditions, card.licence, card.source or ("fetch" if card.files else "bundled"), card.about),
         )
         for card in known
     )
@@ -107,14 +107,30 @@ def fetch(
 
     for name in names or [card.name for card in cards().values() if card.files]:
         with bytes_bar(name) as on_step:
-            place = put(name, origin, on_step=on_step)
+            place = put(name, None if origin is None else check_address(origin), on_step=on_step)
         print(f"{name}: {place}")
+
+
+def check_address(text: str) -> str:
+    """A folder or an address from which models are fetched.
+
+    Raises:
+        ArgumentError: An address that cannot be one.
+    """
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise ArgumentError(
+            f"--from: expected a folder or an http(s) address, given {shortened(repr(text))} ({error})"
+        ) from None
+    return text
 
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model of the other commands.")],
     size: ImageSize = None,
     revision: Revision = None,
+    classes: Annotated[bool, typer.Option("--classes", help="The names of its classes instead, one a line.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What a model is: states, codec, schedule, conditions, and what of its files is not used. No weights are read."""
@@ -122,7 +138,11 @@ def inspect(
     from ..runs.html import Table
 
     found = inspect_model(model, size=size_of(size), revision=revision)
-    if as_json:
+    if classes:
+        if not found.classes:
+            raise ArgumentError(f"model {found.name!r} has no classes: its conditions are {found.conditions}")
+        print_json(found.classes) if as_json else print(*map(printable, found.classes), sep="\n")
+    elif as_json:
         print_json(found.to_dict())
     else:
         print_table(Table(("", found.name), tuple((name.replace("_", " "), text) for name, text in found.rows())), words=True)

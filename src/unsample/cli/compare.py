@@ -9,7 +9,22 @@ import typer
 
 from ..errors import printable
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Forward, Limit, Photos, Seed, SpacingOption, Strict
+from .options import (
+    BUDGET,
+    AsJson,
+    BatchSize,
+    Guidance,
+    Label,
+    Limit,
+    Photos,
+    Seed,
+    SpacingOption,
+    Start,
+    Strict,
+    check_methods,
+    read_first,
+    whole,
+)
 from .photos import leave, read_given
 from .show import print_json, print_table
 
@@ -20,10 +35,17 @@ __all__ = ["compare"]
 def compare(
     paths: Photos,
     chosen: Chosen,
-    methods: Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between; or all.")] = "all",
-    nfe: Annotated[int, typer.Option(help="Network evaluations on the way up, the same for every method.")] = 50,
-    forward: Forward = "0,2",
+    methods: Annotated[
+        str,
+        typer.Option(help="Names of `unsample methods`, with commas between; or all.", callback=read_first(check_methods)),
+    ] = "all",
+    nfe: Annotated[
+        int, whole(BUDGET, "--nfe", help="Network evaluations on the way up, the same for every method.", least=2)
+    ] = 50,
+    start: Start = "0,2",
     spacing: SpacingOption = None,
+    label: Label = None,
+    guidance: Guidance = 1.0,
     seed: Seed = 0,
     limit: Limit = None,
     strict: Strict = False,
@@ -37,15 +59,19 @@ def compare(
     from ..studies import compare as comparison
 
     loaded = chosen.load()
-    comparison.candidates_of(loaded, methods, forward, nfe, spacing)  # refuses what is wrong before pictures are read
+    comparison.candidates_of(
+        loaded, methods, start, nfe, spacing, label, guidance
+    )  # refuses what is wrong before pictures are read
     reading = read_given(paths, loaded.image_size, limit, strict=strict)
     found = comparison.compare(
         loaded,
         reading.photos,
         methods=methods,
-        starts=forward,
+        starts=start,
         nfe=nfe,
         spacing=spacing,
+        condition=label,
+        guidance=guidance,
         seed=seed,
         batch_size=batch_size,
         out=out,
@@ -55,6 +81,6 @@ def compare(
     else:
         print_table(comparison.table(found.candidates, comparison.BRIEF))
         for failure in found.failures:
-            print(failure)
+            print(printable(failure))
         print(printable(str(out / "comparison.png")))
     leave(reading)

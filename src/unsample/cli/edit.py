@@ -9,10 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError
-from ..runs.progress import counted, progress_bar
+from ..errors import ArgumentError, counted
+from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
-from .options import DEFAULT, AsJson, BatchSize, Label, Limit, Out, SpacingOption, Strict
+from .options import (
+    BITS,
+    DEFAULT,
+    TRAINED,
+    AsJson,
+    BatchSize,
+    Label,
+    Limit,
+    Out,
+    SpacingOption,
+    Steps,
+    Strength,
+    Strict,
+    check_method,
+    check_places,
+    check_start,
+    number,
+    read_first,
+    whole,
+)
 from .photos import leave, read_given, record_rejected
 from .show import show_run
 
@@ -26,15 +45,27 @@ __all__ = ["edit", "variations"]
 
 Own = "of a run: its own"
 
+
+def check_editor(text: str) -> None:
+    """Refuse what is no attention editor."""
+    from ..uses.attention import parse_editor
+
+    parse_editor(text)
+
+
 Places = Annotated[
-    list[str], typer.Argument(metavar="PATH...", help="Pictures, folders, globs; or one run of `unsample invert`.")
+    list[str],
+    typer.Argument(
+        metavar="PATH...", help="Pictures, folders, globs; or one run of `unsample invert`.", callback=read_first(check_places)
+    ),
 ]
 Targets = Annotated[
     list[str], typer.Option("--to", help="Class or prompt to edit towards; may be given again; `none` is no one.")
 ]
-From = Annotated[str | None, typer.Option("--from", help=f"Class or prompt of the pictures as they are; {Own}.")]
-GuidanceOption = Annotated[float, typer.Option(help="w in eps_from + w (eps_to - eps_from) on the way down.")]
-Strength = Annotated[float, typer.Option(help="Share of the moves that is walked, 0 to 1; less stays closer to the picture.")]
+From = Annotated[str | None, typer.Option("--source", "--from", help=f"Class or prompt of the pictures as they are; {Own}.")]
+GuidanceOption = Annotated[
+    float, number(-1000, 1000, "--guidance", help="w in eps_source + w (eps_to - eps_source) on the way down.")
+]
 MaskOption = Annotated[
     str | None, typer.Option("--mask", help="Grey picture, white where the picture may change; or auto (DiffEdit).")
 ]
@@ -46,16 +77,28 @@ EditorOption = Annotated[
         help="prompt: another prompt alone. The others, on Stable Diffusion 1, 2 and XL, let targets attend to the picture: "
         "to its content (masactrl), its style, from noise of their own (stylealigned), or with its layout (p2p). With "
         "options: masactrl:from_step=4:from_layer=10, stylealigned:share=0.5:fresh=False, p2p:kind=refine ...",
+        callback=read_first(check_editor),
     ),
 ]
 Seeds = Annotated[
     int,
-    typer.Option(min=1, help="Draws of the start's noise, a way for each; the sheet has the nearest to the picture first."),
+    whole(
+        (1_000, "all are drawn on one sheet"),
+        "--seeds",
+        help="Draws of the start's noise, a way for each; the sheet has the nearest to the picture first.",
+    ),
 ]
-MethodOption = Annotated[str | None, typer.Option("--method", help=f"As for `unsample invert`; {Own}.")]
-StepsOption = Annotated[int | None, typer.Option("--steps", help=f"Moves from one end of the grid to the other (50); {Own}.")]
-Forward = Annotated[str | None, typer.Option("--forward", help="Forward start (4%); of a run: which of its starts.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help=f"Of the start's noise (0); {Own}.")]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", help=f"As for `unsample invert`; {Own}.", callback=read_first(check_method))
+]
+StepsOption = Annotated[
+    int | None, whole(TRAINED, "--steps", help=f"Moves from one end of the grid to the other (50); {Own}.")
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option("--start", help="Forward start (4%); of a run: which of its starts.", callback=read_first(check_start)),
+]
+SeedOption = Annotated[int | None, whole(BITS, "--seed", help=f"Of the start's noise (0); {Own}.", least=-BITS[0])]
 
 
 @loads_a_model
@@ -72,7 +115,7 @@ def edit(
     method: MethodOption = None,
     steps: StepsOption = None,
     spacing: SpacingOption = None,
-    forward: Forward = None,
+    start: StartOption = None,
     seed: SeedOption = None,
     batch_size: BatchSize = 16,
     limit: Limit = None,
@@ -88,7 +131,7 @@ def edit(
     from ..uses.attention.hooks import unet_of
 
     named = parse_editor(editor)
-    own = {"--from": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
+    own = {"--source": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
     reading = None
     if len(paths) == 1 and os.path.isfile(Path(paths[0]) / "manifest.json"):
         given = [option for option, value in own.items() if value is not None]
@@ -96,15 +139,15 @@ def edit(
             raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
         if named:
             check_kept(Path(paths[0]))
-        loading = lambda origin, dtype: replace(chosen, dtype=dtype).loaded(origin)  # noqa: E731
-        work = Work.of_run(Path(paths[0]), loading, forward, states=bool(mask or named) or strength < 1)
+        loading = lambda origin, dtype: chosen.loaded(chosen.moved(origin), dtype)  # noqa: E731
+        work = Work.of_run(Path(paths[0]), loading, start, states=bool(mask or named) or strength < 1)
     else:
         model = chosen.load()
         if named:
             unet_of(model)  # refuses models whose attention cannot be edited
         settings = {"method": method, "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
         settings |= {"label": source, "batch_size": batch_size}
-        work, reading = _pictures(model, paths, limit, strict, forward, chosen, **settings)
+        work, reading = _pictures(model, paths, limit, strict, start, chosen, **settings)
     recorded = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
     recorded["negative"] = None if work.model.distilled else work.inversion.label
     wanted = _targets(to, work, guidance)
@@ -122,15 +165,19 @@ def variations(
     paths: Places,
     chosen: Chosen,
     seeds: Seeds = 8,
-    forward: Annotated[str, typer.Option("--forward", help="Forward start: 2, 10%, sigma=0.3; more differs more.")] = "10%",
+    start: Annotated[
+        str,
+        typer.Option(help="Forward start: 2, 10%, sigma=0.3; more differs more.", callback=read_first(check_start)),
+    ] = "10%",
     label: Label = None,
     strength: Annotated[
-        float | None, typer.Option(help="Share of the moves after which to turn around; default: at the forward start.")
+        float | None,
+        number(0, 1, "--strength", help="Share of the moves after which to turn around; default: at the forward start."),
     ] = None,
     method: MethodOption = None,
-    steps: Annotated[int, typer.Option(help="Moves from one end of the grid to the other.")] = 50,
+    steps: Steps = 50,
     spacing: SpacingOption = None,
-    seed: Annotated[int, typer.Option(help="The first of the draws.")] = 0,
+    seed: Annotated[int, whole(BITS, "--seed", help="The first of the draws.", least=-BITS[0])] = 0,
     batch_size: BatchSize = 16,
     limit: Limit = None,
     strict: Strict = False,
@@ -142,7 +189,7 @@ def variations(
 
     settings: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "seed": seed}
     settings |= {"label": label, "batch_size": batch_size}
-    work, reading = _pictures(chosen.load(), paths, limit, strict, forward, chosen, **settings)
+    work, reading = _pictures(chosen.load(), paths, limit, strict, start, chosen, **settings)
     work = replace(work, settings={"seeds": seeds, "strength": strength})
     with progress_bar(f"varying {counted(len(work.items), 'picture')}") as on_step:
         run = Varied(work, seeds, strength).run(out, on_step)
@@ -150,14 +197,14 @@ def variations(
 
 
 def _pictures(
-    model: Model, places: list[str], limit: int | None, strict: bool, forward: str | None, chosen: Chosen, **settings: Any
+    model: Model, places: list[str], limit: int | None, strict: bool, start: str | None, chosen: Chosen, **settings: Any
 ) -> tuple[Work, Reading]:
     """Pictures to be inverted, and what was left out."""
     from ..runs.settings import InvertSettings
     from ..runs.work import Work
 
     settings["method"] = settings["method"] or DEFAULT["--method"]
-    inversion = InvertSettings.of(model, forward=(forward or DEFAULT["--forward"],), **chosen.recorded, **settings)
+    inversion = InvertSettings.of(model, forward=(start or DEFAULT["--start"],), **chosen.recorded, **settings)
     reading = read_given(places, model.image_size, limit, strict=strict)
     return Work.of_photos(model, inversion, reading.photos), reading
 
@@ -169,7 +216,7 @@ def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
     if len(set(to)) < len(to):
         raise ArgumentError(f"--to: expected different targets, given {', '.join(to)}")
     wanted = [None if name == NONE else name for name in to]
-    for name in wanted:
+    for name in wanted if any(wanted) or work.inversion.label is not None else ():
         work.model.denoiser([name], guidance, None if work.model.distilled else [work.inversion.label])
     return wanted
 

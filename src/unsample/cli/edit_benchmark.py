@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError
-from ..runs.progress import counted, progress_bar
+from ..errors import ArgumentError, counted
+from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, Out, Seed, SpacingOption
+from .options import (
+    AT_ONCE,
+    BITS,
+    BUDGET,
+    IN_MEMORY,
+    AsJson,
+    Out,
+    Seed,
+    SpacingOption,
+    check_methods,
+    check_start,
+    number,
+    read_first,
+    whole,
+)
 from .show import print_json, print_table
 
 if TYPE_CHECKING:
@@ -26,8 +39,15 @@ edit_benchmark = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="With mapping_file.json and annotation_images/.")]
-Methods = Annotated[str, typer.Option(help="Names of `unsample methods`, with commas between.")]
-Forward = Annotated[str, typer.Option(help="Forward starts, with commas between; every method from each.")]
+Methods = Annotated[
+    str, typer.Option(help="Names of `unsample methods`, with commas between.", callback=read_first(check_methods))
+]
+Starts = Annotated[
+    str,
+    typer.Option(
+        "--start", help="Forward starts, with commas between; every method from each.", callback=read_first(check_start)
+    ),
+]
 EditorOption = Annotated[
     str,
     typer.Option(
@@ -37,13 +57,17 @@ EditorOption = Annotated[
         "attention editor has fewer steps, for the source is evaluated beside its target.",
     ),
 ]
-GuidanceOption = Annotated[float, typer.Option(help="w in eps_source + w (eps_target - eps_source) on the way down.")]
-StepsOption = Annotated[int, typer.Option(min=1, help="Moves of plain DDIM; others have as many as the same cost allows.")]
+GuidanceOption = Annotated[
+    float, number(-1000, 1000, "--guidance", help="w in eps_source + w (eps_target - eps_source) on the way down.")
+]
+StepsOption = Annotated[
+    int, whole(BUDGET, "--steps", help="Moves of plain DDIM; others have as many as the same cost allows.")
+]
 UseMask = Annotated[bool, typer.Option("--use-mask", help="Edit inside of the region alone; without, it is for measuring.")]
 Networks = Annotated[bool, typer.Option(help="Ask DINO, LPIPS and CLIP, which may be downloaded (2 GB).")]
 ByType = Annotated[bool, typer.Option("--by-type", help="Also print the means of each type of edit.")]
-EntriesLimit = Annotated[int | None, typer.Option(min=1, help="At most so many entries.")]
-EntriesBatch = Annotated[int, typer.Option("--batch-size", min=1, help="Entries per network call.")]
+EntriesLimit = Annotated[int | None, whole(BITS, "--limit", help="At most so many entries.")]
+EntriesBatch = Annotated[int, whole(AT_ONCE, "--batch-size", help="Entries per network call.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder of the set.")]
 Template = Annotated[str, typer.Option(help='Of prompts; "a photo of a [{}]" for models that take words.')]
 
@@ -54,7 +78,7 @@ def run(
     folder: Folder,
     chosen: Chosen,
     methods: Methods = "ddim,look-ahead",
-    forward: Forward = "0,2",
+    start: Starts = "0,2",
     editor: EditorOption = "prompt",
     guidance: GuidanceOption = 3.0,
     steps: StepsOption = 50,
@@ -74,11 +98,9 @@ def run(
     from ..studies.pie_bench import Benchmark, benchmarked, editable, edits_at_equal_cost, listed_editors
     from ..studies.pie_bench.report import as_dict
 
-    if not math.isfinite(guidance):
-        raise ArgumentError(f"--guidance: expected a finite number, given {guidance}")
     model = chosen.load()
-    candidates = edits_at_equal_cost(model, listed(methods), listed(forward), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
+    candidates = edits_at_equal_cost(model, listed(methods), listed(start), steps, guidance, spacing, listed_editors(editor))
     bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
@@ -99,10 +121,12 @@ def make(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A parquet file with columns `image` and `label`.")],
     chosen: Chosen,
     out: OutFolder,
-    entries: Annotated[int, typer.Option(min=1, help="How many photographs, drawn from the file.")] = 64,
+    entries: Annotated[int, whole(IN_MEMORY, "--entries", help="How many photographs, drawn from the file.")] = 64,
     template: Template = "[{}]",
     textured: Annotated[bool, typer.Option("--textured", help="Regions are what is not plain; else a box.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the photographs, and of the class that each is changed to.")] = 0,
+    seed: Annotated[
+        int, whole(BITS, "--seed", help="Of the photographs, and of the class that each is changed to.", least=0)
+    ] = 0,
 ) -> None:
     """Write a small set of our own: labelled photographs, each to be changed to another class of the model."""
     from ..studies.pie_bench import make_small_set, read_labelled

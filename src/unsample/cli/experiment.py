@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,8 @@ import typer
 
 from ..errors import ArgumentError
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Seed
-from .show import print_json, print_table
+from .options import AsJson, BatchSize, Seed, check_places, read_first
+from .show import print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..studies.experiments import Lab
@@ -21,10 +20,21 @@ __all__ = ["experiment"]
 
 experiment = typer.Typer(no_args_is_help=True, help="The paper's tables and figures: measured, drawn and judged.")
 
+
+def check_data(places: list[str]) -> None:
+    """Refuse places without photographs, if any are given."""
+    if places:
+        check_places(places)
+
+
 Size = Annotated[str, typer.Option(help="smoke (a test), cpu (a laptop), or paper (the paper's number of images and steps).")]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", help="Photographs, besides images the model samples: pictures, folders or parquet files."),
+    typer.Option(
+        "--data",
+        help="Photographs, besides images the model samples: pictures, folders or parquet files.",
+        callback=read_first(check_data),
+    ),
 ]
 Checkpoints = Annotated[Path | None, typer.Option(help="Folder with checkpoints of a training run, for E16.")]
 ShowData = Annotated[
@@ -66,6 +76,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments; samples and latents that were made before are read back."""
+    _check(ids, size)
     _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data)
     _tell(out, ids, as_json)
 
@@ -88,6 +99,7 @@ def run_all(
     from ..studies.experiments import EXPERIMENTS
 
     ids = list(EXPERIMENTS)
+    _check(ids, size)
     _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data, lenient=True)
     _tell(out, ids, as_json)
 
@@ -121,6 +133,14 @@ def compare(
         print_table(table)
 
 
+def _check(ids: Sequence[str], size: str) -> None:
+    """Refuse unknown experiments and sizes before a model is loaded."""
+    from ..studies.experiments import recipe
+
+    for name in ids:
+        recipe(name).make(size)
+
+
 def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:
     from ..studies.experiments import Lab
 
@@ -136,13 +156,13 @@ def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, show_data: bool,
     if lab.data:
         lab.photographs(1)  # as must photographs that cannot be read
     for index, (one, made) in enumerate(zip(recipes, ready, strict=True), 1):
-        print(f"{one.id} ({index} of {len(recipes)}): {one.title}", file=sys.stderr)
+        say(f"{one.id} ({index} of {len(recipes)}): {one.title}")
         try:
             write(out / one.id, one, size, lab, made.run(lab), shows_data=show_data)
         except ArgumentError as error:
             if not lenient:
                 raise
-            print(f"{one.id} is left out: {error}", file=sys.stderr)
+            say(f"{one.id} is left out: {error}")
 
 
 def _tell(out: Path, ids: Sequence[str], as_json: bool) -> None:

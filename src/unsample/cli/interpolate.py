@@ -7,9 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
+from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
-from .options import DEFAULT, AsJson, BatchSize, Guidance, Label, Method, Out, Photos, Seed, SpacingOption, Steps
+from .options import (
+    DEFAULT,
+    IN_MEMORY,
+    AsJson,
+    BatchSize,
+    Guidance,
+    Label,
+    Method,
+    Out,
+    Photos,
+    Seed,
+    SpacingOption,
+    Steps,
+    check_start,
+    read_first,
+    whole,
+)
 from .photos import read_given
 from .show import show_run
 
@@ -18,13 +35,17 @@ __all__ = ["interpolate"]
 NONE, FRAMES = "none", 9
 
 FramesOption = Annotated[
-    int | None, typer.Option("--frames", help=f"Pictures of the whole way, the given ones among them; default {FRAMES}.")
+    int | None,
+    whole(IN_MEMORY, "--frames", help=f"Pictures of the whole way, the given ones among them; default {FRAMES}.", least=2),
 ]
 Path = Annotated[str, typer.Option("--path", help="slerp (an arc), lerp (a line), or norm (the line, as long as the arc).")]
 GridOption = Annotated[
     str | None, typer.Option("--grid", metavar="ROWSxCOLUMNS", help="A grid with four pictures in its corners, like 5x5.")
 ]
-Forward = Annotated[str, typer.Option(help="Forward start of the inversions: 0 (plain inversion), 2, 4%, sigma=0.1.")]
+Start = Annotated[
+    str,
+    typer.Option(help="Forward start of the inversions: 0 (plain), 2, 4%, sigma=0.1.", callback=read_first(check_start)),
+]
 Labels = Annotated[
     str | None,
     typer.Option(help="A class or prompt for each picture, with semicolons between; on the way their embeddings mix."),
@@ -42,7 +63,7 @@ def interpolate(
     method: Method = DEFAULT["--method"],
     steps: Steps = 50,
     spacing: SpacingOption = None,
-    forward: Forward = DEFAULT["--forward"],
+    start: Start = DEFAULT["--start"],
     seed: Seed = 0,
     guidance: Guidance = 1.0,
     label: Label = None,
@@ -64,14 +85,15 @@ def interpolate(
     spread = _spread(frames, grid)
     model = chosen.load()
     photos = read_given(paths, model.image_size, strict=True).photos  # each has its place on the way
-    shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (forward.strip(),)}
+    shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (start.strip(),)}
     shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, **chosen.recorded}
     settings = [InvertSettings.of(model, label=one, **shared) for one in _labels(label, labels, len(photos))]
     job = Interpolation(model, photos, settings, spread, path)
     job.check()
     place = place_of(out, "interpolate", settings[0].model_dump_json(), job.key, *(photo.id for photo in photos))
     run = job.run(place)
-    job.draw(run, moving)
+    with progress_bar("drawing the frames"):
+        job.draw(run, moving)
     show_run(run, "strip.png", as_json)
 
 
@@ -99,5 +121,8 @@ def _labels(label: str | None, labels: str | None, count: int) -> list[str | Non
         raise ArgumentError("--labels are those of the pictures one by one: leave out --label, or --labels")
     each = [text.strip() for text in labels.split(";")]
     if len(each) != count:
-        raise ArgumentError(f"--labels: expected one per picture, semicolons between: {count} pictures, {len(each)} labels")
+        raise ArgumentError(
+            f"--labels: expected one per picture, semicolons between, given {counted(count, 'picture')}, "
+            f"{counted(len(each), 'label')}"
+        )
     return [None if text == NONE else text for text in each]

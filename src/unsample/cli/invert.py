@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError
-from ..runs.progress import counted, progress_bar
+from ..errors import ArgumentError, counted
+from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import (
     DEFAULT,
@@ -17,7 +17,6 @@ from .options import (
     AsJson,
     BatchSize,
     EvalAtOption,
-    Forward,
     Guidance,
     KeepOption,
     Label,
@@ -27,6 +26,7 @@ from .options import (
     Photos,
     Seed,
     SpacingOption,
+    Start,
     Steps,
     Strict,
 )
@@ -44,8 +44,8 @@ def invert(
     eval_at: EvalAtOption = None,
     steps: Steps = 50,
     spacing: SpacingOption = None,
-    forward: Forward = DEFAULT["--forward"],
-    paper: Annotated[bool, typer.Option("--paper", help="The paper's setting: --method ddim --forward 4%.")] = False,
+    start: Start = DEFAULT["--start"],
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's setting: --method ddim --start 4%.")] = False,
     seed: Seed = 0,
     guidance: Guidance = 1.0,
     label: Label = None,
@@ -58,26 +58,27 @@ def invert(
 ) -> None:
     """Turn photographs into noise, sample them back, and show how noise-like the noise is."""
     if paper:
-        _refuse_beside_paper({"--method": method, "--forward": forward})
-        method, forward = PAPER.values()
+        _refuse_beside_paper({"--method": method, "--start": start})
+        method, start = PAPER.values()
     settings: dict[str, Any] = {"method": method, "eval_at": eval_at, "steps": steps, "spacing": spacing}
     settings |= {"seed": seed, "guidance": guidance, "label": label, "batch_size": batch_size, "keep": keep}
-    _invert(paths, limit, strict, out, as_json, chosen, forward, **settings)
+    _invert(paths, limit, strict, out, as_json, chosen, start, **settings)
 
 
 @loads_a_model
 def demo(
     chosen: Chosen,
     steps: Steps = 50,
-    forward: Forward = "0,2",
+    start: Start = "0,2",
     seed: Seed = 0,
+    label: Label = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """The shipped photographs, with and without the forward start."""
     from ..pictures import read as io
 
-    _invert(io.demo_photos(), None, True, out, as_json, chosen, forward, method="ddim", steps=steps, seed=seed)
+    _invert(io.demo_photos(), None, True, out, as_json, chosen, start, method="ddim", steps=steps, seed=seed, label=label)
 
 
 def diagnose(
@@ -102,7 +103,7 @@ def _invert(
     out: Path | None,
     as_json: bool,
     chosen: Chosen,
-    forward: str,
+    start: str,
     **settings: Any,
 ) -> None:
     from ..runs.directory import place_of
@@ -111,7 +112,7 @@ def _invert(
     from ..runs.settings import InvertSettings
 
     model = chosen.load()
-    starts = tuple(text.strip() for text in forward.split(","))
+    starts = tuple(text.strip() for text in start.split(","))
     checked = InvertSettings.of(model, forward=starts, **chosen.recorded, **settings)
     reading = read_given(places, model.image_size, limit, strict=strict)
     photos = reading.photos

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..core.files import expanded
-from ..errors import ArgumentError
+from ..errors import ArgumentError, shortened
 from .options import Device, Dtype, ImageSize, ModelName, Offload, Revision, Tiling, Variant
 
 if TYPE_CHECKING:
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Chosen", "loads_a_model", "size_of"]
 
+MODEL = "tiny-imagenet-32-v"
+
 
 @dataclass(frozen=True)
 class Chosen:
-    """A model and how it is loaded, as typed."""
+    """A model and how it is loaded, as typed; what is None has its default, or is that of a run."""
 
-    model: ModelName = "tiny-imagenet-32-v"
+    model: ModelName = None
     size: ImageSize = None
     revision: Revision = None
     variant: Variant = None
     device: Device = "auto"
-    dtype: Dtype = "float32"
+    dtype: Dtype = None
     offload: Offload = False
     tiling: Tiling = False
 
@@ -40,8 +42,8 @@ class Chosen:
         """The model."""
         return self.loaded(self.origin)
 
-    def loaded(self, origin: Origin) -> Model:
-        """The model of `origin`, with the device, precision and memory chosen here."""
+    def loaded(self, origin: Origin, dtype: str = "float32") -> Model:
+        """The model of `origin`, with the device, precision and memory chosen here; `dtype` if no precision is."""
         from .. import models
 
         return models.load(
@@ -50,7 +52,7 @@ class Chosen:
             revision=origin.revision,
             variant=origin.variant,
             device=self.device,
-            dtype=self.dtype,
+            dtype=self.dtype or dtype,
             offload=self.offload,
             tiling=self.tiling,
         )
@@ -58,7 +60,21 @@ class Chosen:
     @property
     def recorded(self) -> dict[str, Any]:
         """Settings of every run of this model."""
-        return {"dtype": self.dtype, "origin": self.origin}
+        return {"dtype": self.dtype or "float32", "origin": self.origin}
+
+    def moved(self, origin: Origin) -> Origin:
+        """Where the model of a run is now: where it was, or where it is said to be here.
+
+        Raises:
+            ArgumentError: A size or a precision: a run has its own.
+        """
+        own = [option for option, value in (("--size", self.size), ("--dtype", self.dtype)) if value is not None]
+        if own:
+            raise ArgumentError(f"a run has its own size and precision: leave out {' and '.join(own)}")
+        given = {name: value for name in ("revision", "variant") if (value := getattr(self, name)) is not None}
+        if self.model is not None:
+            given = {"revision": None, "source": self.origin.source, **given}
+        return origin.model_copy(update=given)
 
     @property
     def origin(self) -> Origin:
@@ -66,9 +82,9 @@ class Chosen:
         from ..models import cards
         from ..runs.directory import Origin
 
-        path = expanded(self.model)
-        is_path = self.model not in cards() and path.exists()
-        source = str(path.resolve()) if is_path else self.model
+        name = MODEL if self.model is None else self.model
+        path = expanded(name)
+        source = str(path.resolve()) if name not in cards() and path.exists() else name
         return Origin(source=source, size=size_of(self.size), revision=self.revision, variant=self.variant)
 
 
@@ -82,7 +98,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if sides is None:
-        raise ArgumentError(f"--size: expected HEIGHTxWIDTH in pixels, like 512x768, given {text!r}")
+        raise ArgumentError(f"--size: expected HEIGHTxWIDTH in pixels, like 512x768, given {shortened(repr(text))}")
     return int(sides[1]), int(sides[2])
 
 

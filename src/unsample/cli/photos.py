@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from .show import say
 
 if TYPE_CHECKING:
     from ..pictures.read import Reading
@@ -36,16 +37,16 @@ def read_given(
     reading = read_all(places, size, limit, strict=strict)
     for photo in reading.photos:
         for note in photo.notes:
-            _say(f"{photo.name}: {note}")
+            say(f"{photo.name}: {note}")
     reduced = [photo for photo in reading.photos if photo.reduced]
     if reduced:
         others = f", and {len(reduced) - 1} more to that size" if len(reduced) > 1 else ""
-        _say(f"cropped and reduced to the model's size: {reduced[0].name} from {reduced[0].reduced}{others}")
+        say(f"cropped and reduced to the model's size: {reduced[0].name} from {reduced[0].reduced}{others}")
     if reading.passed_over:
         others = f" and {len(reading.passed_over) - FEW} more" if len(reading.passed_over) > FEW else ""
-        _say(f"passed over, no pictures: {', '.join(reading.passed_over[:FEW])}{others}")
+        say(f"passed over, no pictures: {', '.join(reading.passed_over[:FEW])}{others}")
     for one in reading.rejected:
-        _say(f"left out: {one.reason}")
+        say(f"left out: {one.reason}")
     return reading
 
 
@@ -61,9 +62,5 @@ def leave(reading: Reading) -> None:
         return
     out, whole = len(reading.rejected), len(reading.rejected) + len(reading.photos)
     names = ", ".join(one.name for one in reading.rejected[:FEW])
-    _say(f"unsample: {out} of {whole} pictures left out, the rest is done: {names}{', ...' if out > FEW else ''}")
+    say(f"unsample: {out} of {whole} pictures left out, the rest is done: {names}{', ...' if out > FEW else ''}")
     raise typer.Exit(LEFT_OUT)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

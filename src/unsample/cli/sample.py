@@ -10,7 +10,22 @@ import typer
 from ..errors import ArgumentError, RunError
 from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Device, Guidance, Label, Negative, Offload, Out, Seed, SpacingOption, Steps, Tiling
+from .options import (
+    CONDITION,
+    IN_MEMORY,
+    TRAINED,
+    AsJson,
+    BatchSize,
+    Guidance,
+    Label,
+    Negative,
+    Out,
+    Seed,
+    SpacingOption,
+    Steps,
+    number,
+    whole,
+)
 from .show import show_run
 
 __all__ = ["reconstruct", "sample"]
@@ -19,7 +34,7 @@ __all__ = ["reconstruct", "sample"]
 @loads_a_model
 def sample(
     chosen: Chosen,
-    count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
+    count: Annotated[int, whole(IN_MEMORY, "--count", help="How many pictures.")] = 16,
     steps: Steps = 50,
     spacing: SpacingOption = None,
     seed: Seed = 0,
@@ -53,26 +68,23 @@ def sample(
     show_run(run, "overview.png", as_json)
 
 
+@loads_a_model
 def reconstruct(
     run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")],
-    forward: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Moves down; default is as many as went up.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Default is the run's.")] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", "--prompt", help="Default is the run's; `none` for unconditional.")
-    ] = None,
+    chosen: Chosen,
+    start: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
+    steps: Annotated[int | None, whole(TRAINED, "--steps", help="Moves down; default is as many as went up.")] = None,
+    guidance: Annotated[float | None, number(-1000, 1000, "--guidance", help="Default is the run's.")] = None,
+    label: Annotated[str | None, typer.Option(*CONDITION, help="Default is the run's; `none` for unconditional.")] = None,
     negative: Negative = None,
     batch_size: BatchSize = 16,
-    model: Annotated[str | None, typer.Option(help="Where the run's model is now, if it was moved.")] = None,
-    device: Device = "auto",
-    offload: Offload = False,
-    tiling: Tiling = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Sample the pictures back from the latents of a run, with its settings or others.
 
-    What the method stored besides the latents is used, unless --steps asks for another grid.
+    What the method stored besides the latents is used, unless --steps asks for another grid. The model is the run's; --model
+    says where it is now, if it was moved.
     """
     from ..core.trajectory import Stored
     from ..runs.directory import Origin, Run, place_of
@@ -82,17 +94,14 @@ def reconstruct(
 
     source = Run.load(run)
     starts = starts_of(source)
-    start = starts[-1] if forward is None else forward
+    start = starts[-1] if start is None else start
     if start not in starts:
-        raise ArgumentError(f"--forward: the run in {run} has the starts {', '.join(starts)}, not {start}")
+        raise ArgumentError(f"--start: the run in {run} has the starts {', '.join(starts)}, not {start}")
     tensors = source.tensors()
     latents = tensors[f"latent.{start}"]
     made: Any = source.manifest.settings
-    origin = source.manifest.origin or Origin(source=made["model"])
-    chosen = Chosen(model or origin.source, device=device, dtype=made["dtype"], offload=offload, tiling=tiling)
-    if model is not None:
-        origin = origin.model_copy(update={"source": chosen.origin.source, "revision": None})
-    loaded = chosen.loaded(origin)
+    origin = chosen.moved(source.manifest.origin or Origin(source=made["model"]))
+    loaded = chosen.loaded(origin, made["dtype"])
     if loaded.digest != made["model_digest"]:
         raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
     moves = steps or made["steps"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from .model import Condition, Negative
 
 __all__ = ["OnStep", "batches", "broadcast_conditions", "counter", "negative_of"]
@@ -30,7 +30,9 @@ def broadcast_conditions(condition: Condition | Sequence[Condition], count: int)
     if isinstance(condition, (str, int)):
         return [condition] * count
     if len(condition) != count:
-        raise ArgumentError(f"expected one condition, or one per item: {count} items, {len(condition)} conditions")
+        raise ArgumentError(
+            f"expected one condition, or one per item: {counted(count, 'item')}, {counted(len(condition), 'condition')}"
+        )
     return None if all(one is None for one in condition) else list(condition)
 
 
@@ -41,7 +43,9 @@ def negative_of(negative: Condition | Sequence[Condition] | Mapping[int, Tensor]
         return every and every[rows]
     for level, embeddings in negative.items():
         if len(embeddings) != count:
-            raise ArgumentError(f"expected one embedding per item: {count} items, {len(embeddings)} at level {level}")
+            raise ArgumentError(
+                f"expected one embedding per item: {counted(count, 'item')}, {len(embeddings)} at level {level}"
+            )
     return {level: embeddings[rows] for level, embeddings in negative.items()}
 
 

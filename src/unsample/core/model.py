@@ -105,7 +105,7 @@ class ClassConditioner:
             return self.null
         if isinstance(condition, str) and not condition.removeprefix("-").isdecimal():
             if condition not in self.names:
-                raise UnknownNameError("class", condition, self.names)
+                raise UnknownNameError("class", condition, self.names, see="`unsample inspect MODEL --classes` lists them")
             return self.names.index(condition)
         if not 0 <= int(condition) < len(self.names):
             raise ArgumentError(f"class {condition} is outside this model's classes 0..{len(self.names) - 1}")

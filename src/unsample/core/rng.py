@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 
 __all__ = ["ItemNoise"]
 
@@ -46,7 +46,9 @@ class ItemNoise:
     ) -> Tensor:
         """Noise of `shape` (batch first, one row per item); `stream` separates independent uses of the same seed."""
         if len(self.items) < shape[0]:
-            raise ArgumentError(f"expected one item per row of noise: {shape[0]} rows, {len(self.items)} items")
+            raise ArgumentError(
+                f"expected one item per row of noise: {counted(shape[0], 'row')}, {counted(len(self.items), 'item')}"
+            )
         rows = [
             torch.randn(tuple(shape[1:]), generator=self._generator(item, stream), dtype=torch.float64, device="cpu")
             for item in self.items[: shape[0]]

@@ -12,10 +12,10 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError, UnknownNameError
+from ..errors import ArgumentError, UnknownNameError, shortened
 from .grid import Grid, Spacing
 from .schedule import Schedule, check_steps
-from .specs import parse_spec
+from .specs import fitting, parse_spec
 
 __all__ = ["SPACINGS", "karras", "leading", "log_snr", "parse_spacing", "power"]
 
@@ -116,8 +116,9 @@ def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
     if name not in SPACINGS:
         raise UnknownNameError("spacing", name, [*get_args(Spacing), *SPACINGS])
     try:
-        return SPACINGS[name](schedule, steps, **{key: float(str(value)) for key, value in options.items()})
+        values = {key: fitting(f"spacing {name!r}: {key}", value, float) for key, value in options.items()}
+        return SPACINGS[name](schedule, steps, **values)
     except ArgumentError:
         raise
-    except (ValueError, TypeError):
-        raise ArgumentError(f"expected a spacing like karras or karras:rho=7, given {text!r}") from None
+    except (ValueError, TypeError, ArithmeticError):
+        raise ArgumentError(f"expected a spacing like karras or karras:rho=7, given {shortened(repr(text))}") from None

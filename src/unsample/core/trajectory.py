@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, RunError, UnknownNameError
 from .files import write_atomically
+from .reading import json_of
 from .stepper import Moved
 
 __all__ = ["Keep", "Keeper", "Stored", "Trajectory"]
@@ -215,7 +216,7 @@ class Trajectory:
         """
         try:
             with safe_open(str(path), framework="pt") as file:
-                header = json.loads((file.metadata() or {})["unsample"])
+                header = json_of((file.metadata() or {})["unsample"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             kept: Any = {name: {} for name in (*_BY_LEVEL, "stored")}
             latent = tensors.pop("latent")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from ..core.corrections import Corrected
 from ..core.ddim import DDIM
-from ..core.specs import check_options, parse_spec
+from ..core.specs import check_options, fitting, parse_spec
 from ..core.stepper import Stepper
 from ..errors import ArgumentError, UnknownNameError
 from .contraction import ContractionAware
@@ -36,6 +36,7 @@ __all__ = [
     "PAPER_START",
     "Method",
     "Typed",
+    "method_text",
     "parse_method",
     "spelled_out",
 ]
@@ -131,16 +132,41 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     name, typed = parse_spec(spelled_out(text, options.get("eval_at")))
     given = {**options, **typed}
     if name not in METHODS:
-        raise UnknownNameError("method", name, ["auto", *METHODS])
-    check_options(f"method {name!r}", given, [field.name for field in fields(METHODS[name].make)])  # type: ignore[arg-type]
-    if isinstance(given.get("method"), str):
-        given["method"] = parse_method(given["method"].replace("/", ":"))
+        raise UnknownNameError("method", name, ["auto", *METHODS], see="`unsample methods` lists them")
+    known = {field.name for field in fields(METHODS[name].make)}  # type: ignore[arg-type]
+    check_options(f"method {name!r}", given, known)
+    kinds = get_type_hints(METHODS[name].make)
+    given |= {key: fitting(f"method {name!r}: {key}", value, kinds[key]) for key, value in typed.items()}
+    if "method" in typed:
+        given["method"] = parse_method(str(typed["method"]).replace("/", ":"))
         if not isinstance(given["method"], Stepper):
             raise ArgumentError(f"method {text!r}: expected a method that walks up by itself, given {given['method']}")
     try:
         return METHODS[name](**given)
     except TypeError as error:
         raise ArgumentError(f"method {text!r}: {error}") from None
+
+
+def method_text(method: Stepper | Corrected) -> str:
+    """A method as people type it: `parse_method` reads it back.
+
+    Raises:
+        ArgumentError: A method that the registry does not have.
+
+    >>> method_text(parse_method("exact:method=damped/iterations=5")), method_text(LookAhead())
+    ('exact:method=damped/iterations=5', 'look-ahead')
+    """
+    name = next((name for name, entry in METHODS.items() if entry.make is type(method)), None)
+    if name is None:
+        raise ArgumentError(f"expected a method of `unsample methods`, which has a name, given {method}")
+    given = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+    usual = METHODS[name]()
+    texts = {
+        key: method_text(value).replace(":", "/") if isinstance(value, Stepper) else str(value).replace(" ", "")
+        for key, value in given.items()
+        if value != getattr(usual, key)
+    }
+    return ":".join([name, *(f"{key}={text}" for key, text in texts.items())])
 
 
 class Typed(NamedTuple):

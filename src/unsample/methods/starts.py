@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.rng import ItemNoise
-from ..core.starts import Climb, ForwardNoise, FromImage
+from ..core.starts import Climb, ForwardNoise, FromImage, Start
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
 
-__all__ = ["AUTO_SCORE", "AutoStart", "PlainNoise", "parse_start", "whiteness_scores"]
+__all__ = ["AUTO_SCORE", "AutoStart", "PlainNoise", "parse_start", "start_text", "whiteness_scores"]
 
 AUTO_FRACTION = 0.1
 """An automatic start tries no more than this share of the moves."""
@@ -152,3 +152,24 @@ def parse_start(text: str) -> FromImage | ForwardNoise | AutoStart | PlainNoise:
     except ValueError:
         known = "0, 2, 4%, sigma=0.1, auto, 2@plain or 2@next"
         raise ArgumentError(f"expected a forward start like {known}, given {text!r}") from None
+
+
+def start_text(start: Start) -> str:
+    """A start as people type it: `parse_start` reads it back.
+
+    Raises:
+        ArgumentError: A start that cannot be typed.
+
+    >>> start_text(ForwardNoise(fraction=0.04)), start_text(FromImage()), start_text(ForwardNoise(steps=2, at_next_level=True))
+    ('4%', '0', '2@next')
+    """
+    steps, fraction, sigma = (getattr(start, name, None) for name in ("steps", "fraction", "sigma"))
+    amount = "auto" if isinstance(start, AutoStart) else "0" if isinstance(start, FromImage) else f"{steps}"
+    amount = f"sigma={sigma}" if sigma is not None else f"{100 * fraction:.12g}%" if fraction is not None else amount
+    slip = "@plain" if isinstance(start, PlainNoise) else "@next" if getattr(start, "at_next_level", False) else ""
+    try:
+        if parse_start(amount + slip) == start:
+            return amount + slip
+    except ArgumentError:
+        pass
+    raise ArgumentError(f"expected a start that can be typed, like 2 or 4%, given {start}")

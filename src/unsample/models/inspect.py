@@ -6,7 +6,7 @@ A checkpoint file has no config beside it that says all, and is read whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Inspection:
         conditions: What it can be conditioned on, in words.
         guidance: How it is guided, in words.
         notes: What was found in its files and is not used.
+        classes: Their names, of a model with classes.
     """
 
     name: str
@@ -57,17 +58,22 @@ class Inspection:
     conditions: str
     guidance: str
     notes: tuple[str, ...]
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its attributes, for JSON."""
-        return asdict(self)
+        """Its attributes, for JSON; without the names of its classes."""
+        return {name: value for name, value in asdict(self).items() if name != "classes"}
 
     def rows(self) -> list[tuple[str, str]]:
         """Its attributes for people, one line each."""
         sizes = {"shape": "x".join(map(str, self.shape)), "image_size": "x".join(map(str, self.image_size))}
         values = {**vars(self), **sizes, "parameters": {name: f"{count:,}" for name, count in self.parameters.items()}}
         lines = {**values, "notes": "; ".join(self.notes) or "none"}
-        return [(name, _line(value)) for name, value in lines.items() if name != "name" and value not in (None, "")]
+        return [
+            (name, _line(value))
+            for name, value in lines.items()
+            if name not in ("name", "classes") and value not in (None, "")
+        ]
 
 
 def inspect_model(source: Any, *, size: tuple[int, int] | None = None, revision: str | None = None) -> Inspection:
@@ -124,6 +130,7 @@ def _inspection(model: Model, pipeline: Any = None) -> Inspection:
         conditions=_conditions(model),
         guidance=_guidance(model),
         notes=(*model.notes, *_dropped(networks)),
+        classes=own.names if (own := classes_of(model)) else (),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 
 from ..core.files import expanded
 from ..core.model import ClassConditioner, Model
-from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
+from ..core.reading import read_json
+from ..errors import ArgumentError, ModelError, UnknownNameError, one_line, shortened
 from .cards import FOLDER, Card, cards
 from .digest import digest_of
 from .download import how_to_fetch
@@ -130,7 +130,7 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
     if path.exists():
         raise ModelError(f"expected a directory in diffusers layout, given the file {name}; give the directory it is in")
     if "/" not in name:
-        raise UnknownNameError("model", name, known)
+        raise UnknownNameError("model", name, known, see="`unsample models` lists them")
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"expected a model's directory, given {name}: there is no such directory")
     return name, _download(name, revision, variant, weights)
@@ -184,7 +184,7 @@ def _named(path: Path, model: Model) -> Model:
         return model
     classes = len(own.names)
     try:
-        given = json.loads(file.read_text())
+        given = read_json(file)
         names, null = tuple(map(str, given["names"])), given["null"]
         if len(names) > classes or not (null in (None, own.null) or 0 <= null < classes):
             raise ValueError(f"it names {len(names)} classes, the network has {classes}")
@@ -203,8 +203,8 @@ def device_of(device: str | torch.device) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ArgumentError(f"expected a device like cpu, cuda or cuda:1, given {device!r}") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise ArgumentError(f"expected a device like cpu, cuda or cuda:1, given {shortened(repr(device))}") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"device {device!r} is not available: this PyTorch sees no CUDA device; use cpu")
     try:

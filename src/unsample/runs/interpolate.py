@@ -13,13 +13,13 @@ from torch import Tensor
 from .. import pictures as plotting
 from ..core.corrections import Corrected
 from ..core.model import Model
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from ..pictures.read import Photo, png_bytes
 from ..uses.interpolate import Frames, frames_between
 from .directory import Run
 from .invert import invert_run
 from .parts import cost_of, item_of, joined
-from .progress import counted, progress_bar
+from .progress import progress_bar
 from .sample import sampled_parts
 from .settings import InvertSettings
 
@@ -79,7 +79,7 @@ class Interpolation:
         if run.complete:
             return run
         made = self._between(self._inverted(out))
-        with progress_bar(f"sampling {len(made.latents)} frames") as on_step:
+        with progress_bar(f"sampling {counted(len(made.latents), 'frame')}") as on_step:
             parts = sampled_parts(run, made.model, settings, made.latents, made.conditions, on_step)
         tensors = {"samples": joined(parts)["samples"], "latent": made.latents, "keys": torch.tensor(made.keys)}
         run.finish(tensors, {"cost": {"sample": cost_of(parts)}})

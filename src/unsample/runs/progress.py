@@ -1,61 +1,100 @@
-"""Bars with rate and time left, on standard error, for anything that reports (done, total)."""
+"""How far work is, on standard error, for anything that reports (done, total): a bar in a terminal, else a line now and then.
+
+Nothing is shown unless a program asks for it, as the command line does: a library does not write to its caller's terminal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.batching import OnStep
+from ..errors import printable
 
-__all__ = ["bytes_bar", "counted", "progress_bar"]
+__all__ = ["bytes_bar", "progress_bar", "show_progress"]
 
+SHARE, PAUSE, LONGEST_PAUSE = 0.1, 10.0, 30.0
+"""A line for each tenth of the work, but none within 10 seconds of another; and one every 30 seconds in any case."""
 
-def counted(count: int, what: str, several: str = "") -> str:
-    """A number with its noun.
+WRITING = "drawing and writing"
+"""What goes on when all moves are made."""
 
-    >>> counted(1, "picture"), counted(2, "picture"), counted(0, "entry", "entries")
-    ('1 picture', '2 pictures', '0 entries')
-    """
-    return f"{count} {what if count == 1 else several or f'{what}s'}"
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[OnStep]:
-    """Show a bar called `what` while the block runs, if a person can see it; what it yields is an `on_step`."""
-    rate = TextColumn("moves, {task.fields[rate]}")
-    bar = _bar(MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def on_step(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
-
-        yield on_step
+_say: ContextVar[Callable[[str], None] | None] = ContextVar("_say", default=None)
 
 
 @contextmanager
-def bytes_bar(what: str) -> Iterator[OnStep]:
+def show_progress(say: Callable[[str], None]) -> Iterator[None]:
+    """Show progress while the block runs: bars in a terminal, lines by `say` elsewhere."""
+    before = _say.set(say)
+    try:
+        yield
+    finally:
+        _say.reset(before)
+
+
+def progress_bar(what: str) -> AbstractContextManager[OnStep]:
+    """Show how far `what` is while the block runs; what it yields is an `on_step`. Without a call it shows the time alone."""
+    return _bar(what, "moves", 1)
+
+
+def bytes_bar(what: str) -> AbstractContextManager[OnStep]:
     """The same, of bytes."""
-    with _bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    return _bar(what, "MB", 1_000_000)
 
 
-def _bar(*columns: ProgressColumn) -> Progress:
-    console = Console(stderr=True)
-    whole = TextColumn("{task.description}"), BarColumn(), *columns
-    return Progress(*whole, console=console, transient=True, disable=not console.is_terminal)
+@contextmanager
+def _bar(what: str, unit: str, size: int) -> Iterator[OnStep]:
+    what, pace, say = printable(what), Pace(unit, size), _say.get()
+    if say is None:
+        yield lambda done, total: None
+    elif not (console := Console(stderr=True)).is_terminal:
+        yield lambda done, total: say(f"{what}: {pace.note(done, total)}") if pace.is_due(done, total) else None
+    else:
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False)
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None, note="")
+
+            def on_step(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total, note=pace.note(done, total))
+                if done >= total and len(bar.tasks) == 1:
+                    bar.add_task(WRITING, total=None, note="")
+
+            yield on_step
+
+
+@dataclass
+class Pace:
+    """How fast work goes, in words, and when it is time for another line about it.
+
+    Attributes:
+        unit: What is counted.
+        size: How many of what is reported are one of them.
+    """
+
+    unit: str = "moves"
+    size: int = 1
+    began: float = field(default_factory=lambda: time.monotonic())
+    last: float = 0.0
+    share: float = 0.0
+
+    def note(self, done: int, total: int) -> str:
+        """`30 of 100 moves, 5.0 a second, 14 s left`."""
+        seconds = max(time.monotonic() - self.began, 1e-3)
+        rate = done / seconds
+        left = f", {(total - done) / rate:.0f} s left" if done else ""
+        return f"{done / self.size:.0f} of {total / self.size:.0f} {self.unit}, {rate / self.size:.1f} a second{left}"
+
+    def is_due(self, done: int, total: int) -> bool:
+        """Whether it is time for a line; if so, the next is not due at once."""
+        seconds, share = time.monotonic() - self.began, done / max(total, 1)
+        waited = seconds - self.last
+        due = waited >= LONGEST_PAUSE or (waited >= PAUSE and share - self.share >= SHARE - 1e-9)
+        if due:
+            self.last, self.share = seconds, share
+        return due

@@ -15,10 +15,10 @@ from .. import pictures as plotting
 from ..core.starts import FromImage
 from ..diagnostics import Diagnosis, Row, diagnose, mae, plain_mask, psnr
 from ..diagnostics.row import format_number
+from ..errors import counted
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from .directory import Run, slug
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
-from .progress import counted
 from .read_back import starts_of
 
 __all__ = ["diagnose_run", "diagnose_tensors", "sentences", "table_of", "title", "write_pictures", "write_report"]

@@ -103,7 +103,7 @@ class InvertSettings(_Settings):
         made: InvertSettings = super().of(model, **settings)
         _ = made.inversion  # refuses what is no method
         if not made.forward or len(set(made.forward)) < len(made.forward):
-            raise ArgumentError(f"--forward: expected different starts, given {','.join(made.forward) or 'none'}")
+            raise ArgumentError(f"--start: expected different starts, given {','.join(made.forward) or 'none'}")
         grid = made.grid(model)
         for start in made.starts.values():
             start.index(grid)

@@ -156,6 +156,8 @@ def edit(
     if negative is SOURCE:
         negative = None if model.distilled else source
     conditions = broadcast_conditions(to, count)
+    if conditions is None and not negative_of(negative, count, slice(0, count)) and not model.distilled:
+        guidance = 1.0  # there is nothing to move towards or away from
     model.denoiser(conditions and conditions[:1], guidance, negative_of(negative, count, slice(0, 1)))  # refused before work
     if isinstance(images, Trajectory):
         there, nfe_up = _cut_off(images, level, grid, method), 0

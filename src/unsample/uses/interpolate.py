@@ -20,7 +20,7 @@ from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from .door import MethodLike, SamplerLike, StartLike, read_sampler, use
 from .invert import invert_first
@@ -177,7 +177,8 @@ def frames_between(
     if condition is None or isinstance(condition, (str, int)):
         return Frames(model, latents, condition, at)
     if len(condition) != len(keys):
-        raise ArgumentError(f"expected one condition, or one per latent: {len(keys)} latents, {len(condition)} conditions")
+        given = f"{counted(len(keys), 'latent')}, {counted(len(condition), 'condition')}"
+        raise ArgumentError(f"expected one condition, or one per latent: {given}")
     if all(one == condition[0] for one in condition):
         return Frames(model, latents, condition[0], at)
     numbered = replace(model, conditioner=_Numbered.of(model, condition, frames))

@@ -25,7 +25,7 @@ from ..core.stepper import Moved, Stepper
 from ..core.trajectory import Trajectory
 from ..core.transfer import transfer
 from ..core.walk import walk
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from ..methods.fixed_point import per_item
 from .door import a_model, use
 from .sources import Conditions, one_condition
@@ -122,7 +122,9 @@ def null_text(
     check_rows(images, "images")
     images = as_state(images)
     if len(images) != len(pivots):
-        raise ArgumentError(f"expected the images that were inverted: {len(pivots)} latents, {len(images)} images")
+        raise ArgumentError(
+            f"expected the images that were inverted: {counted(len(pivots), 'latent')}, {counted(len(images), 'image')}"
+        )
     if not pivots.states:
         raise ArgumentError("expected an inversion with the states it passed; invert with keep=Keep('states')")
     conditions = broadcast_conditions(one_condition(condition, prompt), len(images))

@@ -77,7 +77,7 @@ class LabelConditioner:
         if not isinstance(condition, str) or condition in self.names or condition.removeprefix("-").isdecimal():
             return condition
         if condition not in self.labels:
-            raise UnknownNameError("class", condition, self.labels)
+            raise UnknownNameError("class", condition, self.labels, see="`unsample inspect MODEL --classes` lists them")
         return self.labels[condition]
 
 

@@ -20,7 +20,7 @@ from ...core.prediction import Prediction, to_eps
 from ...core.schedule import AnySchedule, Level, Schedule
 from ...core.starts import ForwardNoise
 from ...core.transfer import transfer
-from ...errors import ArgumentError
+from ...errors import ArgumentError, counted
 
 __all__ = ["InversionScheduler"]
 
@@ -171,6 +171,8 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return self._at_move(self.begin_index if self.step_index is None else self.step_index, original_samples, noise)
         count, times = len(original_samples), torch.as_tensor(timesteps).to(self._dtype).flatten().tolist()
         if len(times) not in (1, count):
-            raise ArgumentError(f"expected one timestep or one per item: {count} items, {len(times)} timesteps")
+            raise ArgumentError(
+                f"expected one timestep or one per item: {counted(count, 'item')}, {counted(len(times), 'timestep')}"
+            )
         moves = [Step(CLEAN, self._schedule.level(t)) for t in times] * (count // len(times))
         return torch.stack([transfer(x, eps, move) for x, eps, move in zip(original_samples, noise, moves, strict=True)])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ...core.reading import read_json
 from ...core.schedule import Schedule
 from ...errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .unet import Architecture
@@ -191,7 +192,7 @@ def flags_of(file: Path) -> Flags:
             'such as {"image_size": 256, "num_channels": 256, "learn_sigma": true, "attention_resolutions": "32,16,8"}'
         )
     try:
-        given = json.loads(beside.read_text())
+        given = read_json(beside)
         if not isinstance(given, dict):
             raise ValueError("expected a JSON object of flags")
         flags = Flags(**{name: _value(name, value) for name, value in given.items() if name not in IGNORED})

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..._arguments import one_of, optional, shown, text, whole
+from ..._arguments import Reader, one_of, optional, shown, text, whole
 from ..._tensors import as_state, check_rows
+from ...core.corrections import Corrected
 from ...core.files import write_atomically
-from ...core.model import Model
-from ...errors import ArgumentError
-from ...methods.registry import METHODS
-from ...pictures.read import Photo, read_photos
-from ...uses.door import a_model, use
+from ...core.model import Condition, Model
+from ...core.starts import Start
+from ...core.stepper import Stepper
+from ...errors import ArgumentError, counted
+from ...methods.registry import METHODS, method_text, parse_method
+from ...methods.starts import start_text
+from ...models import load
+from ...pictures.read import Photo, find_photos, read_photos
+from ...uses.door import use
 from ...uses.invert import check_images
+from ...uses.sources import Picture, Source, one_condition, opened
 from .budget import Candidate
 from .candidates import Measured, equal_cost, measure_candidate, run_candidate
 from .result import BRIEF, COLUMNS, Comparison, pareto, table
@@ -41,22 +47,31 @@ __all__ = [
     "table",
 ]
 
-Given = Tensor | str | Path | Sequence[str | Path | Photo]
+Place = str | Path | Photo | Picture
+Given = Tensor | Place | Sequence[Place]
 
-StartsLike = str | int | Sequence[str | int]
-"""Starts as people type them, or numbers of moves."""
+MethodsLike = str | Stepper | Corrected | Sequence[str | Stepper | Corrected]
+StartsLike = str | int | Start | Sequence[str | int | Start]
+"""One or several, as people type them or as objects; a number is a start of so many moves."""
 
 
-def _names(name: str, value: Any) -> str | tuple[str, ...]:
-    """Names of methods or starts as people type them; a number is a start of so many moves."""
-    if isinstance(value, str):
-        return value
-    several = [value] if isinstance(value, (int, np.integer)) else value
-    kinds = (str, int, np.integer) if name == "starts" else (str,)
-    fine = isinstance(several, (list, tuple)) and not any(isinstance(each, bool) for each in several)
-    if not fine or not several or not all(isinstance(each, kinds) for each in several):
-        raise ArgumentError(f'expected {name} as on the command line, "a,b" or ["a", "b"], given {shown(value)}')
-    return tuple(map(str, several))
+def _texts(kinds: tuple[Any, ...], text_of: Callable[[Any], str]) -> Reader:
+    """A reader of methods or starts, which are written as people type them."""
+
+    def read(name: str, value: Any) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            return value
+        several = [value] if isinstance(value, kinds) else value
+        fine = isinstance(several, (list, tuple)) and not any(isinstance(each, (bool, type)) for each in several)
+        if not fine or not several or not all(isinstance(each, (str, *kinds)) for each in several):
+            raise ArgumentError(f'expected {name} as on the command line, "a,b" or ["a", "b"], given {shown(value)}')
+        return tuple(each if isinstance(each, str) else text_of(each) for each in several)
+
+    return read
+
+
+def _start_text(start: Any) -> str:
+    return str(start) if isinstance(start, (int, np.integer)) else start_text(start)
 
 
 def _labels(name: str, value: Any) -> list[str]:
@@ -67,9 +82,8 @@ def _labels(name: str, value: Any) -> list[str]:
 
 
 READERS = {
-    "model": a_model,
-    "methods": _names,
-    "starts": _names,
+    "methods": _texts((Stepper, Corrected), method_text),
+    "starts": _texts((int, np.integer, Start), _start_text),
     "nfe": whole(1),
     "spacing": optional(text),
     "batch_size": whole(1),
@@ -80,13 +94,16 @@ READERS = {
 
 @use(READERS, photos="images", forwards="starts")
 def compare(
-    model: Model,
+    model: Source,
     images: Given,
     *,
-    methods: str | Sequence[str] = "all",
+    methods: MethodsLike = "all",
     starts: StartsLike = ("0", "2"),
     nfe: int = 50,
     spacing: str | None = None,
+    condition: Condition = None,
+    prompt: Condition = None,
+    guidance: float = 1.0,
     seed: int = 0,
     batch_size: int = 64,
     names: Sequence[str] | None = None,
@@ -98,12 +115,16 @@ def compare(
     diffusion alone has no start and is listed once.
 
     Args:
-        model: What `unsample.load` returns, or your own `Model`.
-        images: Pixels [B, C, H, W] in [-1, 1]; or files, folders, globs and parquet files; or what `read_photos` returned.
-        methods: As on the command line, in a sequence or separated by commas; or all.
-        starts: Starts as on the command line, likewise, or numbers of moves.
+        model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name.
+        images: Pixels [B, C, H, W] in [-1, 1]; or files, folders, globs and parquet files, PIL images and arrays of bytes; or
+            what `read_photos` returned.
+        methods: As on the command line, in a sequence or separated by commas; or as objects; or all.
+        starts: Starts as on the command line or as objects, likewise, or numbers of moves.
         nfe: Network evaluations per photo on the way up, the same for all.
         spacing: Of the grid; default is the model's own.
+        condition: What all photos show, a class or prompt; `prompt` is another name of it.
+        prompt: See `condition`.
+        guidance: w in eps_u + w (eps_c - eps_u), both ways; other than 1 it costs two evaluations each.
         seed: Of the starts' noise, together with each photo's content.
         batch_size: Photos per network call.
         names: Of the images of a tensor.
@@ -120,13 +141,17 @@ def compare(
     >>> [(candidate.title, candidate.steps) for candidate in found.candidates]
     [('ddim, usual inversion', 2), ('ddim, forward start 1', 3)]
     """
-    candidates = candidates_of(model, methods, starts, nfe, spacing)
-    ready = _photos(images, model, names)
-    if out is not None and not model.digest:
+    wanted = one_condition(condition, prompt)
+    label = wanted if wanted is None or isinstance(wanted, str) else str(wanted)
+    for name in () if methods == "all" else listed(methods):
+        parse_method(name)  # refused before a model is loaded
+    loaded, ready = _opened(model, images, names)
+    candidates = candidates_of(loaded, methods, starts, nfe, spacing, label, guidance)
+    if out is not None and not loaded.digest:
         raise ArgumentError("runs are kept under the model's digest, and this model has none: give it one, or leave out `out`")
     with tempfile.TemporaryDirectory(prefix="unsample-") as scratch:
         runs = Path(scratch if out is None else out) / "runs"
-        found = {one: measure_candidate(model, ready, one, runs, batch_size=batch_size, seed=seed) for one in candidates}
+        found = {one: measure_candidate(loaded, ready, one, runs, batch_size=batch_size, seed=seed) for one in candidates}
     refused = [measured.failure.startswith("refused") for candidate, measured in found.items() if candidate.steps]
     if all(refused):
         raise ArgumentError(next(measured.failure.partition(": ")[2] for one, measured in found.items() if one.steps))
@@ -140,43 +165,54 @@ def compare(
 
 
 def candidates_of(
-    model: Model, methods: str | Sequence[str], starts: StartsLike, nfe: int, spacing: str | None = None
+    model: Model,
+    methods: Any,
+    starts: Any,
+    nfe: int,
+    spacing: str | None = None,
+    label: str | None = None,
+    guidance: float = 1.0,
 ) -> list[Candidate]:
-    """What `compare` compares; arguments and errors as there."""
-    return equal_cost(tuple(METHODS) if methods == "all" else listed(methods), listed(starts), nfe, model, spacing)
+    """What `compare` compares, methods and starts as people type them; errors as there."""
+    names = tuple(METHODS) if methods == "all" else listed(methods)
+    return equal_cost(names, listed(starts), nfe, model, spacing, label, guidance)
 
 
-def listed(given: StartsLike) -> tuple[str, ...]:
+def listed(given: Any) -> tuple[str, ...]:
     """Names split at commas, except commas inside brackets.
 
     >>> listed("ddim, renoise:average=(0,1)")
     ('ddim', 'renoise:average=(0,1)')
     """
-    parts = re.split(r",(?![^(]*\))", given) if isinstance(given, str) else [given] if isinstance(given, int) else given
-    return tuple(str(part).strip() for part in parts)
+    parts = re.split(r",(?![^(]*\))", given) if isinstance(given, str) else given
+    return tuple(part.strip() for part in parts)
 
 
-def _photos(given: Given, model: Model, names: Sequence[str] | None) -> list[Photo]:
-    """Photos that fit the model; files come after the photos that were already read."""
+def _opened(source: Source, given: Given, names: Sequence[str] | None) -> tuple[Model, list[Photo]]:
+    """A model of the size of the photos, and the photos; files come after photos that were already read."""
     if isinstance(given, Tensor):
         check_rows(given, "images")
-        given = as_state(given)
-        check_images(model, given)
-        labels = [f"{i:04d}" for i in range(len(given))] if names is None else list(names)
-        if len(labels) != len(given):
-            raise ArgumentError(f"expected one name per image: {len(given)} images, {len(labels)} names")
-        return [Photo.of(image, name) for image, name in zip(given, labels, strict=True)]
+        model, images = opened(source, as_state(given))
+        check_images(model, images)
+        labels = [f"{i:04d}" for i in range(len(images))] if names is None else list(names)
+        if len(labels) != len(images):
+            raise ArgumentError(f"expected one name per image, given {counted(len(images), 'image')}, {len(labels)} names")
+        return model, [Photo.of(image, name) for image, name in zip(images, labels, strict=True)]
     if names is not None:
         raise ArgumentError("names are for the images of a tensor; photos have their own")
-    if not isinstance(given, (str, Path, list, tuple)):
-        raise ArgumentError(f"expected images as a tensor, files or photos, given {shown(given)}")
-    places = [given] if isinstance(given, (str, Path)) else list(given)
-    if any(not isinstance(place, (str, Path, Photo)) for place in places):
-        raise ArgumentError("expected images as a tensor, files or photos, given a list of something else")
-    photos = [place for place in places if isinstance(place, Photo)]
-    photos += read_photos([place for place in places if not isinstance(place, Photo)], model.image_size)
+    every: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    photos = [one for one in every if isinstance(one, Photo)]
+    places = [one for one in every if isinstance(one, (str, Path))]
+    pictures = [one for one in every if not isinstance(one, (Photo, str, Path))]
+    files = find_photos(places)
+    if pictures or (files and not photos and files[0].suffix != ".parquet"):
+        model, pixels = opened(source, pictures or files[:1])
+        photos += [Photo.of(image, f"images[{i}]") for i, image in enumerate(pixels) if pictures]
+    else:
+        model = load(source)
+    photos += read_photos(files, model.image_size)
     if not photos:
         raise ArgumentError("expected at least one photo, given none")
     for photo in photos:
         check_images(model, photo.pixels[None])
-    return photos
+    return model, photos

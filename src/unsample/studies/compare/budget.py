@@ -30,6 +30,8 @@ class Candidate:
         steps: N of the grid, up and down; 0 if the budget is too small for the method.
         title: Its name in tables and pictures.
         spacing: Of the grid; None is the model's own.
+        label: The condition of all photos, as on the command line; None is none.
+        guidance: Both ways; other than 1 it costs two evaluations each.
     """
 
     method: str
@@ -37,6 +39,8 @@ class Candidate:
     steps: int
     title: str
     spacing: str | None = None
+    label: str | None = None
+    guidance: float = 1.0
 
 
 def methods_and_starts(methods: Iterable[str], forwards: Iterable[str]) -> Iterator[tuple[str, str, str]]:

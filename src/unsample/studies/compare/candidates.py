@@ -25,7 +25,7 @@ from ...methods.starts import parse_start
 from ...pictures.read import Photo
 from ...runs import invert as jobs
 from ...runs import report as results
-from ...runs.directory import Run, slug
+from ...runs.directory import Run, short_hash, slug
 from ...runs.progress import progress_bar
 from ...runs.settings import InvertSettings
 from .budget import MIN_MOVES, Candidate, methods_and_starts, most_steps, moves_left
@@ -62,17 +62,27 @@ class Measured:
 
 
 def equal_cost(
-    methods: Iterable[str], forwards: Iterable[str], nfe: int, model: Model, spacing: str | None = None
+    methods: Iterable[str],
+    forwards: Iterable[str],
+    nfe: int,
+    model: Model,
+    spacing: str | None = None,
+    label: str | None = None,
+    guidance: float = 1.0,
 ) -> list[Candidate]:
     """Each method from each start, with as many steps as `nfe` evaluations on the way up allow; 0 if it allows too few.
 
     Raises:
-        ArgumentError: An unknown method, start or spacing, or a budget too small for two moves of any method.
+        ArgumentError: An unknown method, start, spacing or condition, or a budget too small for two moves of any method.
     """
     model.grid(MIN_MOVES, spacing)  # refuses an unknown spacing
+    model.denoiser(None if label is None else [label], guidance)  # and an unknown condition
+    each = 1 if guidance == 1 or model.distilled else 2
     grid = cache(lambda steps: model.grid(steps, spacing))
     candidates = [
-        Candidate(method, forward, _steps(method, forward, nfe, grid, len(model.schedule)), title, spacing)
+        Candidate(
+            method, forward, _steps(method, forward, nfe // each, grid, len(model.schedule)), title, spacing, label, guidance
+        )
         for method, forward, title in methods_and_starts(methods, forwards)
     ]
     if not any(candidate.steps for candidate in candidates):
@@ -102,12 +112,16 @@ def run_candidate(
         steps=candidate.steps,
         spacing=candidate.spacing,
         method=candidate.method,
+        label=candidate.label,
+        guidance=candidate.guidance,
         forward=(candidate.forward,),
         batch_size=batch_size,
         seed=seed,
     )
     ids = hashlib.sha256("".join(photo.id for photo in photos).encode()).hexdigest()[:8]
     name = f"{candidate.method}-{candidate.forward}-{candidate.steps}-{candidate.spacing or 'own'}-{seed}"
+    if candidate.label is not None or candidate.guidance != 1:
+        name += f"-{candidate.guidance:g}-{short_hash(str(candidate.label))}"
     place = runs / f"{model.name}-{model.digest}-{ids}" / slug(name)
     with progress_bar(candidate.title) as on_step:
         return jobs.invert_run(model, photos, settings, place, on_step)

@@ -13,9 +13,9 @@ from ... import pictures as plotting
 from ...diagnostics import Row
 from ...diagnostics.medians import PLAIN_MEDIAN, PSNR_MEDIAN
 from ...diagnostics.row import format_number as number
+from ...errors import counted
 from ...pictures import Drawing
 from ...runs.html import Table
-from ...runs.progress import counted
 from .budget import Candidate
 from .candidates import Measured
 

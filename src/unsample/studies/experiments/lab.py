@@ -22,7 +22,7 @@ from ...core.batching import batches
 from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
-from ...errors import ArgumentError
+from ...errors import ArgumentError, counted
 from ...pictures.parquet import column_names, column_of
 from ...pictures.read import Photo, demo_photos, find_photos, read_photos
 from ...runs.directory import Run, slug
@@ -125,7 +125,7 @@ class Lab:
     def generated(self, count: int, steps: int) -> Pictures:
         """Images sampled by DDIM from true noise, unconditionally; item i is the same for any count."""
         settings = SampleSettings.of(self.model, count=count, steps=steps, seed=self.seed, batch_size=self.batch_size)
-        with progress_bar(f"sampling {count} images") as on_step:
+        with progress_bar(f"sampling {counted(count, 'image')}") as on_step:
             run = sample_images(self.model, settings, self._place("sample", settings.model_dump(mode="json")), on_step)
         tensors = run.tensors()
         photos = [Photo.of(image, f"{i:04d}") for i, image in enumerate(tensors["samples"])]

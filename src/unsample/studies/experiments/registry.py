@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from ...errors import ArgumentError, UnknownNameError
+from ...core.files import expanded
+from ...core.reading import read_text
+from ...errors import ArgumentError, UnknownNameError, one_line
 from .e01_correlation import Correlation
 from .e02_steps import Steps
 from .e03_normality import Normality
@@ -121,19 +122,20 @@ def recipe(name: str) -> Recipe:
     >>> recipe("E1").title
     'Latents are correlated'
     """
-    path = Path(name)
+    path = expanded(name)
     if path.suffix == ".toml":
-        text = path.read_text() if path.is_file() else ""
-        if not text:
-            raise ArgumentError(f"expected a recipe file, given {name}, which is missing or empty")
+        try:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
+            raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
     elif name.upper() in EXPERIMENTS:
         text = (files(__package__) / "recipes" / f"{name.upper()}.toml").read_text()
     else:
         raise UnknownNameError("experiment", name, EXPERIMENTS)
     try:
         found = Recipe.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ArgumentError(f"{name} is not a recipe ({' '.join(str(error).split())[:200]})") from None
+    except (ValueError, RecursionError) as error:  # of TOML, of nesting too deep for it, and of values
+        raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
     if found.id not in EXPERIMENTS:
         raise UnknownNameError("experiment", found.id, EXPERIMENTS)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...core.files import write_atomically
-from ...errors import RunError
+from ...errors import RunError, counted
 from ...runs.html import Block, Code, Heading, Picture, Table, markdown, page
 from .findings import Claim, Findings
 from .lab import Lab
@@ -77,7 +77,9 @@ def join(out: Path) -> tuple[Path, Table]:
         RunError: There are none, or one is damaged.
     """
     stored, rows = _stored_in(out), []
-    blocks: list[Block] = [f"{len(stored)} experiments. Each claim as measured, beside the paper's numbers or shape."]
+    blocks: list[Block] = [
+        f"{counted(len(stored), 'experiment')}. Each claim as measured, beside the paper's numbers or shape."
+    ]
     for one in stored:
         chosen, claims = recipe(one.id), [Claim(**claim) for claim in one.claims]
         blocks += [

@@ -6,7 +6,6 @@ is trusted: paths stay inside the folder, and an entry that cannot be read is re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...core.files import expanded
+from ...core.reading import read_json
 from ...errors import ArgumentError, ImageError, UnsampleError, printable
 from ...pictures.read import read_photo
 
@@ -193,12 +193,12 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ArgumentError(f"cannot read {path}: not a regular file; expected a folder in the layout of PIE-Bench")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror}; expected a folder in the layout of PIE-Bench") from None
     except ArgumentError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())[:100]
         raise ArgumentError(f"{path} is not JSON ({reason}); expected {{key: {{image_path, original_prompt, ...}}}}") from None
     if not isinstance(found, dict):

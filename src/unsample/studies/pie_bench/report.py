@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.batching import OnStep
+from ...errors import counted
 from ...pictures.edit_sheet import edit_sheet
 from ...runs.directory import Run
 from ...runs.html import Block, Heading, Picture, Table, page
@@ -105,7 +106,7 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
         table_of(scores, costs),
         *notes(scores),
         *different,
-        Picture(f"The first {len(first)} entries, in the order of the table", sheet, "overview.png"),
+        Picture(f"The first {counted(len(first), 'entry', 'entries')}, in the order of the table", sheet, "overview.png"),
         Heading("By type of edit"),
         by_type(scores),
         Heading("Settings"),

@@ -6,7 +6,6 @@ computed when the run is resumed. An edit that diverges is left out and reported
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..._typing import Images
 from ...core.batching import OnStep, batches
+from ...core.reading import read_json
 from ...errors import RunError, UnsampleError
 from ...pictures.overview import ROWS
 from ...pictures.read import png_bytes
@@ -61,7 +61,7 @@ def read_scores(run: Run) -> Scores:
         RunError: They are missing or damaged.
     """
     try:
-        found = json.loads((run.path / SCORES).read_text(encoding="utf-8"))
+        found = read_json(run.path / SCORES)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise RunError(f"cannot read {run.path / SCORES} ({reason}); delete the folder and run again") from None

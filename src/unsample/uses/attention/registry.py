@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..._arguments import shown
-from ...core.specs import check_options, parse_spec
+from ...core.specs import check_options, fitting, parse_spec
 from ...errors import ArgumentError, UnknownNameError
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 
@@ -20,8 +20,6 @@ else:
 
 PROMPT = "prompt"
 """The name for no editor: only the prompt changes."""
-
-WRITTEN = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def parse_editor(text: str) -> Named | None:
     make, fresh = EDITORS.get(name, (None, False))
     known: dict[str, Any] = {} if make is None else {**get_type_hints(make), "fresh": bool}
     check_options(f"editor {name!r}", given, known)
-    options = {key: _fitting(f"editor {name!r}: {key}", value, known[key]) for key, value in given.items()}
+    options = {key: fitting(f"editor {name!r}: {key}", value, known[key]) for key, value in given.items()}
     fresh = options.pop("fresh", fresh)
     return None if make is None else Named(make(**options), fresh)
 
@@ -84,19 +82,3 @@ def read_editor(name: str, value: Any) -> Editor:
     if isinstance(value, type) or not isinstance(value, Editor):
         raise ArgumentError(f"expected {name} as an editor such as us.MasaCtrl() or its name, given {shown(value)}")
     return value
-
-
-def _fitting(what: str, value: Any, kind: Any) -> Any:
-    """A value of the kind that an option has: a number, a word, True or False, or several of them."""
-    if get_origin(kind) is tuple:
-        several = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
-        return tuple(_fitting(what, each, get_args(kind)[0]) for each in several)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UnknownNameError(what, str(value), get_args(kind))
-        return value
-    if kind is str:
-        return str(value)
-    if type(value) is kind or (kind is float and type(value) is int):
-        return kind(value)
-    raise ArgumentError(f"{what}: expected {WRITTEN[kind]}, given {value!r}")
