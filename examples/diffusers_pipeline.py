@@ -18,6 +18,6 @@ photo = demo_photos()[0]
 
 there = us.invert(pipe, photo, condition=0, steps=steps)
 for label in (0, 100):
-    images = us.sample(pipe, there.latent, condition=label, steps=steps).images
+    images = us.sample(pipe, there, condition=label).images
     us.pictures.read.save_png(images[0], f"class-{label}.png")
     print(f"class-{label}.png: {there.nfe} network evaluations up, {steps} down")

@@ -17,11 +17,11 @@ model = us.load("tiny-imagenet-32-v")
 images = us.load_images(demo_photos(), size=model.image_size)[-4:]
 
 there = us.invert(model, images, steps=steps)
-between = us.interpolate(model, there.latent, frames=10, steps=steps)
+between = us.interpolate(model, there, frames=10)
 Path("between.png").write_bytes(sheet(between.images, columns=10))
 print(f"between.png: {between.nfe} network evaluations a picture; pictures {between.keys} are the photographs")
 
-edits = [us.edit(model, there, to=name, guidance=4, steps=steps).images for name in ("lakeside", "volleyball", "ice cream")]
+edits = [us.edit(model, there, to=name, guidance=4).images for name in ("lakeside", "volleyball", "ice cream")]
 Path("edited.png").write_bytes(sheet(torch.cat([images, *edits]), columns=4))
 print("edited.png: four photographs, and what each becomes as a lakeside, a volleyball, an ice cream")
 

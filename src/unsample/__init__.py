@@ -5,7 +5,7 @@
     model = us.load("tiny-imagenet-32-v")
     images = us.load_images(["photo.jpg"], size=model.image_size)
     trajectory = us.invert(model, images, steps=50, start=us.ForwardNoise(steps=2))
-    us.sample(model, trajectory.latent).images
+    us.sample(model, trajectory).images
 
 The layers, from the ground up: schedule, grid, prediction, transfer; denoiser, codec, model, trajectory; steppers, starts,
 walk; inversion, sampling. Beside them, diagnostics: functions of tensors that never see a model.

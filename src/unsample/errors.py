@@ -8,6 +8,8 @@
     ├── RunError                      a run directory is damaged, or was made with other settings
     └── DivergenceError               an inversion left the finite numbers
 
+    DivergenceWarning (RuntimeWarning) an inversion went far beyond noise, if still in finite numbers
+
 Each message says what was expected, what was given, and what to do. The command line prints it as one line
 and leaves with exit code 2.
 """
@@ -22,6 +24,7 @@ from typing import Any
 __all__ = [
     "ArgumentError",
     "DivergenceError",
+    "DivergenceWarning",
     "ImageError",
     "ModelError",
     "RunError",
@@ -91,6 +94,10 @@ def _restored(kind: type[UnsampleError], message: tuple[Any, ...], notes: dict[s
     error = kind.__new__(kind, *message)
     vars(error).update(notes)
     return error
+
+
+class DivergenceWarning(RuntimeWarning):
+    """An inversion left latents many times as large as noise."""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -28,6 +28,16 @@ def settings_of(place):
     return json.loads((place / "manifest.json").read_text())["settings"]
 
 
+def test_a_run_says_which_level_a_start_was(unsample, photos, tmp_path):
+    """On standard output, in the manifest and in the report; of "auto" from the least to the most."""
+    done = unsample("invert", photos[0], "--steps", 5, "--start", "0,1,4%", "--size", "8x8", "--out", tmp_path / "run")
+    says = "timestep 20 of 1000, sigma/alpha 0.079, before move 2 of 5"
+    assert f"forward start 4%: {says}.\n" in done.out
+    assert f"forward start 4%: {says}." in (tmp_path / "run" / "report.html").read_text()
+    starts = json.loads((tmp_path / "run" / "manifest.json").read_text())["results"]["starts"]
+    assert starts == {"1": "timestep 0 of 1000, sigma/alpha 0.01, before move 2 of 5", "4%": says}
+
+
 def test_a_run_holds_everything(unsample, photos, tmp_path):
     way = ("--method", "ddim", "--start", "0,2")
     done = unsample("invert", *photos, *QUICK, *way, "--keep", "all", "--out", tmp_path / "run")
@@ -41,7 +51,7 @@ def test_a_run_holds_everything(unsample, photos, tmp_path):
     assert manifest["results"]["cost"]["2"]["nfe"] == 2 + 4
     assert manifest["results"]["cost"]["2"]["seconds"] > 0
     found = tensors(run)
-    names = ("latent", "reconstruction", "start", "nfe_up")
+    names = ("latent", "reconstruction", "start", "timestep", "nfe_up")
     assert set(found) == {"images", *(f"{name}.{start}" for name in names for start in ("0", "2"))}
     assert found["nfe_up.2"].tolist() == found["start.2"].tolist() == [2, 2, 2]
     assert found["latent.2"].shape == (3, 3, 32, 32)
@@ -292,7 +302,7 @@ def test_manifest_paths_are_not_trusted(unsample, photos, tmp_path):
 
 @pytest.mark.parametrize("text", ["0", "2", "4%", "sigma=0.1", "2@next"])
 def test_starts_people_type(text):
-    assert starts.parse_start(text).index(us.load().grid(50)) <= 3
+    assert starts.parse_start(text).level(us.load().grid(50)).index <= 3
 
 
 @pytest.mark.usefixtures("without_overview")

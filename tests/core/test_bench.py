@@ -71,7 +71,7 @@ def test_library_walks_scale_every_mode_as_the_recursion_says(name, bench):
     torch.testing.assert_close(images, modes * torch.from_numpy(down)[:, None, None, None], rtol=0, atol=1e-10)
     latents = us.invert(model, modes, steps=STEPS, start=start, method=method, seed=7).latent
     noise = us.ItemNoise(7, range(256)).draw(modes.shape, dtype=torch.float64).flatten(1)
-    noise = noise * (start.index(model.grid(STEPS)) > 0)
+    noise = noise * (start.level(model.grid(STEPS)).index > 0)
     on_image, on_noise = (torch.from_numpy(g) for g in up[name])
     expected = modes.flatten(1) * on_image[:, None] + (noise @ network.basis * on_noise) @ network.basis.T
     torch.testing.assert_close(latents.flatten(1), expected, rtol=0, atol=1e-9)

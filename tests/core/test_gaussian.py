@@ -114,7 +114,7 @@ def test_forward_start_lands_on_the_level_the_walk_leaves(schedule, k):
     level = grid[k] if k == 50 else next(grid.up(k)).src
     drawn = noise.draw((2, 1, 2, 2), dtype=torch.float64)
     assert torch.equal(start.place(x0, grid, noise), level.alpha * x0 + level.sigma * drawn)
-    assert level is grid[start.index(grid)]
+    assert level is start.level(grid)
     stopped = us.invert(model, x0, grid=grid, start=start, until=k, seed=3, items=["a", "b"])
     assert torch.equal(stopped.latent, start.place(x0, grid, noise))
 
@@ -125,7 +125,7 @@ def test_forward_start_at_the_next_level_is_the_slip_and_nothing_else():
     slip, right = us.ForwardNoise(steps=2, at_next_level=True), us.ForwardNoise(steps=3)
     noise, x0 = us.ItemNoise(0, [0]), torch.ones((1, 1, 2, 2), dtype=torch.float64)
     assert torch.equal(slip.place(x0, grid, noise), right.place(x0, grid, noise))
-    assert (slip.index(grid), right.index(grid)) == (2, 3)
+    assert (slip.level(grid).index, right.level(grid).index) == (2, 3)
 
 
 def test_forward_start_has_the_moments_of_forward_diffusion():

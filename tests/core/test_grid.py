@@ -125,3 +125,32 @@ def test_levels_must_be_numbered_and_run_from_clean_to_noisy():
 def test_grids_of_flow_levels_are_grids():
     levels = tuple(Level(i, t, 1 - t, t, is_flow=True) for i, t in enumerate([0.0, 0.25, 0.5, 0.9]))
     assert us.Grid(levels).steps == 3
+
+
+@pytest.mark.parametrize("timesteps", [[10.2, 10.9, 427.99], [3, 250.5], [0.5], [np.float64(7.25)]])
+def test_timesteps_between_those_of_a_table_are_refused_with_the_whole_ones(timesteps):
+    """They were cut to whole ones, so that one level came twice and another was not the one meant."""
+    between = next(t for t in timesteps if t % 1)
+    says = rf"whole numbers, such as {math.floor(between)} and {math.ceil(between)}, given {between}"
+    with pytest.raises(us.ArgumentError, match=says) as error:
+        us.Grid.from_timesteps(SCHEDULE, timesteps)
+    assert "\n" not in str(error.value)
+    with pytest.raises(us.ArgumentError, match=says):
+        SCHEDULE.level(between)
+
+
+def test_whole_timesteps_of_any_type_are_those_of_a_table(untyped):
+    for timesteps in ([3.0, 7.0], np.array([3, 7]), np.array([3.0, 7.0])):
+        levels = us.Grid.from_timesteps(SCHEDULE, list(timesteps)).levels
+        assert [(type(level.t), level.t) for level in levels[1:]] == [(int, 3), (int, 7)]
+    assert us.Grid.from_timesteps(us.FlowSchedule(), [10.2, 10.9])[1].t == 10.2
+
+
+def test_a_level_between_two_of_a_grid():
+    grid = us.Grid.of(SCHEDULE, 10)
+    for t in (0, 300, 900):
+        assert grid.at(t) is grid[t // 100 + 1]
+    assert (grid.at(950), grid.at(250)) == (grid[10], SCHEDULE.level(250, 3))
+    with pytest.raises(us.ArgumentError, match="made by hand has no levels but its own"):
+        us.Grid(grid.levels).at(250)
+    assert us.Grid(grid.levels) == grid

@@ -35,7 +35,7 @@ def test_keep_says_what_is_kept(toy, what, states, eps):
 def test_kept_eps_and_states_belong_together(toy):
     """Reference: eq. 2 from each kept state with the kept eps gives the next."""
     model = toy()
-    kept = us.invert(model, torch.full((1, 1, 4, 4), 0.3), steps=8, keep=us.Keep("all"))
+    kept = us.invert(model, torch.full((1, 1, 4, 4), 0.3), steps=8, start=us.ForwardNoise(steps=2), keep=us.Keep("all"))
     for step in model.grid(8).up(kept.start):
         moved = us.transfer(kept.states[step.src.index], kept.eps[step.dst.index], step)
         torch.testing.assert_close(moved, kept.states[step.dst.index])

@@ -12,7 +12,8 @@ from unsample.models.analytic import gaussian
 from .exact import FLOW, USUAL, draw, states
 
 STEPS = 6
-STARTS = {"0": us.FromImage(), "2": us.ForwardNoise(steps=2)}
+STARTS = {"0": us.FromImage(), "2": us.ForwardNoise(steps=2), "4%": us.ForwardNoise(fraction=0.04)}
+"""The last lies between two levels."""
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def test_every_method(model, images, name, start):
     torch.testing.assert_close(swapped.latent.flip(0), found.latent, rtol=1e-9, atol=1e-9)
 
     # network evaluations as documented
-    assert found.nfe == method.evaluations_on(list(grid.up(STARTS[start].index(grid))))
+    assert found.nfe == method.evaluations_on(list(grid.up(STARTS[start].level(grid))))
 
     if isinstance(method, us.Stepper):
-        assert found.nfe <= method.evaluations(STEPS - STARTS[start].index(grid))
+        assert found.nfe <= method.evaluations(STEPS - STARTS[start].level(grid).index)
         assert method.evaluations_on([]) == 0
 
     # float32 in, float32 out
@@ -71,6 +72,7 @@ def test_every_method(model, images, name, start):
     back = us.sample(model, found.latent, steps=STEPS, method=method.sampler, stored=found.stored)
     parts = us.sample(model, found.latent, steps=STEPS, method=method.sampler, stored=found.stored, batch_size=3)
     assert back.images.shape == images.shape
+    assert torch.equal(us.sample(model, found).images, back.images)
     torch.testing.assert_close(parts.images, back.images, rtol=1e-9, atol=1e-9)
 
 
@@ -92,9 +94,12 @@ def test_every_method_runs_on_a_flow_model(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_trajectory_of_every_method_survives_its_file(model, images, name, tmp_path):
+    """And is sampled back from it as it was before, by what the file says alone."""
     found = inverted(model, images, name, "2")
     found.save(tmp_path / "kept.safetensors")
     read = us.Trajectory.load(tmp_path / "kept.safetensors")
+    assert (read.grid, read.start_levels, read.method) == (found.grid, found.start_levels, name)
+    assert torch.equal(us.sample(model, read).images, us.sample(model, found).images)
     assert torch.equal(read.latent, found.latent)
     assert {k: v.tolist() for k, v in read.stored.tensors().items()} == {
         k: v.tolist() for k, v in found.stored.tensors().items()
@@ -185,7 +190,7 @@ def test_a_bare_function_is_inverted_as_a_model_is(model, images, name, start):
     found = us.ascend(model.denoiser(), images, grid, method, start, noise, keep=us.Keep("all"), on_move=counts.append)
     assert torch.equal(found.latent, expected.latent)
     assert (found.nfe, found.start, found.index) == (expected.nfe, expected.start, expected.index)
-    assert counts == [4] * method.moves(grid, start.index(grid), STEPS)
+    assert counts == [4] * method.moves(grid, start.level(grid).index, STEPS)
     for kind in ("states", "eps", "residuals"):
         ours, theirs = getattr(found, kind), getattr(expected, kind)
         assert list(ours) == list(theirs)

@@ -37,7 +37,7 @@ def test_up_and_down_returns_to_the_image(method, steps, start, condition, guida
     """Reference: the image. Measured worst: 2e-13 relative, EDICT with guidance 3."""
     model = toy()
     grid, denoiser, images = model.grid(steps), model.denoiser([condition] * 5, guidance), draw() / 2
-    k = start.index(grid)
+    k = start.level(grid).index
     x = start.place(images, grid, us.ItemNoise(0, range(5)))
     top, memory = end(denoiser, x, grid.up(k), method)
     assert float((top - x).abs().max()) > 0.5

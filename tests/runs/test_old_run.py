@@ -81,7 +81,7 @@ def test_an_interrupted_one_goes_on(unsample, tmp_path, monkeypatch):
     assert done.code == 0, done.err
     assert len(calls) == 1
     ours, theirs = samples(old), samples(tmp_path / "new")
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == {name for name in theirs if not name.startswith("timestep")}, "which old parts lack"
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
 

@@ -90,10 +90,42 @@ def test_no_strength_is_the_image(model, images):
     assert found.nfe == 0
 
 
-def test_a_fraction_of_forward_noise_is_one_of_the_whole_grid(model, images):
-    some = {"to": 1, "strength": 0.5, "steps": STEPS}
-    fraction = us.edit(model, images, start=us.ForwardNoise(fraction=0.3), **some)
-    assert torch.equal(fraction.images, us.edit(model, images, start=us.ForwardNoise(steps=3), **some).images)
+def test_a_share_of_forward_noise_is_one_of_the_whole_grid(model, images):
+    """Of a grid made by hand, which an edit cuts off where it turns; 22 % of 50 moves lead to timestep 200, too."""
+    for grid, share in ((us.Grid(model.grid(STEPS).levels), 0.3), (model.grid(STEPS), 0.22)):
+        some = {"to": 1, "strength": 0.5, "grid": grid}
+        found = us.edit(model, images, start=us.ForwardNoise(fraction=share), **some)
+        assert torch.equal(found.images, us.edit(model, images, start=us.ForwardNoise(steps=3), **some).images)
+
+
+def test_an_edit_starts_and_varies_between_two_levels(model, images):
+    """Reference: moves by hand, from timestep 80 of 10 moves up to level 5 and down, and of variations down alone."""
+    grid, start = model.grid(STEPS), us.ForwardNoise(fraction=0.1)
+    x = start.place(images, grid, us.ItemNoise(0, range(3)))
+    for moved in us.walk(model.denoiser([0] * 3), x, grid.up(grid.at(80), 5), us.DDIM()):
+        up = moved.x
+    wanted = us.sample(model, up, index=5, condition=1, grid=grid).images
+    settings = {"start": start, "method": us.DDIM(), "grid": grid}
+    found = us.edit(model, images, to=1, source=0, guidance=1, strength=0.5, **settings)
+    assert torch.equal(found.images, wanted)
+    assert (found.nfe_up, found.nfe_down) == (4, 5)
+    again = us.edit(model, found.trajectory, to=1, source=0, guidance=1, strength=0.5)
+    assert torch.equal(again.images, wanted)
+    with pytest.raises(us.ArgumentError, match="level 1 of 10, timestep 0, and the start is at timestep 80"):
+        us.edit(model, images, to=1, strength=0.1, **settings)
+    for moved in us.walk(model.denoiser([1] * 3), x, [us.Step(grid.at(80), grid[1]), us.Step(grid[1], grid[0])], us.DDIM()):
+        down = moved.x
+    varied = us.variations(model, images, seeds=1, condition=1, **settings)
+    assert torch.equal(varied.images[:, 0], down)
+    assert varied.nfe == 2
+
+
+@pytest.mark.parametrize("name", ["ddim", "direct", "exact", "edit-friendly"])
+def test_pivots_reach_below_a_start_between_two_levels(model, images, left, name):
+    found = us.edit(model, images, to=1, mask=left, steps=STEPS, method=METHODS[name](), start=us.ForwardNoise(fraction=0.3))
+    assert set(found.trajectory.states) == set(range(STEPS + 1))
+    assert torch.equal(found.images[..., 2:], images[..., 2:])
+    assert float((found.images - images)[..., :2].abs().mean()) > 0.05
 
 
 def test_one_inversion_serves_many_edits(model, images):
@@ -187,7 +219,7 @@ def test_guidance_that_blows_up_is_said(images):
     ("more", "says"),
     [
         ({"strength": 1.5}, "expected a strength in 0..1"),
-        ({"strength": 0.1}, "the start is at level 2"),
+        ({"strength": 0.1}, "the start is at timestep 100"),
         ({"mask": torch.ones(5, 5)}, r"expected a mask of shape \(4, 4\) or \(3, 4, 4\)"),
         ({"mask": torch.ones(2, 4, 4)}, r"given \(2, 4, 4\)"),
         ({"mask": torch.ones(4, 4), "method": METHODS["edict"]()}, "carries more than its state"),
@@ -209,7 +241,7 @@ def test_what_does_not_fit_is_refused_in_one_line(model, images, more, says):
         ({}, {"mask": torch.ones(4, 4)}, "none was kept"),
         ({"keep": us.Keep("states")}, {"mask": "auto"}, "level 0, which the trajectory did not keep"),
         ({"method": METHODS["edict"](), "keep": us.Keep("states")}, {"strength": 0.5}, "belongs to the whole way"),
-        ({"steps": 5}, {}, "given one up to 5: give steps"),
+        ({"steps": 5}, {}, "its own grid of 5 moves, given steps=10: leave that out"),
         ({}, {"method": EditFriendly()}, "given one without corrections"),
     ],
 )

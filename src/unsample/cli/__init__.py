@@ -85,10 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, turning every error on purpose into one line and exit code 2."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", message="expected images in")  # files are read to [-1, 1], however light they are
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", message="expected images in")  # files are read to [-1, 1], however light they are
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_where, **_how: say(one_line(Warning(message)))
+        sys.exit(_code(arguments))
+
+
+def _code(arguments: Sequence[str] | None) -> int:
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
     except UnsampleError as error:
@@ -112,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16")
     if code == INTERRUPTED:
         say("interrupted; what was finished is kept, and the same command goes on from there")
-    sys.exit(code)
+    return code
 
 
 def _run(arguments: Sequence[str]) -> int:

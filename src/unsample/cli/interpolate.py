@@ -44,7 +44,9 @@ GridOption = Annotated[
 ]
 Start = Annotated[
     str,
-    typer.Option(help="Forward start of the inversions: 0 (plain), 2, 4%, sigma=0.1.", callback=read_first(check_start)),
+    typer.Option(
+        help="Forward start of the inversions: 0 (plain), 2 (moves), 4% (of 50), sigma=0.1.", callback=read_first(check_start)
+    ),
 ]
 Labels = Annotated[
     str | None,

@@ -108,7 +108,7 @@ def _invert(
 ) -> None:
     from ..runs.directory import place_of
     from ..runs.invert import invert_photos
-    from ..runs.report import sentences, table_of
+    from ..runs.report import places_of, sentences, table_of
     from ..runs.settings import InvertSettings
 
     model = chosen.load()
@@ -122,7 +122,7 @@ def _invert(
     record_rejected(run, reading)
     if not as_json:
         print_table(table_of(run, diagnoses))
-        for sentence in sentences(diagnoses):
+        for sentence in (*places_of(run), *sentences(diagnoses)):
             print(sentence)
     show_run(run, "report.html", as_json)
     leave(reading)

@@ -180,7 +180,7 @@ Start = Annotated[
     str,
     typer.Option(
         "--start",
-        help="Forward start: 0 (plain inversion), 2, 4%, sigma=0.1; several with commas, side by side.",
+        help="Forward start: 0 (plain inversion), 2 (moves), 4% (of 50), sigma=0.1; several with commas, side by side.",
         callback=read_first(check_start),
     ),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from .ddim import DDIM
 from .denoiser import Counted, Denoiser, Replayed
 from .grid import Grid
 from .rng import ItemNoise
+from .schedule import Level
 from .starts import FromImage, Start
 from .stepper import Stepper
 from .trajectory import Keep, Keeper, Stored, Trajectory
@@ -29,15 +31,15 @@ OnMove = Callable[[int], object]
 """Called after each move with the number of items moved."""
 
 
-def ends(method: Stepper | Corrected, start: Start, grid: Grid, until: int | None = None) -> tuple[int, int]:
-    """The levels that an inversion begins and ends at.
+def ends(method: Stepper | Corrected, start: Start, grid: Grid, until: int | None = None) -> tuple[Level, int]:
+    """The level that an inversion begins at, which may lie between two of the grid's, and the one that it ends at.
 
     Raises:
         ArgumentError: `until` is no level from the start's on, or not the noisy end though the method is recorded from there.
     """
-    first, last = start.index(grid), grid.steps if until is None else until
-    if not first <= last <= grid.steps:
-        raise ArgumentError(f"until={until} must lie between the start's level {first} and the grid's end {grid.steps}")
+    first, last = start.level(grid), grid.steps if until is None else until
+    if not first.index <= last <= grid.steps or grid[last].ratio < first.ratio:
+        raise ArgumentError(f"until={until} must lie between the start's {_name(first, grid)} and the grid's end {grid.steps}")
     if isinstance(method, Corrected) and last < grid.steps:
         raise ArgumentError(f"{method} is recorded on the way down from the noisy end; leave out until={until}")
     return first, last
@@ -85,7 +87,8 @@ def ascend(
     counted, keeper = Counted(denoiser), Keeper(keep, last)
     climb = _Ascent(counted, x0, grid, start, noise, images, on_move or (lambda _items: None))
     found = climb.recorded(method, keeper) if isinstance(method, Corrected) else climb.walked(method, last, keeper)
-    return replace(found, nfe=counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
+    kept: dict[str, Any] = {name: getattr(keeper, name) for name in ("states", "eps", "residuals")}
+    return replace(found, nfe=counted.nfe, grid=grid, sampler=method.sampler, **kept)
 
 
 @undisturbed()
@@ -108,11 +111,15 @@ def descend(
         latent: States at level `index`, one row per item.
         grid: The levels to visit.
         method: How a move is made: DDIM, or the `sampler` of the method that found the latents.
-        stored: `Trajectory.stored`, with which some methods turn around exactly; of the same items, on the latent's device.
+        stored: `Trajectory.stored`, with which some methods turn around exactly; of the same items and as many levels, on the
+            latent's device.
         noise: For a stochastic method; by default of seed 0 and items 0, 1, 2, ... With corrections stored, none is drawn.
         index: The level `latent` is at; default is the noisy end.
         keep: What to keep besides the clean states.
         on_move: Called after each move, for progress bars.
+
+    Raises:
+        ArgumentError: What was stored is of a grid of another number of moves.
 
     >>> from unsample import Schedule
     >>> grid, x0 = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10), torch.ones(2, 4)
@@ -120,6 +127,7 @@ def descend(
     >>> torch.allclose(descend(lambda x, level: 0 * x, found.latent, grid).latent, x0)
     True
     """
+    stored.check(grid)
     top = grid.steps if index is None else index
     counted, keeper = Counted(denoiser), Keeper(keep, 0)
     asked = Replayed(stored.eps, otherwise=counted) if stored.eps else counted
@@ -150,7 +158,7 @@ class _Ascent:
 
     def walked(self, method: Stepper, last: int, *keepers: Keeper) -> Trajectory:
         """From the start's level up to level `last`."""
-        x0, first = self.x0, self.start.index(self.grid)
+        x0, first = self.x0, self.start.level(self.grid)
         denoiser = method.steer(self.denoiser, lambda: self.noise.draw(x0.shape, dtype=x0.dtype, device=x0.device))
 
         def climb(k: int) -> Tensor:
@@ -161,14 +169,15 @@ class _Ascent:
 
         x = self.start.place(x0, self.grid, self.noise, images=self.images, climb=climb)
         state = method.init(x)
-        for keeper in keepers:
-            keeper.begin(first, x)
+        for keeper in keepers if first in self.grid.levels else ():  # in between there is no level to keep it as
+            keeper.begin(first.index, x)
         for moved in walk(denoiser, x, self.grid.up(first, last), method, state):
             x, state = moved.x, moved.state
             for keeper in keepers:
                 keeper.take(moved)
             self.on_move(len(x))
-        return Trajectory(x, first, last, 0, stored=Stored(method.kept(state)))
+        stored = Stored(method.kept(state), steps=self.grid.steps)
+        return Trajectory(x, first.index, last, 0, stored=stored, start_levels=(first,) * len(x))
 
     def recorded(self, method: Corrected, keeper: Keeper) -> Trajectory:
         """Up the path of `method`, and down beside it."""
@@ -182,4 +191,10 @@ class _Ascent:
         asked, recorder = Replayed(eps, otherwise=self.denoiser) if eps else self.denoiser, Recorder(path)
         for moved in walk(asked, latent, self.grid.down(), method.sampler, memory or None, recorder):
             self.on_move(len(moved.x))
-        return Trajectory(latent, found.start if found else top, top, 0, stored=Stored(memory, recorder.corrections, eps))
+        stored = Stored(memory, recorder.corrections, eps, self.grid.steps)
+        levels = found.start_levels if found else (self.grid[top],) * len(latent)
+        return Trajectory(latent, found.start if found else top, top, 0, stored=stored, start_levels=levels)
+
+
+def _name(level: Level, grid: Grid) -> str:
+    return f"level {level.index}" if level in grid.levels else f"timestep {level.t:g}, above level {level.index},"

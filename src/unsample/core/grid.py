@@ -8,7 +8,7 @@ noised to one level and then moved as if at another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -40,6 +40,11 @@ class Step:
 class Grid:
     """Noise levels from clean to noisy, `levels[i].index == i`.
 
+    Attributes:
+        levels: From clean to noisy.
+        schedule: What they are levels of; None for a grid made by hand.
+        offset: What was added to each timestep of `leading` spacing.
+
     >>> from unsample import Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), steps=4)
     >>> [level.t for level in grid.levels]
@@ -49,6 +54,8 @@ class Grid:
     """
 
     levels: tuple[Level, ...]
+    schedule: AnySchedule | None = field(default=None, repr=False, compare=False)
+    offset: int = field(default=0, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.levels) < 2:
@@ -70,15 +77,38 @@ class Grid:
     def __len__(self) -> int:
         return len(self.levels)
 
-    def up(self, start: int = 0, stop: int | None = None) -> Iterator[Step]:
-        """The moves towards noise from level `start` to level `stop` (default: the noisy end)."""
-        start, stop = self._index(start), self._index(self.steps if stop is None else stop)
-        return (Step(self[i], self[i + 1]) for i in range(start, stop))
+    def up(self, start: int | Level = 0, stop: int | None = None) -> Iterator[Step]:
+        """The moves towards noise from level `start` to level `stop` (default: the noisy end).
+
+        From a `Level` between two of the grid's, as of `at`, the first move leads to the next one above.
+        """
+        first = start if isinstance(start, Level) else self[self._index(start)]
+        stop = self._index(self.steps if stop is None else stop)
+        return (Step(src, dst) for src, dst in pairwise([first, *self.levels[first.index + 1 : stop + 1]]))
 
     def down(self, start: int | None = None, stop: int = 0) -> Iterator[Step]:
         """The moves towards the image from level `start` (default: the noisy end) to level `stop`."""
         start, stop = self._index(self.steps if start is None else start), self._index(stop)
         return (Step(self[i], self[i - 1]) for i in range(start, stop, -1))
+
+    def at(self, t: float) -> Level:
+        """The level of a timestep: the grid's own if it has it, or else one between two of its levels.
+
+        The index is then that of the level below: so many moves lead down from there, and one more from in between. Beyond the
+        noisy end it is that end.
+
+        Raises:
+            ArgumentError: A grid made by hand, which has no schedule.
+
+        >>> from unsample import Schedule
+        >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), steps=4)
+        >>> grid.at(250) is grid[2], grid.at(20).index, [step.dst.t for step in grid.up(grid.at(20))]
+        (True, 1, [250, 500, 750])
+        """
+        if self.schedule is None:
+            raise ArgumentError("a grid made by hand has no levels but its own: make it by Grid.of or Grid.from_timesteps")
+        above = next((level for level in self.levels[1:] if level.t >= t), self[-1])
+        return self.schedule.level(t, above.index - 1) if above.t > t else above
 
     def _index(self, index: int) -> int:
         if not 0 <= index <= self.steps:
@@ -114,11 +144,15 @@ class Grid:
                 raise ArgumentError("a flow schedule spaces its levels itself: leave out spacing and steps_offset")
             return cls.from_timesteps(schedule, schedule.timesteps(steps), clean=clean)
         timesteps = _timesteps(len(schedule), steps, spacing, steps_offset)
-        return cls.from_timesteps(schedule, timesteps, clean=clean)
+        return replace(cls.from_timesteps(schedule, timesteps, clean=clean), offset=steps_offset)
 
     @classmethod
     def from_timesteps(cls, schedule: AnySchedule, timesteps: Sequence[float], *, clean: Clean = "one") -> Grid:
-        """A grid through any rising list of trained timesteps; those of a table are whole numbers."""
+        """A grid through any rising list of trained timesteps; those of a table are whole numbers.
+
+        Raises:
+            ArgumentError: Timesteps that do not rise, are outside the trained range, or between those of a table.
+        """
         if not len(timesteps) or any(b <= a for a, b in pairwise(timesteps)):
             raise ArgumentError("timesteps must be a non-empty, strictly rising list")
         if clean not in get_args(Clean):
@@ -126,9 +160,9 @@ class Grid:
         if isinstance(schedule, FlowSchedule):
             if clean != "one":
                 raise ArgumentError("the clean end of a flow schedule is the image itself: leave out clean")
-            return cls((schedule.level(0.0), *(schedule.level(float(t), i) for i, t in enumerate(timesteps, 1))))
+            return cls((schedule.level(0.0), *(schedule.level(float(t), i) for i, t in enumerate(timesteps, 1))), schedule)
         bottom = level_of(1.0 if clean == "one" else schedule.alpha_bar[0], 0, 0)
-        return cls((bottom, *(schedule.level(int(t), i) for i, t in enumerate(timesteps, 1))))
+        return cls((bottom, *(schedule.level(t, i) for i, t in enumerate(timesteps, 1))), schedule)
 
     @classmethod
     def from_sigmas(cls, schedule: FlowSchedule, sigmas: Sequence[float]) -> Grid:

@@ -29,6 +29,7 @@ __all__ = [
     "Schedule",
     "check_steps",
     "level_of",
+    "whole",
 ]
 
 MIN_ALPHA_BAR = 2.0**-24
@@ -109,8 +110,9 @@ class Schedule:
         """A hash of the table's exact values: equal digests, equal schedules."""
         return hashlib.sha256(np.asarray(self.alpha_bar, dtype="<f8").tobytes()).hexdigest()[:12]
 
-    def level(self, t: int, index: int = 0) -> Level:
-        """The level at trained timestep `t` in [0, len - 1]."""
+    def level(self, t: float, index: int = 0) -> Level:
+        """The level at trained timestep `t`, a whole number in 0..len - 1."""
+        t = whole(t)
         if not 0 <= t < len(self):
             raise ArgumentError(f"timestep {t} is outside the trained range 0..{len(self) - 1}")
         return level_of(self.alpha_bar[t], t, index)
@@ -210,6 +212,18 @@ def check_steps(steps: int, trained: int | None = None) -> None:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or (trained is not None and steps > trained):
         limit = "on" if trained is None else f"to {trained} (the trained timesteps)"
         raise ArgumentError(f"steps must be a whole number from 1 {limit}, given {steps!r}")
+
+
+def whole(t: float) -> int:
+    """A timestep of a table, which is a whole number of any type; an `ArgumentError` for one between the trained ones.
+
+    >>> whole(3.0)
+    3
+    """
+    if t % 1 != 0:
+        nearest = f", such as {math.floor(t)} and {math.ceil(t)}" if math.isfinite(t) else ""
+        raise ArgumentError(f"expected timesteps of the trained table, whole numbers{nearest}, given {t}: round them")
+    return int(t)
 
 
 def level_of(alpha_bar: float, t: float, index: int) -> Level:

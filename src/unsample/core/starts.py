@@ -1,14 +1,17 @@
 """Where an inversion starts.
 
-The paper's repair is not a method but a start: the first k moves, the ones that spoil the latent, are replaced by forward
-diffusion, x_k = alpha_k x0 + sigma_k noise (docs/theory.md, eq. 6). It composes with every method, because a method only
-ever sees the moves that follow.
+The paper's repair is not a method but a start: the first moves, the ones that spoil the latent, are replaced by forward
+diffusion to a noise level, x = alpha x0 + sigma noise (docs/theory.md, eq. 6). It composes with every method, because a
+method only ever sees the moves that follow. What a start does depends on its level alone, so a share of the moves means the
+same level whatever their number, if need be one between two levels of the grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -16,8 +19,12 @@ from torch import Tensor
 from ..errors import ArgumentError
 from .grid import Grid
 from .rng import ItemNoise
+from .schedule import FlowSchedule, Level, Schedule
 
-__all__ = ["Climb", "ForwardNoise", "FromImage", "Start"]
+__all__ = ["PAPER_STEPS", "Climb", "ForwardNoise", "FromImage", "Start"]
+
+PAPER_STEPS = 50
+"""The number of moves, in leading spacing, that a share is one of, as in the paper: 4 % is the level of two of 50."""
 
 Climb = Callable[[int], Tensor]
 """k -> the clean states, walked up to level k by the method."""
@@ -27,8 +34,8 @@ Climb = Callable[[int], Tensor]
 class Start(Protocol):
     """Places clean states on a grid."""
 
-    def index(self, grid: Grid) -> int:
-        """The level the walk starts from."""
+    def level(self, grid: Grid) -> Level:
+        """The level the walk starts from: one of the grid's, or one between two of them with the index of the lower one."""
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
@@ -40,9 +47,9 @@ class Start(Protocol):
 class FromImage:
     """Start at the clean end: the usual inversion."""
 
-    def index(self, grid: Grid) -> int:
-        """The clean end, 0."""
-        return 0
+    def level(self, grid: Grid) -> Level:
+        """The clean end."""
+        return grid[0]
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
@@ -53,20 +60,26 @@ class FromImage:
 
 @dataclass(frozen=True)
 class ForwardNoise:
-    """Replace the first k moves by forward diffusion with fresh noise, one draw per item.
+    """Replace the first moves by forward diffusion with fresh noise, one draw per item.
 
     Give exactly one of `steps`, `fraction`, `sigma`.
 
     Attributes:
-        steps: k itself; 0 is the usual inversion, N is noise all the way.
-        fraction: k as a share of the grid's moves, rounded, at least 1 (the paper: 0.04, that is 2 of 50).
-        sigma: Start from the first level whose sigma is at least this.
-        at_next_level: Noise to level k + 1 but step on as if at level k: an off-by-one of published code, for comparison.
+        steps: How many moves of this grid; 0 is the usual inversion, N is noise all the way.
+        fraction: The level that this share of 50 moves leads to, whatever the number of moves: timestep
+            (fraction - 1/50) * trained, from 0 on (the paper: 0.04, two moves of 50); 0 is the image and 1 the noisy end. On a
+            flow model it is the level with the sigma/alpha that DDPM's linear table has at that share of it. On a grid made by
+            hand it is a share of its moves, rounded up.
+        sigma: Start from the first level of the grid whose sigma is at least this.
+        at_next_level: Noise to the next level of the grid but step on as if at this one: an off-by-one of published code, for
+            comparison.
 
     >>> from unsample import Schedule
-    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 50)
-    >>> [start.index(grid) for start in (ForwardNoise(steps=3), ForwardNoise(fraction=0.04), ForwardNoise(sigma=0.1))]
-    [3, 2, 3]
+    >>> fine, coarse = (Grid.of(Schedule.from_betas(Schedule.linear_betas()), steps) for steps in (50, 10))
+    >>> [start.level(fine).t for start in (ForwardNoise(steps=3), ForwardNoise(fraction=0.04), ForwardNoise(sigma=0.1))]
+    [40, 20, 40]
+    >>> [start.level(coarse).t for start in (ForwardNoise(steps=3), ForwardNoise(fraction=0.04), ForwardNoise(sigma=0.1))]
+    [200, 20, 100]
     """
 
     steps: int | None = None
@@ -92,24 +105,58 @@ class ForwardNoise:
         if self.sigma is not None and not 0 <= self.sigma < float("inf"):
             raise ArgumentError(f"the sigma of a forward start is a number from 0 on, given {self.sigma}")
 
-    def index(self, grid: Grid) -> int:
-        """The k of this grid."""
-        if self.steps is not None:
-            k = self.steps
-        elif self.fraction is not None:
-            k = max(1, round(self.fraction * grid.steps)) if self.fraction > 0 else 0
+    def level(self, grid: Grid) -> Level:
+        """The level on this grid, or between two of its levels.
+
+        Raises:
+            ArgumentError: There is none.
+        """
+        level: Level | None
+        if self.fraction is not None:
+            level = _share(self.fraction, grid)
+        elif self.sigma is not None:
+            level = next((level for level in grid.levels if level.sigma >= self.sigma), None)
         else:
-            k = next((level.index for level in grid.levels if level.sigma >= (self.sigma or 0)), grid.steps + 1)
-        if k > grid.steps - self.at_next_level:
-            raise ArgumentError(f"{self} asks for level {k} of a grid of {grid.steps} steps; use a smaller start")
-        return k
+            level = next((level for level in grid.levels if level.index == self.steps), None)
+        if level is None or level.index + self.at_next_level > grid.steps:
+            raise ArgumentError(f"{self} asks for a level beyond a grid of {grid.steps} steps; use a smaller start")
+        return level
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
     ) -> Tensor:
-        """alpha_k x0 + sigma_k noise; x0 itself for k = 0."""
-        k = self.index(grid)
-        if k == 0:
+        """Alpha x0 + sigma noise; x0 itself at the clean end."""
+        level = self.level(grid)
+        if level is grid[0]:
             return x0
-        level = grid[k + self.at_next_level]
+        if self.at_next_level:
+            level = grid[level.index + 1]
         return level.alpha * x0 + level.sigma * noise.draw(x0.shape, dtype=x0.dtype, device=x0.device)
+
+
+def _share(fraction: float, grid: Grid) -> Level:
+    """The level that a share of `PAPER_STEPS` moves in leading spacing leads to; 0 is the image and 1 the noisy end.
+
+    Of a grid made by hand: of its moves, rounded up.
+    """
+    if fraction in (0, 1):
+        return grid[int(fraction) * grid.steps]
+    if grid.schedule is None:
+        return grid[ceil(round(fraction * grid.steps, 9))]  # a share like 0.07 of 100 is 7 but for rounding
+    moves = max(0.0, fraction * PAPER_STEPS - 1)  # the first leads to timestep 0
+    if not isinstance(grid.schedule, FlowSchedule):
+        return grid.at(min(round(moves * _spaced(len(grid.schedule))) + grid.offset, len(grid.schedule) - 1))
+    table = _linear_table()
+    tau = table.level(round(moves * _spaced(len(table)))).tau
+    return grid.at(tau * len(grid.schedule))
+
+
+def _spaced(trained: int) -> float:
+    """Timesteps from one to the next of `PAPER_STEPS` in leading spacing, which cuts them to whole ones where it can."""
+    return trained // PAPER_STEPS or trained / PAPER_STEPS
+
+
+@cache
+def _linear_table() -> Schedule:
+    """That of DDPM (Ho et al. 2020), with which the paper's model was trained."""
+    return Schedule.from_betas(Schedule.linear_betas())

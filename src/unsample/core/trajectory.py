@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ..errors import ArgumentError, RunError, UnknownNameError
 from .files import write_atomically
+from .grid import Grid
 from .reading import json_of
-from .stepper import Moved
+from .schedule import Level
+from .stepper import Moved, Stepper
 
 __all__ = ["Keep", "Keeper", "Stored", "Trajectory"]
 
@@ -24,6 +26,9 @@ What = Literal["latent", "states", "eps", "all"]
 
 _BY_LEVEL = ("states", "eps", "residuals")
 """Fields of `Trajectory` and `Keeper` that map a level to tensors of one row per item."""
+
+_BY_ITEM = ("starts", "costs", "start_levels")
+"""Fields of `Trajectory` with a value per item, or none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Stored:
         memory: What a reversible method turns around with.
         corrections: Level -> what is added to the sampler's state when it arrives there (`unsample.methods.corrected`).
         eps: Level -> the eps that the inversion used from or to there, used again instead of calling the network.
+        steps: Moves of the grid that it belongs to; 0 if that is not known.
 
     >>> Stored(memory=(torch.zeros(2, 1, 4, 4),)).bits
     512
@@ -70,6 +76,19 @@ class Stored:
     memory: tuple[Tensor, ...] = field(default=(), repr=False)
     corrections: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     eps: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
+    steps: int = 0
+
+    def check(self, grid: Grid) -> None:
+        """Refuse a grid that it does not belong to.
+
+        Raises:
+            ArgumentError: A grid of another number of moves, if anything is stored.
+        """
+        if self.steps not in (0, grid.steps) and self.tensors():
+            raise ArgumentError(
+                f"what the inversion stored belongs to its grid of {self.steps} moves, given one of {grid.steps}: "
+                f"sample the trajectory itself, or with steps={self.steps}"
+            )
 
     @property
     def bits(self) -> int:
@@ -85,7 +104,7 @@ class Stored:
         }
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Stored:
+    def of(cls, tensors: Mapping[str, Tensor], steps: int = 0) -> Stored:
         """The inverse of `tensors()`; other names are ignored."""
         kept: dict[str, dict[int, Tensor]] = {"memory": {}, "corrections": {}, "eps": {}}
         for name, tensor in tensors.items():
@@ -93,11 +112,11 @@ class Stored:
             if kind in kept and index.isdecimal():
                 kept[kind][int(index)] = tensor
         memory = kept.pop("memory")
-        return cls(tuple(memory[i] for i in sorted(memory)), **kept)
+        return cls(tuple(memory[i] for i in sorted(memory)), **kept, steps=steps)
 
     def take(self, rows: slice | Tensor, device: torch.device | None = None) -> Stored:
         """The same of some items, moved to `device`."""
-        return Stored.of({name: tensor[rows].to(device) for name, tensor in self.tensors().items()})
+        return Stored.of({name: tensor[rows].to(device) for name, tensor in self.tensors().items()}, self.steps)
 
     @classmethod
     def cat(cls, parts: Sequence[Stored], counts: Sequence[int] = ()) -> Stored:
@@ -123,6 +142,7 @@ class Stored:
             tuple(torch.cat(pieces) for pieces in zip(*(part.memory for part in parts), strict=True)),
             {level: torch.cat(corrections(level)) for level in sorted(any_of)},
             {level: torch.cat([part.eps[level] for part in parts]) for level in parts[0].eps},
+            parts[0].steps,
         )
 
 
@@ -132,16 +152,21 @@ class Trajectory:
 
     Attributes:
         latent: States at level `index`, shape (batch, channels, height, width).
-        start: Level the walk started from (k of a forward start).
+        start: Level the walk started from (k of a forward start); of one between two levels, the lower.
         index: Level it ended at; N unless stopped before.
         nfe: Network evaluations per item.
-        states: Level index -> states there; the starting state is among them.
+        states: Level index -> states there; the starting state is among them if it is at a level of the grid.
         eps: Index of a move's noisier end -> the eps the move used.
         residuals: The same keys -> residual per item, for implicit methods.
         meta: Anything a manifest should say; JSON values.
         stored: What the method keeps of each image to return to it exactly, for `sample(stored=...)`.
         starts: Level each item started from, where they differ; `start` is then the lowest.
         costs: Network evaluations of each item, where they differ; `nfe` is then the most.
+        start_levels: The level that each item started from, of the grid or between two of its levels.
+        grid: The levels it is a walk of.
+        sampler: What samples back from where it ended; of a trajectory read from a file None.
+        method: The method it was found by, as on the command line; empty if it has no name.
+        schedule: Digest of the model's schedule.
     """
 
     latent: Tensor
@@ -155,6 +180,11 @@ class Trajectory:
     stored: Stored = field(default_factory=Stored, repr=False)
     starts: tuple[int, ...] = ()
     costs: tuple[int, ...] = ()
+    start_levels: tuple[Level, ...] = ()
+    grid: Grid | None = field(default=None, repr=False)
+    sampler: Stepper | None = None
+    method: str = ""
+    schedule: str = ""
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -177,23 +207,26 @@ class Trajectory:
 
         starts = tuple(start for part in parts for start in part.starts or (part.start,) * len(part))
         costs = tuple(cost for part in parts for cost in part.costs or (part.nfe,) * len(part))
-        return cls(
-            torch.cat([part.latent for part in parts]),
-            min(starts),
-            first.index,
-            max(costs),
-            **{name: join(name) for name in _BY_LEVEL},
-            meta=first.meta,
+        kept: Any = {name: join(name) for name in _BY_LEVEL}
+        return replace(
+            first,
+            latent=torch.cat([part.latent for part in parts]),
+            start=min(starts),
+            nfe=max(costs),
+            **kept,
             stored=Stored.cat([part.stored for part in parts], [len(part) for part in parts]),
             starts=starts if len(set(starts)) > 1 else (),
             costs=costs if len(set(costs)) > 1 else (),
+            start_levels=tuple(level for part in parts for level in part.start_levels),
         )
 
     def take(self, rows: Tensor) -> Trajectory:
         """The items `rows`, in that order."""
         kept: Any = {name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in _BY_LEVEL}
-        starts, costs = (tuple(each[i] for i in rows.tolist()) if each else () for each in (self.starts, self.costs))
-        return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows), starts=starts, costs=costs)
+        for name in _BY_ITEM:
+            each = getattr(self, name)
+            kept[name] = tuple(each[i] for i in rows.tolist()) if each else ()
+        return replace(self, latent=self.latent[rows], **kept, stored=self.stored.take(rows))
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
@@ -202,7 +235,9 @@ class Trajectory:
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
         tensors |= {f"stored.{name}": tensor for name, tensor in self.stored.tensors().items()}
         header = {"start": self.start, "index": self.index, "nfe": self.nfe, "meta": dict(self.meta)}
-        header |= {"starts": self.starts, "costs": self.costs}
+        header |= {"starts": self.starts, "costs": self.costs, "method": self.method, "schedule": self.schedule}
+        header |= {"start_levels": [astuple(level) for level in self.start_levels], "stored_steps": self.stored.steps}
+        header["grid"] = [astuple(level) for level in self.grid.levels] if self.grid else None
         # Clones, since the last state is the latent; contiguous, since safetensors takes no other layout.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
@@ -223,10 +258,13 @@ class Trajectory:
             for name, tensor in tensors.items():
                 kind, index = name.split(".", 1)
                 kept[kind][index if kind == "stored" else int(index)] = tensor
-            stored = Stored.of(kept.pop("stored"))
+            stored = Stored.of(kept.pop("stored"), header.pop("stored_steps", 0))
             for name in ("starts", "costs"):
                 header[name] = tuple(header[name])
-            return cls(latent, **header, **kept, stored=stored)
+            header["start_levels"] = tuple(Level(*level) for level in header.get("start_levels", ()))
+            levels = header.pop("grid", None)  # files of earlier versions have none
+            grid = Grid(tuple(Level(*level) for level in levels)) if levels else None
+            return cls(latent, **header, **kept, stored=stored, grid=grid)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 

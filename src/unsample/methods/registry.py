@@ -38,6 +38,7 @@ __all__ = [
     "Typed",
     "method_text",
     "parse_method",
+    "spelled",
     "spelled_out",
 ]
 
@@ -167,6 +168,14 @@ def method_text(method: Stepper | Corrected) -> str:
         if value != getattr(usual, key)
     }
     return ":".join([name, *(f"{key}={text}" for key, text in texts.items())])
+
+
+def spelled(method: Stepper | Corrected) -> str:
+    """`method_text`; empty for a method that has no name."""
+    try:
+        return method_text(method)
+    except ArgumentError:
+        return ""
 
 
 class Typed(NamedTuple):

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from ..core.grid import Grid
 from ..core.rng import ItemNoise
-from ..core.starts import Climb, ForwardNoise, FromImage, Start
+from ..core.schedule import Level
+from ..core.starts import PAPER_STEPS, Climb, ForwardNoise, FromImage, Start
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
 
 __all__ = ["AUTO_SCORE", "AutoStart", "PlainNoise", "parse_start", "start_text", "whiteness_scores"]
 
 AUTO_FRACTION = 0.1
-"""An automatic start tries no more than this share of the moves."""
+"""An automatic start tries the levels of 1, 2, ... of 50 moves, up to this share."""
 
 AUTO_SCORE = 2.236
 """Two scores of true noise both stay below this 95 times in 100: the normal quantile of (1 + 0.95 ** 0.5) / 2."""
@@ -28,42 +29,48 @@ AUTO_VALUES = 64
 
 @dataclass(frozen=True)
 class AutoStart:
-    """Forward diffusion in place of the smallest number of moves, from 1 on, whose latent is white where the image is plain.
+    """Forward diffusion to the lowest level whose latent is white where the image is plain.
 
     White: its variance and its lag-1 correlation there lie within what true noise of so many values has 95 times in 100
-    (`whiteness_scores`). Decided per item by inverting: each number that fails costs its evaluations. An image with too little
-    plain area to decide stays with 1; after a tenth of the moves no more is tried. Placed by itself it is its first candidate.
+    (`whiteness_scores`). The levels are those of 1 to 5 of 50 moves, whatever the number of moves, as of
+    `ForwardNoise(fraction=...)`. Decided per item by inverting: each level that fails costs its evaluations. An image with too
+    little plain area to decide stays with the first, and the last is taken in any case. Placed by itself it is its first
+    candidate.
 
     Attributes:
         at_next_level: As for `ForwardNoise`.
 
     >>> from unsample import Schedule
-    >>> [start.steps for start in AutoStart().candidates(Grid.of(Schedule.from_betas(Schedule.linear_betas()), 40))]
-    [1, 2, 3, 4]
+    >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
+    >>> [start.level(grid).t for start in AutoStart().candidates(grid)]
+    [0, 20, 40, 60, 80]
     """
 
     at_next_level: bool = False
 
-    def index(self, grid: Grid) -> int:
-        """The least it can be, 1."""
-        return self._of(1).index(grid)
+    def level(self, grid: Grid) -> Level:
+        """The lowest it can be."""
+        return self._of(1).level(grid)
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
     ) -> Tensor:
-        """Forward diffusion in place of one move."""
+        """Forward diffusion to the lowest level."""
         return self._of(1).place(x0, grid, noise)
 
     def candidates(self, grid: Grid) -> list[ForwardNoise]:
         """The starts to try in turn, until the latent is accepted; the last is taken in any case."""
-        return [self._of(k) for k in range(1, max(1, round(AUTO_FRACTION * grid.steps)) + 1)]
+        most = round(AUTO_FRACTION * PAPER_STEPS)
+        levels = {ForwardNoise(fraction=k / PAPER_STEPS).level(grid): k for k in range(1, most + 1)}
+        fit = [self._of(k) for level, k in levels.items() if level.index + self.at_next_level <= grid.steps]
+        return fit or [self._of(1)]
 
     def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
         """Which items' plain areas cannot be distinguished from white noise: Bool (batch,)."""
         return whiteness_scores(images, latent.nan_to_num()).abs().amax(1) < AUTO_SCORE
 
-    def _of(self, steps: int) -> ForwardNoise:
-        return ForwardNoise(steps=steps, at_next_level=self.at_next_level)
+    def _of(self, k: int) -> ForwardNoise:
+        return ForwardNoise(fraction=k / PAPER_STEPS, at_next_level=self.at_next_level)
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,9 @@ class PlainNoise:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise ArgumentError(f"an adaptive start takes a whole number of steps from 1 on, given {self.steps!r}")
 
-    def index(self, grid: Grid) -> int:
-        """The k of this grid."""
-        return ForwardNoise(steps=self.steps).index(grid)
+    def level(self, grid: Grid) -> Level:
+        """Level k of this grid."""
+        return ForwardNoise(steps=self.steps).level(grid)
 
     def place(
         self, x0: Tensor, grid: Grid, noise: ItemNoise, *, images: Tensor | None = None, climb: Climb | None = None
@@ -99,7 +106,7 @@ class PlainNoise:
         """The blend; k moves of the method."""
         if climb is None or images is None:
             raise ArgumentError("an adaptive start needs the images and the method; invert gives it both")
-        level = grid[self.index(grid)]
+        level = self.level(grid)
         implied = (climb(level.index) - level.alpha * x0) / level.sigma
         fresh = noise.draw(x0.shape, dtype=x0.dtype, device=x0.device)
         plain = plain_area(images.clamp(-1, 1), x0)[:, None].to(x0)

@@ -122,8 +122,9 @@ class Varied:
         """The complete run: every batch, then the pictures and their sheet."""
         work, first = self.work, self.work.inversion.seed
         grid = work.shared["grid"]
-        share = work.start.index(grid) / grid.steps if self.strength is None else self.strength
-        turning_level(share, grid, work.start)  # refused before any work
+        work.start.level(grid)  # refused before any work
+        if self.strength is not None:
+            turning_level(self.strength, grid, work.start)
         run = work.open("variations", out)
         if run.complete:
             return run

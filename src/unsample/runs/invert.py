@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from ..core.batching import OnStep, batches
+from ..core.grid import Grid
 from ..core.model import Model
-from ..core.starts import Start
+from ..core.schedule import Level
+from ..core.starts import FromImage, Start
 from ..core.trajectory import Keep, Stored, Trajectory
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
+from ..methods.registry import spelled
 from ..pictures.read import Photo
 from ..uses.invert import invert
 from ..uses.sample import sample
@@ -57,12 +60,13 @@ def invert_batch(
         on_step: Called with (item moves done, item moves in all).
 
     Returns:
-        On the CPU, one row per picture: `latent`, `reconstruction`, `start` (level), `nfe` and `nfe_up` (evaluations);
-        `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the way down; and `states.*`, `eps.*`
-        and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there is the latent alone.
+        On the CPU, one row per picture: `latent`, `reconstruction`, `start` (level), `timestep` (of the start), `nfe` and
+        `nfe_up` (evaluations); `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the way down;
+        and `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there is the
+        latent alone.
     """
     grid, count = settings.grid(model), len(pixels)
-    up = count * settings.inversion.moves(grid, start.index(grid), grid.steps)
+    up = count * settings.inversion.moves(grid, start.level(grid).index, grid.steps)
     shared: dict[str, Any] = {"grid": grid, "condition": settings.label, "guidance": settings.guidance}
 
     def report(done: int, _total: int, before: int = 0) -> None:
@@ -82,10 +86,10 @@ def invert_batch(
     )
     tensors = {"latent": there.latent}
     if bool(there.finite.all()):
-        how = {"method": settings.sampler, "stored": there.stored, **shared}
-        back = sample(model, there.latent, on_step=lambda done, total: report(done, total, up), **how)
+        back = sample(model, there, on_step=lambda done, total: report(done, total, up), **shared)
         tensors["reconstruction"] = back.images
         tensors["start"] = torch.tensor(there.starts or (there.start,) * count)
+        tensors["timestep"] = torch.tensor([level.t for level in there.start_levels], dtype=torch.float64)
         tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * count)
         tensors["nfe"] = torch.full((count,), there.nfe + back.nfe)
         if there.residuals:
@@ -139,28 +143,60 @@ def invert_run(
     tensors: dict[str, Tensor] = {"images": pixels}
     work = {text: list(_work(model, settings, text, pixels, run)) for text in settings.starts}
     every = [batch for own in work.values() for batch in own]
-    parts = iter(made_parts(run, engine or Local(model), invert_batch, every, on_step, partial(_received, run, settings)))
+    received = partial(_received, run, settings, settings.grid(model))
+    parts = iter(made_parts(run, engine or Local(model), invert_batch, every, on_step, received))
     costs: dict[str, dict[str, float]] = {}
+    places: dict[str, str] = {}
     for text, own in work.items():
         made = list(islice(parts, len(own)))
         tensors |= {f"{name}.{text}": tensor for name, tensor in joined(made).items() if name != "nfe"}
         costs[text] = cost_of(made)
+        if place := _place(settings, text, tensors, settings.grid(model)):
+            places[text] = place
     if model.codec.scale > 1:
         tensors["codec"] = torch.cat([_coded(model, pixels[rows]) for rows in batches(len(photos), settings.batch_size)])
-    run.finish(tensors, {"cost": costs})
+    run.finish(tensors, {"cost": costs, "starts": places})
     return run
 
 
 def _work(model: Model, settings: InvertSettings, text: str, pixels: Tensor, run: Run) -> Iterator[Batch]:
     """The batches of one start."""
     start, grid = settings.starts[text], settings.grid(model)
-    moves = settings.inversion.moves(grid, start.index(grid), grid.steps) + grid.steps
+    moves = settings.inversion.moves(grid, start.level(grid).index, grid.steps) + grid.steps
     for rows in batches(len(pixels), settings.batch_size):
         ids = [item.id for item in run.manifest.items[rows]]
         yield Batch(f"{slug(text)}.{rows.start:06d}", rows, (settings, start, pixels[rows], ids), moves * len(ids))
 
 
-def _received(run: Run, settings: InvertSettings, batch: Batch, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _place(settings: InvertSettings, text: str, tensors: Mapping[str, Tensor], grid: Grid) -> str:
+    """Where the pictures started, for people; empty if that was at the clean end, nothing walks up, or it is not known.
+
+    "timestep 20 of 1000, sigma/alpha 0.08, before move 2 of 20"; from the first to the last where they differ.
+    """
+    unknown = f"timestep.{text}" not in tensors  # in a run that an earlier version began
+    if unknown or settings.inversion.inversion is None or isinstance(settings.starts[text], FromImage):
+        return ""
+    levels = _levels(tensors[f"start.{text}"], tensors[f"timestep.{text}"], grid)
+
+    def ends(values: list[float], form: str) -> str:
+        return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
+    times, ratios = ends([level.t for level in levels], ".4g"), ends([level.ratio for level in levels], ".2g")
+    moves = ends([level.index + 1 for level in levels], "d")
+    trained = len(grid.schedule) if grid.schedule else 0
+    return f"timestep {times} of {trained}, sigma/alpha {ratios}, before move {moves} of {grid.steps}"
+
+
+def _levels(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:
+    """The level that each picture started from."""
+    return tuple(
+        grid[start] if grid[start].t == t else grid.at(t) for start, t in zip(starts.tolist(), times.tolist(), strict=True)
+    )
+
+
+def _received(
+    run: Run, settings: InvertSettings, grid: Grid, batch: Batch, tensors: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
     """What is stored of a batch's tensors; the way up, if it was kept, is a file of its own."""
     fine = torch.isfinite(tensors["latent"]).flatten(1).all(1).tolist()
     bad = [item.name for item, finite in zip(run.manifest.items[batch.rows], fine, strict=True) if not finite]
@@ -169,7 +205,7 @@ def _received(run: Run, settings: InvertSettings, batch: Batch, tensors: Mapping
             f"the inversion of {', '.join(bad)} left the finite numbers; try guidance 1, float32, or a forward start"
         )
     if settings.keep != "latent":
-        _trajectory(tensors, settings.steps).save(run.path / "trajectories" / f"{batch.key}.safetensors")
+        _trajectory(tensors, settings, grid).save(run.path / "trajectories" / f"{batch.key}.safetensors")
     return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in KEPT}
 
 
@@ -179,7 +215,7 @@ def _coded(model: Model, images: Tensor) -> Tensor:
     return model.codec.decode(model.codec.encode(images.to(model.device))).cpu()
 
 
-def _trajectory(tensors: Mapping[str, Tensor], top: int) -> Trajectory:
+def _trajectory(tensors: Mapping[str, Tensor], settings: InvertSettings, grid: Grid) -> Trajectory:
     """The way up of a batch, from the tensors of `invert_batch`."""
     kept: dict[str, Any] = {name: {} for name in KEPT}
     for name, tensor in tensors.items():
@@ -189,4 +225,6 @@ def _trajectory(tensors: Mapping[str, Tensor], top: int) -> Trajectory:
     own = {name.removeprefix("stored."): tensor for name, tensor in tensors.items() if name.startswith("stored.")}
     starts, costs = (tuple(tensors[name].tolist()) for name in ("start", "nfe_up"))
     kept |= {"starts": starts if len(set(starts)) > 1 else (), "costs": costs if len(set(costs)) > 1 else ()}
-    return Trajectory(tensors["latent"], min(starts), top, max(costs), **kept, stored=Stored.of(own))
+    kept |= {"start_levels": _levels(tensors["start"], tensors["timestep"], grid), "stored": Stored.of(own, grid.steps)}
+    kept |= {"grid": grid, "method": spelled(settings.inversion), "schedule": settings.schedule_digest}
+    return Trajectory(tensors["latent"], min(starts), grid.steps, max(costs), **kept)

@@ -75,8 +75,9 @@ def made_parts(
 
 
 def joined(parts: Sequence[Part]) -> dict[str, Tensor]:
-    """The tensors of all parts, item after item."""
-    return {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    """The tensors of all parts, item after item; those that every part has, as parts of an earlier version may lack some."""
+    common = [name for name in parts[0].tensors if all(name in part.tensors for part in parts)]
+    return {name: torch.cat([part.tensors[name] for part in parts]) for name in common}
 
 
 def item_of(photo: Photo) -> Item:

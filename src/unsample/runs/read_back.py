@@ -99,7 +99,6 @@ class InvertedRun:
             seed=self.settings.seed,
             items=self.items,
             batch_size=self.settings.batch_size if batch_size is None else batch_size,
-            grid=self.settings.grid(self.model),
             on_step=on_step,
         )
 
@@ -114,15 +113,12 @@ class InvertedRun:
         """Images sampled back from the latents, by default under the condition and guidance that they were inverted with."""
         return sample(
             self.model,
-            self.trajectory.latent,
-            method=self.settings.inversion.sampler,
+            self.trajectory,
             condition=self.settings.label if condition is SOURCE else condition,
             guidance=self.settings.guidance if guidance is None else guidance,
-            stored=self.trajectory.stored,
             seed=self.settings.seed,
             items=self.items,
             batch_size=self.settings.batch_size if batch_size is None else batch_size,
-            grid=self.settings.grid(self.model),
             on_step=on_step,
         )
 
@@ -176,7 +172,7 @@ def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str |
     kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
     kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if name.startswith("stored.")}
     alone = not kept and settings.sampler == DDIM()
-    return None if alone else settings.method, Stored.of(kept)
+    return None if alone else settings.method, Stored.of(kept, settings.steps)
 
 
 def _loaded(origin: Origin, dtype: str) -> Model:
@@ -237,7 +233,15 @@ def _read(run: Run, settings: InvertSettings, loading: Callable[[Origin, str], M
     model = loading(origin, settings.dtype)
     if model.digest != settings.model_digest:
         raise RunError(f"the run in {run.path} was made with other weights of {settings.model!r}; invert again with these")
-    there = Trajectory(tensors[f"latent.{text}"], 0, settings.steps, 0, stored=way_back(run, tensors, text)[1])
+    there = Trajectory(
+        tensors[f"latent.{text}"],
+        0,
+        settings.steps,
+        0,
+        stored=way_back(run, tensors, text)[1],
+        grid=settings.grid(model),
+        sampler=settings.sampler,
+    )
     return InvertedRun(run, model, settings.model_copy(update={"origin": origin}), tensors["images"], there)
 
 

@@ -21,7 +21,7 @@ from .directory import Run, slug
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
 from .read_back import starts_of
 
-__all__ = ["diagnose_run", "diagnose_tensors", "sentences", "table_of", "title", "write_pictures", "write_report"]
+__all__ = ["diagnose_run", "diagnose_tensors", "places_of", "sentences", "table_of", "title", "write_pictures", "write_report"]
 
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
@@ -67,7 +67,7 @@ def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Dia
     """What `report.html` says."""
     manifest, count = run.manifest, len(run.manifest.items)
     more = f"; the first {plotting.ROWS} of {count} pictures" if count > plotting.ROWS else ""
-    yield Bullets(tuple(sentences(diagnoses)))
+    yield Bullets((*places_of(run), *sentences(diagnoses)))
     yield Picture(f"Each way of inverting, and true noise to compare with{more}", picture, "overview.png")
     yield Heading("Latents against true noise")
     yield (
@@ -117,6 +117,12 @@ def _cell(row: Row | None) -> str:
     return value if row.low is None or row.high is None else f"{value} [{format_number(row.low)}, {format_number(row.high)}]"
 
 
+def places_of(run: Run) -> list[str]:
+    """Where each forward start was, as the run noted it; "forward start 4%: timestep 20 of 1000 ..."."""
+    found: Any = run.manifest.results.get("starts", {})
+    return [f"{title(text)}: {place}." for text, place in found.items()]
+
+
 def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
     """What the numbers say of plain areas, a sentence each start; nothing is said that was not measured."""
     said = [
@@ -148,8 +154,12 @@ def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) 
     for text in starts:
         back = tensors[f"reconstruction.{text}"].clamp(-1, 1)
         if text.startswith("auto"):
-            columns += [[str(k) for k in tensors[f"start.{text}"].tolist()], _whiteness(images, tensors[f"latent.{text}"])]
-            head += [f"{title(text)}: steps", "white where plain"]
+            kind = "timestep" if f"timestep.{text}" in tensors else "start"  # which earlier versions counted in moves
+            columns += [
+                [f"{k:.4g}" for k in tensors[f"{kind}.{text}"].tolist()],
+                _whiteness(images, tensors[f"latent.{text}"]),
+            ]
+            head += [f"{title(text)}: {kind}", "white where plain"]
         if f"residual.{text}" in tensors:
             columns += [[f"{v:.1e}" for v in tensors[f"residual.{text}"].tolist()]]
             head += [f"{title(text)}: worst residual"]

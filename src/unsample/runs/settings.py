@@ -106,7 +106,7 @@ class InvertSettings(_Settings):
             raise ArgumentError(f"--start: expected different starts, given {','.join(made.forward) or 'none'}")
         grid = made.grid(model)
         for start in made.starts.values():
-            start.index(grid)
+            start.level(grid)
         return made
 
     @cached_property

@@ -29,7 +29,7 @@ from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
 from .door import MethodLike, StartLike, read_negative, use
 from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor
-from .sources import Conditions, Picture, Size, Source, opened, opened_for_latents
+from .sources import Conditions, Picture, Size, Source, grid_of, opened, opened_for_latents
 from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
 
 __all__ = ["SOURCE", "Edit", "FromSource", "edit"]
@@ -92,7 +92,7 @@ def edit(
     negative: Conditions | Mapping[int, Tensor] | FromSource = SOURCE,
     strength: float = 1.0,
     mask: Mask | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     method: MethodLike = DEFAULT_METHOD,
     start: StartLike = DEFAULT_START,
     seed: int = 0,
@@ -104,7 +104,8 @@ def edit(
     """Images inverted under `source` and sampled under `to`.
 
     Where `to` is the source's condition the result is the reconstruction, whatever the guidance: moving away from the source
-    then cancels (negative-prompt inversion, Miyake et al. 2023). Below a forward start, pivots lie on the line of its noise.
+    then cancels (negative-prompt inversion, Miyake et al. 2023). Below a forward start, pivots lie on the line from the image
+    to the first state above it.
 
     Args:
         model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call. What
@@ -124,13 +125,13 @@ def edit(
         mask: Where the picture may change: true or from 0.5 on, shape (height, width) or (batch, height, width) of the images;
             a grey picture, white where it may: a file, a PIL image or an array of bytes; or "auto" (`difference_mask`).
             Without, everywhere.
-        steps: N, moves of the whole grid; ignored when `grid` is given.
+        steps: N, moves of the whole grid; default is 50, or the trajectory's. Ignored when `grid` is given.
         method: How a move up is made, or was; or its name, as on the command line.
         start: Where the way up starts; or as on the command line, "4%" or 2.
         seed: For the start's noise and that of an automatic mask, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ...
         batch_size: Items per network call; all at once by default.
-        grid: The levels to visit; default is the model's own.
+        grid: The levels to visit; default is the model's own, or the trajectory's.
         on_step: Called after each move, for progress bars.
 
     Raises:
@@ -147,7 +148,7 @@ def edit(
         images = replace(images, latent=latent)
     else:
         model, images = opened(model, images, size)
-    grid = grid or model.grid(steps)
+    grid = grid_of(model, steps, grid, images if isinstance(images, Trajectory) else None)
     level, count = turning_level(strength, grid, None if isinstance(images, Trajectory) else start), len(images)
     check_editable(method, masked=mask is not None)
     if isinstance(images, Trajectory) and images.stored.eps:

@@ -26,7 +26,7 @@ from .door import MethodLike, SamplerLike, StartLike, read_sampler, use
 from .invert import invert_first
 from .paths import along, corners, key_frames
 from .sample import sample
-from .sources import Conditions, Picture, Size, Source, one_condition, opened, opened_for_latents
+from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened, opened_for_latents
 
 __all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
 
@@ -59,7 +59,7 @@ def interpolate(
     size: Size | None = None,
     frames: int | tuple[int, int] = 9,
     path: str = "slerp",
-    steps: int = 50,
+    steps: int | None = None,
     method: SamplerLike = DDIM(),
     condition: Conditions = None,
     guidance: float = 1.0,
@@ -85,7 +85,7 @@ def interpolate(
         frames: Images in all, every key being one of them (`key_frames`). Or the rows and columns of a grid, whose four
             corners are then the keys: upper left, upper right, lower left, lower right.
         path: `slerp`, `lerp` or `norm`, as the functions of these names.
-        steps: N, moves of the whole grid; ignored when `grid` is given.
+        steps: N, moves of the whole grid; default is 50, or the trajectory's. Ignored when `grid` is given.
         method: How a move down is made. A reversible method gains nothing here: it has nothing stored of the frames.
         condition: One for all, or one per key. Conditions that differ are interpolated as embeddings, along straight lines,
             in a model that has some (`Model.embed`).
@@ -95,7 +95,7 @@ def interpolate(
         seed: For the start's noise, together with `items`.
         items: One id per picture; defaults to 0, 1, 2, ...
         batch_size: Images per network call; all at once by default.
-        grid: The levels to visit; default is the model's own.
+        grid: The levels to visit; default is the model's own, or the trajectory's.
         on_step: Called after each move, for progress bars.
 
     Raises:
@@ -108,12 +108,12 @@ def interpolate(
     condition = one_condition(condition, prompt)
     if isinstance(images, (Tensor, Trajectory)):
         model, latents = opened_for_latents(model, images if isinstance(images, Tensor) else images.latent, size)
-        grid = grid or model.grid(steps)
+        grid = grid_of(model, steps, grid, images if isinstance(images, Trajectory) else None)
         if isinstance(images, Trajectory):
             _check_trajectory(images, grid)
     else:
         model, pixels = opened(model, images, size)
-        grid = grid or model.grid(steps)
+        grid = grid_of(model, steps, grid)
         _check_inversion(inversion)
         # what cannot be interpolated is refused before any network call
         places = torch.zeros(len(pixels), 1, device="cpu")

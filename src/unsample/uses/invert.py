@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import undisturbed
+from .._tensors import undisturbed, wide
 from .._typing import Images
 from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
@@ -19,14 +20,14 @@ from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..core.starts import Start
 from ..core.stepper import Stepper
-from ..core.trajectory import Keep, Stored, Trajectory
+from ..core.trajectory import Keep, Trajectory
 from ..diagnostics._checks import IMAGE_LIMIT
-from ..errors import ArgumentError
-from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
+from ..errors import ArgumentError, DivergenceWarning
+from ..methods.registry import DEFAULT_METHOD, DEFAULT_START, spelled
 from ..methods.starts import AutoStart
 from .door import KeepLike, MethodLike, SamplerLike, StartLike, use
 from .sample import sample
-from .sources import Conditions, Picture, Size, Source, one_condition, opened
+from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened
 
 __all__ = [
     "Reconstruction",
@@ -37,6 +38,10 @@ __all__ = [
     "invert_first",
     "reconstruct",
 ]
+
+
+BEYOND_NOISE = 100.0
+"""No state of an image on its way to noise, of standard deviation 1, comes near this."""
 
 
 @use()
@@ -104,7 +109,7 @@ def invert(
         until=until,
         batch_size=batch_size,
         keep=keep,
-        grid=grid or model.grid(steps),
+        grid=grid_of(model, steps, grid),
         on_step=on_step,
     )
 
@@ -134,7 +139,7 @@ def invert_encoded(
         raise ArgumentError(f"expected one id per image: {len(images)} images, {len(ids)} items")
     conditions = broadcast_conditions(condition, len(images))
     first, last = ends(method, start, grid, until)
-    report = counter(on_step, total=len(images) * method.moves(grid, first, last))
+    report = counter(on_step, total=len(images) * method.moves(grid, first.index, last))
 
     def invert_rows(x0: Tensor, rows: list[int], start: Start) -> Trajectory:
         denoiser = model.denoiser(conditions and [conditions[row] for row in rows], guidance)
@@ -164,7 +169,8 @@ def invert_encoded(
             pending = pending[~fine]
             if not len(pending):
                 break
-    joined = Trajectory.cat(parts)
+    joined = replace(Trajectory.cat(parts), method=spelled(method), schedule=model.schedule.digest)
+    _warn_of_divergence(joined.latent, method)
     return joined if order == sorted(order) else joined.take(torch.tensor(order, device="cpu").argsort())
 
 
@@ -208,8 +214,8 @@ def reconstruct(
     and sample back by DDIM.
     """
     model, images = opened(model, images, size)
-    condition, back_by = one_condition(condition, prompt), sampler or method.sampler
-    grid = grid or model.grid(steps)
+    condition = one_condition(condition, prompt)
+    grid = grid_of(model, steps, grid)
     trajectory, on_step = invert_first(
         model,
         images,
@@ -226,15 +232,13 @@ def reconstruct(
     )
     sampled = sample(
         model,
-        trajectory.latent,
-        method=back_by,
-        stored=trajectory.stored if back_by == method.sampler else Stored(),
+        trajectory,
+        method=sampler,
         condition=condition,
         guidance=guidance,
         seed=seed,
         items=items,
         batch_size=batch_size,
-        grid=grid,
         on_step=on_step,
     )
     return Reconstruction(sampled.images, trajectory, trajectory.nfe + sampled.nfe)
@@ -252,7 +256,7 @@ def invert_first(
     **settings: Any,
 ) -> tuple[Trajectory, OnStep | None]:
     """The inversion of images, and what counts the item moves that follow it: one progress bar for both."""
-    moves_up = len(images) * method.moves(grid, start.index(grid), grid.steps)
+    moves_up = len(images) * method.moves(grid, start.level(grid).index, grid.steps)
 
     def counted_from(before: int) -> OnStep | None:
         return on_step and (lambda done, _total: on_step(before + done, moves_up + moves_after))
@@ -264,6 +268,19 @@ def invert_first(
 def encoded(model: Model, images: Images, batch_size: int | None = None) -> list[Tensor]:
     """The clean states of images, one tensor per batch."""
     return [model.codec.encode(images[rows].to(model.device)) for rows in batches(len(images), batch_size)]
+
+
+def _warn_of_divergence(latent: Tensor, method: Stepper | Corrected) -> None:
+    """Warn of latents that are finite and far beyond noise; those that are not finite show by themselves."""
+    sizes = wide(latent).flatten(1).square().mean(1).sqrt()
+    beyond = sizes[(sizes > BEYOND_NOISE) & torch.isfinite(sizes)]
+    if len(beyond):
+        warnings.warn(
+            f"{len(beyond)} of {len(latent)} latents are up to {float(beyond.max()):.0e} times as large as noise: {method} "
+            "diverged. Take fewer steps, a stabler setting of it, or another method",
+            DivergenceWarning,
+            stacklevel=3,
+        )
 
 
 def check_images(model: Model, images: Tensor) -> None:

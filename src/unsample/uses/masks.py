@@ -20,7 +20,7 @@ from ..diagnostics.regions import resize_mask
 from ..errors import ArgumentError
 from ..pictures.read import fitted_mask, read_mask
 from .door import a_model, read_state, use
-from .sources import Conditions, Picture, Size
+from .sources import Conditions, Picture, Size, grid_of
 
 __all__ = ["AUTO", "Cells", "Mask", "cells_of", "difference_mask", "mask_tensor"]
 
@@ -101,7 +101,7 @@ def difference_mask(
         batch_size: Items per network call; all at once by default.
         grid: The levels; default is the model's own.
     """
-    grid, count = grid or model.grid(steps), len(clean)
+    grid, count = grid_of(model, steps, grid), len(clean)
     if clean.shape[1:] != model.shape or not count:
         raise ArgumentError(f"expected clean states of shape (batch, *{model.shape}), given {tuple(clean.shape)}")
     level, noise = grid[max(1, round(AT * grid.steps))], ItemNoise(seed, list(range(count)) if items is None else list(items))

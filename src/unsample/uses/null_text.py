@@ -28,7 +28,7 @@ from ..core.walk import walk
 from ..errors import ArgumentError, counted
 from ..methods.fixed_point import per_item
 from .door import a_model, use
-from .sources import Conditions, one_condition
+from .sources import Conditions, grid_of, one_condition
 
 __all__ = ["NullText", "null_text"]
 
@@ -96,7 +96,7 @@ def null_text(
         rate: Of Adam, in units of the embedding; it falls to half.
         tolerance: Mean square distance to the pivot that is close enough; it rises by 1e-3.
         batch_size: Items per network call; all at once by default.
-        grid: The levels that were visited; default is the model's own, as if they ended at its noisy end.
+        grid: The levels that were visited; default is the pivots' own.
         on_step: Called after each move, for progress bars.
 
     Raises:
@@ -118,7 +118,7 @@ def null_text(
     >>> [round(found.embeddings[level].item(), 1) for level in (50, 45, 40, 1)]
     [0.9, 1.0, 1.0, 1.0]
     """
-    grid = grid or model.grid(pivots.index)
+    grid = grid_of(model, None, grid, pivots) if pivots.grid else grid_of(model, pivots.index, grid)
     check_rows(images, "images")
     images = as_state(images)
     if len(images) != len(pivots):

@@ -19,13 +19,30 @@ from torch import Tensor
 
 from .._tensors import as_state, check_rows
 from .._typing import Images
+from ..core.ddim import DDIM
+from ..core.grid import Grid
 from ..core.model import Condition, Model
+from ..core.schedule import AnySchedule, FlowSchedule
+from ..core.stepper import Stepper
+from ..core.trajectory import Stored, Trajectory
 from ..errors import ArgumentError, ImageError
+from ..methods.registry import parse_method
 from ..models import load
 from ..models.families.prompts import PromptConditioner
 from ..pictures.read import fitted, read_photo
 
-__all__ = ["Conditions", "Picture", "Pipeline", "Size", "Source", "one_condition", "opened", "opened_for_latents"]
+__all__ = [
+    "Conditions",
+    "Picture",
+    "Pipeline",
+    "Size",
+    "Source",
+    "grid_of",
+    "one_condition",
+    "opened",
+    "opened_for_latents",
+    "way_down",
+]
 
 
 @runtime_checkable
@@ -55,6 +72,9 @@ RANGE = "expected images in [-1, 1], given some in [0, 1], nothing below 0"
 CELLS = 8
 """Sizes chosen for a picture are multiples of so many latent cells: 64 pixels with Stable Diffusion, whose U-Net halves the
 latent three times."""
+
+STEPS = 50
+"""Moves of the whole grid, if nothing else is said."""
 
 
 def one_condition(condition: Conditions, prompt: Conditions) -> Conditions:
@@ -101,6 +121,55 @@ def opened_for_latents(source: Source, latents: Tensor, size: Size | None = None
     """
     check_rows(latents, "latents")
     return _model(source, size, lambda model: _scaled(latents, model.codec.scale) or model.image_size), as_state(latents)
+
+
+def grid_of(model: Model, steps: int | None, grid: Grid | None, there: Trajectory | None = None) -> Grid:
+    """The levels to visit: those of the trajectory, or else the given ones, or else the model's own.
+
+    Raises:
+        ArgumentError: A grid of another schedule than the model's, or other levels than the trajectory's.
+    """
+    own = there.grid if there is not None else None
+    if there is not None and there.schedule not in ("", model.schedule.digest):
+        raise ArgumentError(
+            f"the trajectory is of a model with another schedule than {model.name!r}: give the model that it was inverted "
+            "with, or its latent alone"
+        )
+    if own is not None:
+        if (grid is not None and grid != own) or (grid is None and steps not in (None, own.steps)):
+            other = f"steps={steps}" if grid is None else f"a grid of {grid.steps}"
+            raise ArgumentError(
+                f"the trajectory visits the levels of its own grid of {own.steps} moves, given {other}: leave that out, or "
+                "sample from trajectory.latent to do without what it knows"
+            )
+        return own
+    grid = grid or model.grid(STEPS if steps is None else steps)
+    if not _same_levels(grid.schedule, model.schedule):
+        raise ArgumentError(
+            f"the grid's levels are those of another schedule than model {model.name!r} was trained on: make it by "
+            "model.grid(steps), or of model.schedule"
+        )
+    return grid
+
+
+def way_down(there: Trajectory, method: Stepper | None = None) -> tuple[Stepper, Stored]:
+    """What samples back from the end of a trajectory, and with what stored; another `method` does without that.
+
+    Raises:
+        ArgumentError: The trajectory was read from a file that does not name its method, and something is stored for that.
+    """
+    own = there.sampler or (parse_method(there.method).sampler if there.method else method)
+    if own is None and there.stored.tensors():
+        raise ArgumentError("the trajectory stores what its method turns around with, and not which method: give method")
+    own = own or DDIM()
+    return (own, there.stored) if method in (None, own) else (method or own, Stored())
+
+
+def _same_levels(one: AnySchedule | None, other: AnySchedule) -> bool:
+    """Whether equal timesteps have equal levels, as far as is known; of flow models the trained range alone decides."""
+    if isinstance(one, FlowSchedule) and isinstance(other, FlowSchedule):
+        return len(one) == len(other)
+    return one is None or one == other
 
 
 def _model(source: Source, size: Size | None, fitting: Callable[[Model], Size]) -> Model:

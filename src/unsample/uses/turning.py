@@ -16,6 +16,7 @@ from ..core.denoiser import Counted
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.rng import ItemNoise
+from ..core.schedule import Level
 from ..core.starts import ForwardNoise, Start
 from ..core.stepper import Moved, Stepper
 from ..core.trajectory import Keep, Trajectory
@@ -25,7 +26,7 @@ from .invert import check_images, encoded, invert_encoded
 from .masks import Cells
 from .sources import Conditions
 
-__all__ = ["REPLAYED", "check_editable", "pivots_of", "turning_level", "walked_down", "walked_up"]
+__all__ = ["REPLAYED", "check_editable", "cut", "pivots_of", "turning_level", "walked_down", "walked_up"]
 
 REPLAYED = "what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False"
 
@@ -39,12 +40,20 @@ def turning_level(strength: float, grid: Grid, start: Start | None = None) -> in
     if not 0 <= strength <= 1:
         raise ArgumentError(f"expected a strength in 0..1, the share of the moves that is walked, given {strength}")
     level = round(strength * grid.steps)
-    if start is not None and 0 < level < start.index(grid):
+    if start is not None and level > 0 and grid[level].ratio < (first := start.level(grid)).ratio:
         raise ArgumentError(
-            f"strength {strength:g} walks to level {level} of {grid.steps}, and the start is at level {start.index(grid)}: "
-            "give more strength or a smaller start"
+            f"strength {strength:g} walks to level {level} of {grid.steps}, timestep {grid[level].t:g}, and the start is at "
+            f"timestep {first.t:g}: give more strength or a smaller start"
         )
     return level
+
+
+def cut(grid: Grid, start: Start, top: Level) -> tuple[Grid, Start]:
+    """The grid as if it ended at `top`, one of its levels or one between two of them, and the same start on it."""
+    if isinstance(start, ForwardNoise) and grid.schedule is None:  # where a share is one of the moves of the whole grid
+        start = ForwardNoise(steps=start.level(grid).index, at_next_level=start.at_next_level)
+    end = top.index + (grid[top.index].ratio < top.ratio)
+    return replace(grid, levels=(*grid.levels[:end], replace(top, index=end))), start
 
 
 def check_editable(method: Stepper | Corrected, *, masked: bool = False) -> None:
@@ -83,23 +92,21 @@ def walked_up(
     states = {0: torch.cat(clean)} if clean and (level == 0 or keep.what == "states") else {}
     if level == 0:
         return Trajectory(states[0], 0, 0, 0, states=states)
-    first = start.index(grid)
-    if isinstance(start, ForwardNoise):
-        start = ForwardNoise(steps=first, at_next_level=start.at_next_level)  # a fraction is one of the whole grid
-    part = Grid(grid.levels[: level + 1])
+    part, start = cut(grid, start, grid[level])
     how: dict[str, Any] = {"seed": noise.seed, "items": noise.items, "keep": keep, "batch_size": batch_size}
     found = invert_encoded(model, images, clean, method=method, start=start, grid=part, condition=condition, **how)
     if isinstance(method, Corrected) and states:
         path = method.path(states[0], part, noise, found.states)
         passed = {i: path(i) for i in range(level + 1)}
         states |= {i: state for i, state in passed.items() if state is not None}
-    return replace(found, states={**found.states, **states})
+    return replace(found, states={**found.states, **states}, grid=grid, stored=replace(found.stored, steps=grid.steps))
 
 
 def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:
     """The states up to `level`; between level 0 and the lowest other one, those of forward diffusion to that one.
 
-    x_i = alpha_i x0 + sigma_i n, where n is the noise that the lowest state implies: with a forward start, the one it drew.
+    x_i = alpha_i x0 + sigma_i n, where n is the noise that the lowest state implies: with a forward start from one of the
+    grid's levels, the one it drew.
 
     Raises:
         ArgumentError: No states.

@@ -17,8 +17,8 @@ from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD
 from .door import MethodLike, StartLike, use
 from .invert import check_images, encoded
-from .sources import Conditions, Picture, Size, Source, one_condition, opened
-from .turning import check_editable, turning_level, walked_down, walked_up
+from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened
+from .turning import check_editable, cut, turning_level, walked_down, walked_up
 
 __all__ = ["VARIED_START", "Variations", "variations"]
 
@@ -75,7 +75,8 @@ def variations(
 
     An image is encoded once; each draw is walked separately. Going up from the start's level and back under one condition
     would change nothing but for the method's error: by default it is left out, and each result is sampled down from the
-    start's level k, with k evaluations in place of about 2 N - k (SDEdit by DDIM; Meng et al. 2022).
+    start's level k, with k evaluations in place of about 2 N - k (SDEdit by DDIM; Meng et al. 2022), and one more from a level
+    between two of the grid's.
 
     Args:
         model: A `Model`, a live diffusers pipeline, or what `unsample.load` takes by name; a name is loaded at each call.
@@ -101,14 +102,18 @@ def variations(
     """
     model, images = opened(model, images, size)
     condition = one_condition(condition, prompt)
-    given, grid = tuple(range(seeds) if isinstance(seeds, int) else seeds), grid or model.grid(steps)
+    given, grid = tuple(range(seeds) if isinstance(seeds, int) else seeds), grid_of(model, steps, grid)
     if not given:
         raise ArgumentError("expected at least one seed for variations, given none")
-    if start.index(grid) == 0:
+    first = start.level(grid)
+    if first is grid[0]:
         raise ArgumentError(
             "variations differ in the noise of a forward start, given none: start at ForwardNoise(steps=2), say"
         )
-    level = turning_level(start.index(grid) / grid.steps if strength is None else strength, grid, start)
+    level = 0 if strength is None else turning_level(strength, grid, start)
+    if strength is None:
+        grid, start = cut(grid, start, first)
+        level = grid.steps
     check_editable(method)
     check_images(model, images)
     conditions = broadcast_conditions(condition, len(images))

@@ -53,7 +53,7 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _follow(self, grid: Grid, moves: Sequence[Step], device: str | torch.device | None) -> None:
         """Make these moves from now on, but for the first ones, which the forward start replaces."""
-        first = ForwardNoise(steps=self.config.forward_steps).index(grid)
+        first = ForwardNoise(steps=self.config.forward_steps).level(grid).index
         self._moves = tuple(moves)[first:]
         self._levels = (*(move.src for move in moves), moves[-1].dst)[first:]
         times = [(move.src if self._method.eval_at == "source" else move.dst).t for move in self._moves]

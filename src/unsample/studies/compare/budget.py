@@ -88,6 +88,6 @@ def most_steps(
 def moves_left(start: Start, grid: Callable[[int], Grid], steps: int) -> list[Step]:
     """The moves up that a start leaves; none if it is longer than the grid, or no grid has so many steps."""
     try:
-        return list(grid(steps).up(start.index(grid(steps))))
+        return list(grid(steps).up(start.level(grid(steps))))
     except ArgumentError:
         return []

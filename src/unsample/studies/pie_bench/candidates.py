@@ -57,7 +57,7 @@ def evaluations_of(model: Model, method: str, forward: str, grid: Grid, guidance
     Raises:
         ArgumentError: An unknown method, start or editor, or one that leaves no move.
     """
-    moves = list(grid.up(parse_start(forward).index(grid)))
+    moves = list(grid.up(parse_start(forward).level(grid)))
     if not moves:
         raise ArgumentError(f"forward start {forward} leaves no move of {grid.steps}; use a smaller one")
     return _cost(model, method, guidance, editor)(grid, moves)

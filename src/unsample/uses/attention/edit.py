@@ -29,15 +29,12 @@ from ...methods.stochastic import Stochastic
 from ..door import MethodLike, SamplerLike, StartLike, read_sampler, use
 from ..invert import invert_first
 from ..masks import Cells
-from ..sources import Picture, Size, Source, opened, opened_for_latents
+from ..sources import Picture, Size, Source, grid_of, opened, opened_for_latents
 from .editors import Editor
 from .hooks import AttentionChange, Moment, changed_attention, layers_of, unet_of, watched
 from .registry import EditorLike, read_editor
 
 __all__ = ["AttentionEdit", "bound", "edit_attention"]
-
-STEPS = 50
-"""Moves of the whole grid, where neither `steps` nor an inversion gives their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +100,7 @@ def edit_attention(
         size: Height and width to make a model of, as in `unsample.invert`; default is what goes with picture or latent.
         guidance: w in eps_u + w (eps_c - eps_u), of all rows; 1 is conditional only.
         negative: What guidance moves away from: a prompt, or embeddings by level, of one row, as `unsample.null_text` finds.
-        steps: N, moves of the whole grid; default is the level an inversion ended at, or 50.
+        steps: N, moves of the whole grid; default is 50, or the inversion's.
         method: How a move is made; none that adds noise.
         source_latents: Level -> the source's state there, as in `Trajectory.states`, which it is set to on the way down. For a
             picture, default is those of its inversion; {} for none.
@@ -127,13 +124,13 @@ def edit_attention(
     top: int | None = None
     if isinstance(images, Tensor):
         model, x = opened_for_latents(model, images, size)
-        grid = grid or model.grid(steps or STEPS)
+        grid = grid_of(model, steps, grid)
     elif isinstance(images, Trajectory):
         (model, x), top = opened_for_latents(model, images.latent, size), images.index
-        grid = grid or model.grid(steps or top or STEPS)
+        grid = grid_of(model, steps, grid, images) if images.grid else grid_of(model, steps or top, grid)
     else:
         model, pixels = opened(model, images, size)
-        grid = grid or model.grid(STEPS if steps is None else steps)
+        grid = grid_of(model, steps, grid)
         _check_picture(len(pixels), len(targets), inversion)
         bound(model, editor, source, targets, tokenizer)  # refused before any network call
         there, on_step = invert_first(
