@@ -67,3 +67,21 @@ def test_refusals(pair):
         ssim(a[..., :10, :10], b[..., :10, :10])
     with pytest.raises(ArgumentError, match="finite"):
         mse(a, b * math.nan)
+
+
+def test_ssim_hands_on_few_images_at_once_and_gives_the_same(monkeypatch):
+    """Reference: all at once. Each value costs torchmetrics hundreds of bytes."""
+    import torchmetrics.functional.image as metrics
+
+    a, b = (true_noise((200, 3, 32, 32), draw=draw).clamp(-1, 1) for draw in (1, 2))
+    given, index = [], metrics.structural_similarity_index_measure
+
+    def counted(first, *more, **options):
+        given.append(first.numel())
+        return index(first, *more, **options)
+
+    monkeypatch.setattr(metrics, "structural_similarity_index_measure", counted)
+    found = ssim(a, b)
+    assert max(given) <= 2**18
+    assert sum(given) == a.numel()
+    assert torch.equal(found.float(), index((b + 1) / 2, (a + 1) / 2, data_range=1.0, reduction="none"))
