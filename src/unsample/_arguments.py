@@ -6,20 +6,24 @@ and says ours to callers who write those of diffusers.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import numbers
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ArgumentError
 
-__all__ = ["Reader", "number", "one_of", "optional", "shown", "takes", "text", "whole"]
+__all__ = ["Checked", "Reader", "number", "one_of", "optional", "shown", "takes", "text", "whole"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Reader = Callable[[str, Any], Any]
 """(name of the argument, what was given) -> the value."""
@@ -137,6 +141,47 @@ def takes(readers: Mapping[str, Reader], **former: str) -> Callable[[Callable[P,
         return call
 
     return decorate
+
+
+class Checked:
+    """Base class of dataclasses whose options people give: each has the kind that its field says when one is made."""
+
+    def __new__(cls: type[T], *given: Any, **named: Any) -> T:
+        if hasattr(cls, "__dataclass_fields__"):
+            made_as: Any = cls
+            kinds = _kinds_of(made_as)
+            for name, value in [*zip(kinds, given, strict=False), *named.items()]:
+                if name in kinds:
+                    _check_kind(f"{name} of {cls.__name__}", value, kinds[name])
+        made: T = object.__new__(cls)
+        return made
+
+
+@functools.cache
+def _kinds_of(cls: Any) -> dict[str, Any]:
+    """Option -> its type, in order."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    if isinstance(kind, UnionType):
+        if value is not None or type(None) not in get_args(kind):
+            _check_kind(name, value, get_args(kind)[0])
+    elif kind is int:
+        whole()(name, value)
+    elif kind is float:
+        number(name, value)
+    elif get_origin(kind) is tuple:
+        of = get_args(kind)
+        if not isinstance(value, (tuple, list)) or len(value) != len(of):
+            raise ArgumentError(f"expected {name} as {len(of)} values, given {shown(value)}")
+        for each, one in zip(value, of, strict=True):
+            _check_kind(name, each, one)
+    elif get_origin(kind) is Literal:  # which of them the class checks
+        one_of("a word or a number", str, int)(name, None if isinstance(value, bool) else value)
+    elif isinstance(kind, type):
+        one_of(f"a {kind.__name__}" if kind is not bool else "True or False", kind)(name, value)
 
 
 def _named_as_ours(

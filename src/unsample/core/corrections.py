@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .._arguments import Checked
 from .grid import Grid, Step
 from .rng import ItemNoise
 from .stepper import Moved, Stepper
@@ -24,7 +25,7 @@ Path = Callable[[int], Tensor | None]
 """Level -> the state there; None where the sampler goes its own way."""
 
 
-class Corrected(ABC):
+class Corrected(Checked, ABC):
     """A method of inversion that is a sampler and the path that it is made to follow."""
 
     @property

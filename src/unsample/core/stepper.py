@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .._arguments import Checked
 from .denoiser import Denoiser
 from .grid import Grid, Step
 from .prediction import to_velocity
@@ -41,7 +42,7 @@ class Moved:
     residual: Tensor | None = None
 
 
-class Stepper(ABC):
+class Stepper(Checked, ABC):
     """A method of making one move, up or down. Of a subclass only `step` is required; the rest describes the usual method.
 
     >>> class Euler(Stepper):
