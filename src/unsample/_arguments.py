@@ -192,7 +192,9 @@ def _named_as_ours(
     for key, value in given.items():
         name = former.get(key, key)
         if key in former:
-            warnings.warn(f"{called} calls {key} {name} now; {key} ends with the next version", DeprecationWarning, 3)
+            warnings.warn(
+                f"{called}: {key} is called {name} now; the former name ends with the next version", DeprecationWarning, 3
+            )
         elif key not in known and key in DIFFUSERS:
             ours = DIFFUSERS[key]
             instead = f"give {ours}" if ours.partition("=")[0] in known else "leave it out"

@@ -598,7 +598,7 @@ def test_a_textual_inversion_of_several_vectors_is_as_many_words(kind):
     settings = {"tokenizer": None, "guidance": 3.0}
     noise, added = us.draw_noise(one, 1), "red " if kind == "refine" else ""
     found, expected = (
-        edit(model, noise, editor, source=f"a {word} sun", targets=[f"a {added}{word} sun"], **settings).images
+        edit(model, noise, editor, source=f"a {word} sun", to=[f"a {added}{word} sun"], **settings).images
         for model, word in ((one, "<t>"), (three, "<w0> <w1> <w2>"))
     )
     assert torch.equal(found, expected)

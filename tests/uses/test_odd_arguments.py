@@ -219,7 +219,7 @@ def test_names_are_taken_by_every_use(known, untyped):
 
 def test_former_names_are_taken_with_a_warning(known):
     model, latent = known["model"], known["latent"]
-    with pytest.warns(DeprecationWarning, match=r"interpolate\(\) calls keys images now"):
+    with pytest.warns(DeprecationWarning, match=r"interpolate\(\): keys is called images now"):
         former = us.interpolate(model, keys=latent, frames=3, steps=3)
     assert torch.equal(former.images, us.interpolate(model, images=latent, frames=3, steps=3).images)
     with (
