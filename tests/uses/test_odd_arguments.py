@@ -185,8 +185,8 @@ SAME = {
     "steps of numpy": (np.int64(10), 10),
     "images with a graph": (torch.zeros(2, 1, 4, 4, requires_grad=True), torch.zeros(2, 1, 4, 4)),
     "images not contiguous": (
-        torch.arange(32.0).reshape(2, 1, 4, 4).mT / 32,
-        torch.arange(32.0).reshape(2, 1, 4, 4).mT.contiguous() / 32,
+        torch.arange(-16.0, 16.0).reshape(2, 1, 4, 4).mT / 16,
+        torch.arange(-16.0, 16.0).reshape(2, 1, 4, 4).mT.contiguous() / 16,
     ),
 }
 

@@ -194,7 +194,7 @@ def _seeds(name: str, value: Any) -> int | list[int]:
 
 
 def _mask(name: str, value: Any) -> Any:
-    if isinstance(value, (str, Path, Image.Image, np.ndarray)):
+    if isinstance(value, (str, Path, Image.Image)) or (isinstance(value, np.ndarray) and value.dtype.kind in "buif"):
         return value
     if not isinstance(value, Tensor) or value.is_nested or value.layout != torch.strided or value.is_complex():
         raise ArgumentError(f'expected {name} as a dense tensor, a grey picture or "auto", given {shown(value)}')
