@@ -115,7 +115,7 @@ def test_variations_are_the_librarys(unsample, given, photos, model, tmp_path):
         (("--to", "bee", "--to", "bee"), "different targets"),
         (("--to", "bee", "--mask", "nowhere.png"), "mask: no such picture"),
         (("--to", "bee", "--strength", 2), "--strength: expected a number from 0 to 1"),
-        (("--to", "bee", "--strength", 0.2, "--start", 2), "the start is at level 2"),
+        (("--to", "bee", "--strength", 0.2, "--start", 2), "the start is at timestep 200"),
         (("--to", "bee", "--seeds", 0), "--seeds"),
         ((), "--to"),
     ],

@@ -159,7 +159,8 @@ def refused_or_done(unsample, arguments: Sequence[str]) -> str:
     lines = outcome.err.splitlines()
     if outcome.code not in (0, 2):
         return f"exit code {outcome.code}"
-    if outcome.code == 2 and (len(lines) != 1 or not lines[0].startswith("unsample: ") or len(lines[0]) > 1500):
+    errors = [line for line in lines if line.startswith("unsample: ")]  # notes on pictures may stand above it
+    if outcome.code == 2 and (errors != lines[-1:] or len(errors[0]) > 1500):
         return f"said {outcome.err[:300]!r}"
     return "control characters" if set(outcome.err) & set("\x1b\x07\u202e") else ""
 
