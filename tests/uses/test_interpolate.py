@@ -202,7 +202,7 @@ def test_progress_counts_both_ways(pipe, frames, count):
         ([*BOTH, picture()], {"frames": 2}, us.ArgumentError, "frames: expected at least 3"),
         (BOTH, {"frames": (2, 2)}, us.ArgumentError, "expected 4 latents, the corners of a grid, given 2"),
         (BOTH, {"path": "arc"}, us.UnknownNameError, "path 'arc'"),
-        (BOTH, {"prompt": ["a cat"]}, us.ArgumentError, "2 latents, 1 conditions"),
+        (BOTH, {"prompt": ["a cat"]}, us.ArgumentError, "2 latents, 1 condition"),
         (BOTH, {"prompt": "a cat", "condition": "a dog"}, us.ArgumentError, "give one, not both"),
         (BOTH, {"inversion": us.parse_method("exact")}, us.ArgumentError, "nothing stored: choose another inversion"),
         (BOTH, {"inversion": us.parse_method("bdia")}, us.ArgumentError, "nothing stored: choose another inversion"),
