@@ -24,7 +24,8 @@ bench: $(READY)  ## speed and memory, as ratios in one run
 	$(BIN)/python benchmarks/diagnostics.py
 
 results: $(READY)  ## docs/results/paper: make results DATA=validation.parquet CHECKPOINTS=training/out/snapshots
-	$(BIN)/unsample experiment all --model tiny-imagenet-32 --data $(DATA) $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) --hide-data --out docs/results/paper --cache runs/paper
+	$(BIN)/unsample experiment all --model tiny-imagenet-32 --data $(DATA) $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) --hide-data --out runs/paper/report --cache runs/paper
+	cp -R runs/paper/report/. docs/results/paper
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

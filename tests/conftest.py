@@ -1,5 +1,6 @@
 """What every test shares: shapes and types of `unsample` are checked at run time, one thread, no network, no plots."""
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -109,6 +110,20 @@ def interrupt(monkeypatch):
         return calls
 
     return patch
+
+
+@pytest.fixture
+def rewrite():
+    """A function that changes a run's manifest as an older version would have written it: without its own digest."""
+
+    def change(place, edit):
+        file = place / "manifest.json"
+        manifest = json.loads(file.read_text())
+        edit(manifest)
+        del manifest["digest"]
+        file.write_text(json.dumps(manifest))
+
+    return change
 
 
 @dataclass(frozen=True)

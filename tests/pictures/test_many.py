@@ -10,7 +10,7 @@ import unsample as us
 from unsample.errors import printable
 from unsample.pictures.find import distinct_names, find_in
 from unsample.pictures.read import Photo, read_all, read_photo, read_photos
-from unsample.runs.directory import Item
+from unsample.runs.manifest import Item
 
 SIZE = (16, 16)
 

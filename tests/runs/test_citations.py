@@ -19,7 +19,7 @@ from unsample.methods import registry as methods
 from unsample.models import cards
 from unsample.pictures.read import demo_photos
 from unsample.runs import citations as references
-from unsample.runs.directory import Manifest
+from unsample.runs.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = {

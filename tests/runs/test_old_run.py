@@ -87,14 +87,12 @@ def test_an_interrupted_one_goes_on(unsample, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "code"), [((), 0), (("--eval-at", "source", "--method", "look-ahead"), 2)])
-def test_a_setting_that_an_older_manifest_lacks_counts_as_its_default(unsample, tmp_path, change, code):
+def test_a_setting_that_an_older_manifest_lacks_counts_as_its_default(unsample, tmp_path, rewrite, change, code):
     how = ("invert", demo_photos()[0], "--steps", 2, "--size", "8x8", "--out", tmp_path / "run")
     assert unsample(*how).code == 0
-    file = tmp_path / "run" / "manifest.json"
-    manifest = json.loads(file.read_text())
-    assert manifest["settings"].pop("eval_at") is None
-    assert manifest["settings"].pop("keep") == "latent"
-    file.write_text(json.dumps(manifest))
+    settings = Run.load(tmp_path / "run").manifest.settings
+    assert (settings["eval_at"], settings["keep"]) == (None, "latent")
+    rewrite(tmp_path / "run", lambda manifest: [manifest["settings"].pop(name) for name in ("eval_at", "keep")])
     done = unsample(*how, *change)
     assert done.code == code, done.err
     assert unsample(*how, "--keep", "states").code == 2

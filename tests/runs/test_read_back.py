@@ -1,13 +1,15 @@
 """`us.read_run`: the inversions of a run directory edited and sampled, against those of the Model and pictures."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import unsample as us
 from unsample.pictures.read import read_photo
-from unsample.runs.directory import Origin
 from unsample.runs.invert import invert_run
+from unsample.runs.manifest import Origin
 from unsample.runs.settings import InvertSettings
 
 from ..models.test_stable_diffusion import QUICK, stable_diffusion
@@ -103,18 +105,16 @@ def test_what_a_run_does_not_do(tiny, tmp_path, settings, kind, says):
     assert "\n" not in str(caught.value)
 
 
-def test_runs_that_cannot_be_edited(unsample, tiny, tmp_path):
+def test_runs_that_cannot_be_edited(unsample, tiny, tmp_path, rewrite):
     files = [photograph(tmp_path / "a.png")]
     run = inverted(tmp_path / "run", tiny, files, label="ant")
     guided = inverted(tmp_path / "guided", tiny, files, label="ant", guidance=2)
     unsample("sample", "--model", tiny, "--steps", 2, "--count", 1, "--out", tmp_path / "sampled")
     (tmp_path / "empty").mkdir()
-    moved = (run / "manifest.json").read_text()
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "moved" / "manifest.json").write_text(moved.replace(str(tiny), str(tmp_path / "gone")))
-    (tmp_path / "moved" / "latents.safetensors").write_bytes((run / "latents.safetensors").read_bytes())
+    shutil.copytree(run, tmp_path / "moved")
+    rewrite(tmp_path / "moved", lambda manifest: manifest["origin"].update(source=str(tmp_path / "gone")))
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "manifest.json").write_text(moved[:40])
+    (tmp_path / "damaged" / "manifest.json").write_text((run / "manifest.json").read_text()[:40])
     for place, kind, says in (
         (tmp_path / "sampled", us.RunError, "expected a run of 'invert', given one of 'sample'"),
         (tmp_path / "empty", us.ArgumentError, "expected a run directory .* with a manifest.json, given .*empty"),

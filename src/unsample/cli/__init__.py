@@ -1,12 +1,15 @@
 """The command line. It parses, calls `runs` and `studies`, and shows; there is no science in it.
 
-Every error on purpose is one line on standard error and exit code 2. Where some pictures cannot be read the rest is done, and
-the code is 1. Ctrl-C leaves with 130 and keeps what was finished; the
-same command goes on from there. With --json, standard output holds one JSON document and nothing else.
+Every error on purpose is one line on standard error and exit code 2; so are a full disk, standard output that cannot be
+written, too many open files and too little memory. Where some pictures cannot be read the rest is done, and the code is 1.
+Ctrl-C leaves with 130. Either way what was finished is kept, and the same command goes on from there. A reader of the output
+that ends first, like `| head -1`, ends the command silently with 0. With --json, standard output holds one JSON document and
+nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -17,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import UnsampleError, one_line
+from ..errors import ArgumentError, UnsampleError, one_line
 from ..runs.progress import show_progress
 from .catalogue import cite, inspect, methods, models
 from .compare import compare
@@ -36,6 +39,11 @@ INTERRUPTED = 130
 
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DIFFUSERS_VERBOSITY": "critical", "TRANSFORMERS_VERBOSITY": "critical"}
 """What they log of a model that cannot be read is in the message already."""
+
+KEPT = "what was finished is kept, and the same command goes on from there"
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What PyTorch says where an accelerator has no more memory, and where the CPU has none, on Linux and on Windows."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", message="expected images in")  # files are read to [-1, 1], however light they are
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 (Python has None for a closed one, and print takes stdout)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_where, **_how: say(one_line(Warning(message)))
         sys.exit(_code(arguments))
@@ -96,7 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _code(arguments: Sequence[str] | None) -> int:
     try:
+        if sys.stdout is None:
+            raise ArgumentError("standard output is closed: expected somewhere to print to, such as > /dev/null")
         code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except UnsampleError as error:
         code = _fail(str(error))
     except typer.TyperException as error:
@@ -106,18 +118,17 @@ def _code(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _dropped(0)
     except OSError as error:
-        code = _fail(f"{error.filename or 'a file'}: {error.strerror or one_line(error)}")
-    except MemoryError as error:
-        code = _fail(f"out of memory ({error}); use a smaller --batch-size")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        code = _dropped(_fail(f"{error.filename or 'standard output'}: {error.strerror or one_line(error)}; {KEPT}"))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
             raise
-        code = _fail("out of memory on the device; use a smaller --batch-size or --dtype bfloat16")
+        code = _fail(f"out of memory ({one_line(error, 100)}); use a smaller --batch-size or --dtype bfloat16; {KEPT}")
+    except ImportError as error:  # of a library that is damaged, or cannot be opened now
+        code = _fail(f"cannot load {error.name or 'a library'} ({one_line(error)}); {KEPT}")
     if code == INTERRUPTED:
-        say("interrupted; what was finished is kept, and the same command goes on from there")
+        say(f"interrupted; {KEPT}")
     return code
 
 
@@ -137,6 +148,16 @@ def _message(error: Any) -> str:
     return f"{error.message}: {ours}" if ours else str(error.format_message())
 
 
+def _dropped(code: int) -> int:
+    """`code`, after what standard output still holds was dropped: Python would try, and fail, to write it at the end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
 def _fail(message: str) -> int:
-    say(f"unsample: {message}")
+    with contextlib.suppress(OSError):  # there is nowhere else to say it
+        say(f"unsample: {message}")
     return 2

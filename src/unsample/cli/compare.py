@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from .options import (
     Guidance,
     Label,
     Limit,
+    Out,
     Photos,
     Seed,
     SpacingOption,
@@ -50,12 +51,12 @@ def compare(
     limit: Limit = None,
     strict: Strict = False,
     batch_size: BatchSize = 64,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; its runs are kept there.")] = Path(
-        "runs/compare"
-    ),
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
+    from ..runs.directory import place_of
+    from ..runs.manifest import identity
     from ..studies import compare as comparison
 
     loaded = chosen.load()
@@ -63,24 +64,15 @@ def compare(
         loaded, methods, start, nfe, spacing, label, guidance
     )  # refuses what is wrong before pictures are read
     reading = read_given(paths, loaded.image_size, limit, strict=strict)
-    found = comparison.compare(
-        loaded,
-        reading.photos,
-        methods=methods,
-        starts=start,
-        nfe=nfe,
-        spacing=spacing,
-        condition=label,
-        guidance=guidance,
-        seed=seed,
-        batch_size=batch_size,
-        out=out,
-    )
+    settings: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "seed": seed, "batch_size": batch_size, "guidance": guidance}
+    known = comparison.settings_of(loaded, methods, start, condition=label, **settings)
+    place = place_of(out, "compare", json.dumps(identity(known)), *(photo.id for photo in reading.photos))
+    found = comparison.compare(loaded, reading.photos, methods=methods, starts=start, condition=label, out=place, **settings)
     if as_json:
         print_json(found.to_dict())
     else:
         print_table(comparison.table(found.candidates, comparison.BRIEF))
         for failure in found.failures:
             print(printable(failure))
-        print(printable(str(out / "comparison.png")))
+        print(printable(str(place / "comparison.png")))
     leave(reading)

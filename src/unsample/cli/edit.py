@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +31,7 @@ from .options import (
     read_first,
     whole,
 )
-from .photos import leave, read_given, record_rejected
+from .photos import is_run, leave, read_given, record_rejected
 from .show import show_run
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ StartOption = Annotated[
     str | None,
     typer.Option("--start", help="Forward start (4%); of a run: which of its starts.", callback=read_first(check_start)),
 ]
+OwnBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help=f"Pictures per network call (16); {Own}.")]
 SeedOption = Annotated[int | None, whole(BITS, "--seed", help=f"Of the start's noise (0); {Own}.", least=-BITS[0])]
 
 
@@ -117,7 +117,7 @@ def edit(
     spacing: SpacingOption = None,
     start: StartOption = None,
     seed: SeedOption = None,
-    batch_size: BatchSize = 16,
+    batch_size: OwnBatchSize = None,
     limit: Limit = None,
     strict: Strict = False,
     out: Out = None,
@@ -133,20 +133,22 @@ def edit(
     named = parse_editor(editor)
     own = {"--source": source, "--method": method, "--steps": steps, "--spacing": spacing, "--seed": seed, "--limit": limit}
     reading = None
-    if len(paths) == 1 and os.path.isfile(Path(paths[0]) / "manifest.json"):
-        given = [option for option, value in own.items() if value is not None]
+    if len(paths) == 1 and is_run(paths[0]):
+        given = chosen.of_a_model + [option for option, value in own.items() if value is not None]
         if given or seeds > 1:
             raise ArgumentError(f"a run has its own {', '.join(given) or 'seed'}: leave that out, or give pictures")
         if named:
             check_kept(Path(paths[0]))
         loading = lambda origin, dtype: chosen.loaded(chosen.moved(origin), dtype)  # noqa: E731
         work = Work.of_run(Path(paths[0]), loading, start, states=bool(mask or named) or strength < 1)
+        if batch_size is not None:
+            work = replace(work, inversion=work.inversion.model_copy(update={"batch_size": batch_size}))
     else:
         model = chosen.load()
         if named:
             unet_of(model)  # refuses models whose attention cannot be edited
         settings = {"method": method, "steps": steps or 50, "spacing": spacing, "seed": seed or 0}
-        settings |= {"label": source, "batch_size": batch_size}
+        settings |= {"label": source, "batch_size": 16 if batch_size is None else batch_size}
         work, reading = _pictures(model, paths, limit, strict, start, chosen, **settings)
     recorded = {"to": to, "edit_guidance": guidance, "strength": strength, "seeds": seeds, "editor": editor.strip()}
     recorded["negative"] = None if work.model.distilled else work.inversion.label

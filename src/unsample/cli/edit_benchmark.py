@@ -94,6 +94,7 @@ def run(
 ) -> None:
     """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
     from ..runs.directory import Run, place_of
+    from ..runs.manifest import identity
     from ..studies.compare import listed
     from ..studies.pie_bench import Benchmark, benchmarked, editable, edits_at_equal_cost, listed_editors
     from ..studies.pie_bench.report import as_dict
@@ -104,7 +105,7 @@ def run(
     bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
-    place = place_of(out, "edit-benchmark", json.dumps(settings, sort_keys=True))
+    place = place_of(out, "edit-benchmark", json.dumps(identity(settings), sort_keys=True))
     opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
     with progress_bar(f"editing {counted(len(found.entries), 'entry', 'entries')}") as on_step:
         scores, costs = benchmarked(bench, opened, on_step)

@@ -11,6 +11,7 @@ import typer
 from ..errors import ArgumentError
 from .model_options import Chosen, loads_a_model
 from .options import AsJson, BatchSize, Seed, check_places, read_first
+from .photos import refuse_runs
 from .show import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ ShowData = Annotated[
     bool,
     typer.Option("--show-data/--hide-data", help="Hide: no pictures of photographs of --data, for reports to be passed on."),
 ]
-Where = Annotated[Path, typer.Option("--out", help="Folder of the reports.")]
+Where = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the reports; by default named after the settings, in runs/."),
+]
 Cache = Annotated[Path, typer.Option(help="Folder that keeps samples and latents, shared by all experiments.")]
 
-OUT, CACHE = Path("runs/experiments"), Path("runs/experiments/cache")
+CACHE = Path("runs/experiments/cache")
 
 
 @experiment.command("list")
@@ -70,15 +74,15 @@ def run(
     checkpoints: Checkpoints = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
-    out: Where = OUT,
+    out: Where = None,
     cache: Cache = CACHE,
     show_data: ShowData = True,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments; samples and latents that were made before are read back."""
     _check(ids, size)
-    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data)
-    _tell(out, ids, as_json)
+    place = _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data)
+    _tell(place, ids, as_json)
 
 
 @experiment.command("all")
@@ -90,7 +94,7 @@ def run_all(
     checkpoints: Checkpoints = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
-    out: Where = OUT,
+    out: Where = None,
     cache: Cache = CACHE,
     show_data: ShowData = True,
     as_json: AsJson = False,
@@ -100,12 +104,12 @@ def run_all(
 
     ids = list(EXPERIMENTS)
     _check(ids, size)
-    _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data, lenient=True)
-    _tell(out, ids, as_json)
+    lab = _lab(chosen, cache, data, seed, batch_size, checkpoints)
+    _tell(_run(ids, size, lab, out, show_data=show_data, lenient=True), ids, as_json)
 
 
 @experiment.command()
-def report(out: Where = OUT, as_json: AsJson = False) -> None:
+def report(out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")], as_json: AsJson = False) -> None:
     """Join the reports of experiments into one page: every claim, the paper's numbers beside ours."""
     from ..studies.experiments import EXPERIMENTS
 
@@ -144,25 +148,28 @@ def _check(ids: Sequence[str], size: str) -> None:
 def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:
     from ..studies.experiments import Lab
 
+    refuse_runs(data or ())
     return Lab(chosen.load(), cache, tuple(data or ()), *rest)
 
 
-def _run(ids: Sequence[str], size: str, lab: Lab, out: Path, *, show_data: bool, lenient: bool = False) -> None:
-    """Run experiments one after the other; a lenient run passes over those that cannot be run, and says so."""
-    from ..studies.experiments import recipe, write
+def _run(ids: Sequence[str], size: str, lab: Lab, out: Path | None, *, show_data: bool, lenient: bool = False) -> Path:
+    """Run experiments one after the other; the folder. A lenient run passes over those that cannot be run, and says so."""
+    from ..studies.experiments import open_reports, recipe, write
 
     recipes = [recipe(name) for name in ids]
     ready = [one.make(size) for one in recipes]  # a mistake must fail before any work
     if lab.data:
         lab.photographs(1)  # as must photographs that cannot be read
+    folder = open_reports(out, size, lab, shows_data=show_data)
     for index, (one, made) in enumerate(zip(recipes, ready, strict=True), 1):
         say(f"{one.id} ({index} of {len(recipes)}): {one.title}")
         try:
-            write(out / one.id, one, size, lab, made.run(lab), shows_data=show_data)
+            write(folder, one, size, lab, made.run(lab), shows_data=show_data)
         except ArgumentError as error:
             if not lenient:
                 raise
             say(f"{one.id} is left out: {error}")
+    return folder.path
 
 
 def _tell(out: Path, ids: Sequence[str], as_json: bool) -> None:

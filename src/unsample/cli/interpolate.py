@@ -92,7 +92,7 @@ def interpolate(
     settings = [InvertSettings.of(model, label=one, **shared) for one in _labels(label, labels, len(photos))]
     job = Interpolation(model, photos, settings, spread, path)
     job.check()
-    place = place_of(out, "interpolate", settings[0].model_dump_json(), job.key, *(photo.id for photo in photos))
+    place = place_of(out, "interpolate", job.key, *(photo.id for photo in photos))
     run = job.run(place)
     with progress_bar("drawing the frames"):
         job.draw(run, moving)

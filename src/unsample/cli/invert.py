@@ -116,7 +116,7 @@ def _invert(
     checked = InvertSettings.of(model, forward=starts, **chosen.recorded, **settings)
     reading = read_given(places, model.image_size, limit, strict=strict)
     photos = reading.photos
-    place = place_of(out, "invert", checked.model_dump_json(), *(photo.id for photo in photos))
+    place = place_of(out, "invert", checked.key, *(photo.id for photo in photos))
     with progress_bar(f"inverting {counted(len(photos), 'picture')}") as on_step:
         run, diagnoses = invert_photos(model, photos, checked, place, on_step)
     record_rejected(run, reading)

@@ -18,7 +18,7 @@ from .options import Device, Dtype, ImageSize, ModelName, Offload, Revision, Til
 
 if TYPE_CHECKING:
     from ..core.model import Model
-    from ..runs.directory import Origin
+    from ..runs.manifest import Origin
 
 __all__ = ["Chosen", "loads_a_model", "size_of"]
 
@@ -58,6 +58,14 @@ class Chosen:
         )
 
     @property
+    def of_a_model(self) -> list[str]:
+        """The options typed that say what is computed, which a run has of its own."""
+        names = ("size", "dtype")
+        return [
+            f"--{field.name}" for field in fields(self) if field.name in names and getattr(self, field.name) != field.default
+        ]
+
+    @property
     def recorded(self) -> dict[str, Any]:
         """Settings of every run of this model."""
         return {"dtype": self.dtype or "float32", "origin": self.origin}
@@ -80,7 +88,7 @@ class Chosen:
     def origin(self) -> Origin:
         """Where the model comes from, for a manifest: a path is made absolute, a name stays a name."""
         from ..models import cards
-        from ..runs.directory import Origin
+        from ..runs.manifest import Origin
 
         name = MODEL if self.model is None else self.model
         path = expanded(name)

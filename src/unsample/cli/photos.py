@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..errors import ArgumentError
 from .show import say
 
 if TYPE_CHECKING:
     from ..pictures.read import Reading
     from ..runs.directory import Run
 
-__all__ = ["leave", "read_given", "record_rejected"]
+__all__ = ["is_run", "leave", "read_given", "record_rejected", "refuse_runs"]
 
 LEFT_OUT = 1
 """The exit code where some pictures were left out and the rest is done."""
@@ -24,16 +25,42 @@ FEW = 8
 """Names in a line, at most."""
 
 
+def is_run(place: str | Path) -> bool:
+    """Whether this is the folder of a run: its manifest says which command made it."""
+    from ..runs.manifest import MANIFEST
+
+    try:
+        return b'"command"' in (Path(place).expanduser() / MANIFEST).read_bytes()
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_runs(places: Sequence[str | Path]) -> None:
+    """Refuse the folder of a run among pictures.
+
+    Raises:
+        ArgumentError: There is one.
+    """
+    for place in places:
+        if is_run(place):
+            raise ArgumentError(
+                f"expected pictures, given {place}, which is a run of unsample: give the pictures that it was made of; "
+                "`unsample edit` and `unsample reconstruct` take one run alone"
+            )
+
+
 def read_given(
     places: Sequence[str | Path], size: tuple[int, int], limit: int | None = None, *, strict: bool = False
 ) -> Reading:
     """The pictures, with what was converted, reduced, passed over or left out said on standard error.
 
     Raises:
+        ArgumentError: The folder of a run is among them: its pictures are results, not photographs.
         ImageError: As `unsample.pictures.read.read_all`.
     """
     from ..pictures.read import read_all
 
+    refuse_runs(places)
     reading = read_all(places, size, limit, strict=strict)
     for photo in reading.photos:
         for note in photo.notes:

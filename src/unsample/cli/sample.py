@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -64,7 +64,7 @@ def sample(
         **chosen.recorded,
     )
     with progress_bar("sampling") as on_step:
-        run = sample_images(loaded, settings, place_of(out, "sample", settings.model_dump_json()), on_step)
+        run = sample_images(loaded, settings, place_of(out, "sample", settings.key), on_step)
     show_run(run, "overview.png", as_json)
 
 
@@ -87,42 +87,44 @@ def reconstruct(
     says where it is now, if it was moved.
     """
     from ..core.trajectory import Stored
-    from ..runs.directory import Origin, Run, place_of
-    from ..runs.read_back import starts_of, way_back
+    from ..runs.directory import Run, place_of
+    from ..runs.inversions import inverted_tensors, settings_of
+    from ..runs.manifest import Origin
+    from ..runs.read_back import way_back
     from ..runs.sample import sample_images
     from ..runs.settings import SampleSettings
 
     source = Run.load(run)
-    starts = starts_of(source)
+    made = settings_of(source)
+    starts = list(made.forward)
     start = starts[-1] if start is None else start
     if start not in starts:
         raise ArgumentError(f"--start: the run in {run} has the starts {', '.join(starts)}, not {start}")
-    tensors = source.tensors()
+    tensors = inverted_tensors(source)
     latents = tensors[f"latent.{start}"]
-    made: Any = source.manifest.settings
-    origin = chosen.moved(source.manifest.origin or Origin(source=made["model"]))
-    loaded = chosen.loaded(origin, made["dtype"])
-    if loaded.digest != made["model_digest"]:
-        raise RunError(f"the run in {run} was made with other weights of {made['model']!r}; invert again with these")
-    moves = steps or made["steps"]
-    method, stored = way_back(source, tensors, start) if moves == made["steps"] else (None, Stored())
+    origin = chosen.moved(source.manifest.origin or Origin(source=made.model))
+    loaded = chosen.loaded(origin, made.dtype)
+    if loaded.digest != made.model_digest:
+        raise RunError(f"the run in {run} was made with other weights of {made.model!r}; invert again with these")
+    moves = made.steps if steps is None else steps
+    method, stored = way_back(source, tensors, start) if moves == made.steps else (None, Stored())
     settings = SampleSettings.of(
         loaded,
         count=len(latents),
         steps=moves,
-        spacing=made["spacing"],
-        guidance=made["guidance"] if guidance is None else guidance,
-        label=made["label"] if label is None else None if label == "none" else label,
+        spacing=made.spacing,
+        guidance=made.guidance if guidance is None else guidance,
+        label=made.label if label is None else None if label == "none" else label,
         negative=negative,
-        seed=made["seed"],
+        seed=made.seed,
         batch_size=batch_size,
-        dtype=made["dtype"],
+        dtype=made.dtype,
         origin=origin,
         method=method,
         source=f"{start} of {source.manifest.key}",
     )
     names = [item.name for item in source.manifest.items]
     with progress_bar("sampling back") as on_step:
-        place = place_of(out, "reconstruct", settings.model_dump_json())
+        place = place_of(out, "reconstruct", settings.key)
         done = sample_images(loaded, settings, place, on_step, latents, names, stored)
     show_run(done, "overview.png", as_json)

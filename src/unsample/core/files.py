@@ -1,4 +1,4 @@
-"""Paths as people type them, and files that appear whole or not at all."""
+"""Paths as people type them, and files that appear whole or not at all, only below the folder that they belong to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, RunError
 
-__all__ = ["expanded", "write_atomically"]
+__all__ = ["expanded", "inside", "write_atomically"]
 
 
 def expanded(path: str | Path) -> Path:
@@ -29,6 +29,22 @@ def expanded(path: str | Path) -> Path:
         if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG:
             raise ArgumentError(f"expected a path, given {str(path)[:80]!r}...: {reason}") from None
     return found
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of the file `name` below `root`.
+
+    Raises:
+        RunError: The name, or a link on the way, leads out of `root`, so that another folder would be read or written.
+    """
+    path = root / name
+    try:
+        leads_out = not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        leads_out = True
+    if leads_out:
+        raise RunError(f"{path} leads out of {root}, where it belongs: remove the link, and give the same command again")
+    return path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -230,6 +230,10 @@ class Trajectory:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with a JSON header; it appears whole or not at all."""
+        write_atomically(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The file that `save` writes."""
         tensors = {"latent": self.latent}
         for name in _BY_LEVEL:
             tensors |= {f"{name}.{i}": tensor for i, tensor in getattr(self, name).items()}
@@ -240,7 +244,8 @@ class Trajectory:
         header["grid"] = [astuple(level) for level in self.grid.levels] if self.grid else None
         # Clones, since the last state is the latent; contiguous, since safetensors takes no other layout.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_atomically(Path(path), save(tensors, metadata={"unsample": json.dumps(header)}))
+        data: bytes = save(tensors, metadata={"unsample": json.dumps(header)})
+        return data
 
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:

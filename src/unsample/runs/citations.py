@@ -17,7 +17,7 @@ from ..core.starts import ForwardNoise
 from ..errors import UnknownNameError
 from ..methods.registry import METHODS, parse_method
 from ..methods.starts import AutoStart, PlainNoise, parse_start
-from .directory import Manifest
+from .manifest import Manifest
 
 __all__ = ["bibtex", "entries", "gaps", "keys_of_method", "keys_of_run"]
 

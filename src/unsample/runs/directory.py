@@ -1,103 +1,86 @@
 """Run directories: a manifest that says everything, tensors, and parts that survive an interruption.
 
 A run is opened with its settings and items. An empty place becomes a new run; a place with the same settings is resumed, part
-by part; a place with other settings, or with somebody's files, is refused. Every file appears whole or not at all.
+by part; a place with other settings, or with somebody's files, is refused. Every file appears whole or not at all, and its
+digest is kept: a file that was damaged since is noticed when it is read, and made again when the command is given again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import platform
 import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from ..core.files import write_atomically
-from ..errors import RunError, printable
+from ..core.files import inside, write_atomically
+from ..errors import RunError
 from ..pictures.read import png_bytes
+from .manifest import HOW, MANIFEST, Item, Manifest, Origin, identity, short_hash
+from .tensor_file import read_tensors, tensor_bytes
 
-__all__ = ["Item", "Manifest", "Origin", "Part", "Run", "place_of", "short_hash", "slug", "slugs"]
+__all__ = ["TENSORS", "Part", "Run", "place_of", "slug", "slugs"]
 
-MANIFEST = "manifest.json"
 TENSORS = "latents.safetensors"
 SLUG_LENGTH = 80
 
 
-class Item(BaseModel):
-    """One picture of a run; its name can be printed."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, BeforeValidator(lambda name: printable(name) if isinstance(name, str) else name)]
-    id: str
-    width: int
-    height: int
-    notes: list[str] = []
-
-
-class Origin(BaseModel):
-    """Where a run's model came from, as `unsample.load` takes it; its digest in the settings says whether it is the same."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str
-    size: tuple[int, int] | None = None
-    revision: str | None = None
-    variant: str | None = None
-
-
-class Manifest(BaseModel):
-    """What a run is, in JSON."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[1] = 1
-    command: str
-    status: Literal["running", "complete"] = "running"
-    created: str
-    finished: str | None = None
-    settings: dict[str, JsonValue]
-    origin: Origin | None = None
-    versions: dict[str, str]
-    items: list[Item]
-    results: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """A name for exactly this run's settings and items, by which a run made of its results names it."""
-        return short_hash(self.model_dump_json(include={"settings", "items"}))
-
-
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone."""
+    """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone.
+
+    `files` are the digests of files that were written with it.
+    """
 
     tensors: Mapping[str, Tensor]
     nfe: int
     seconds: float
     nfe_up: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many items it is of."""
+        return len(next(iter(self.tensors.values()), ()))
+
+
+class _Header(TypedDict, total=False):
+    """What the file of a part says besides its tensors."""
+
+    nfe: int
+    seconds: float
+    nfe_up: int
+    files: dict[str, str]
 
 
 @dataclass
 class Run:
-    """An open run directory."""
+    """An open run directory.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it is.
+        files: The digest of each file that was written, besides the manifest and the parts.
+        drawn: Whether its pictures and pages are there, as they were written.
+    """
 
     path: Path
     manifest: Manifest
+    files: dict[str, str] = field(default_factory=dict)
+    drawn: bool = False
 
     @classmethod
     def open(
@@ -110,6 +93,8 @@ class Run:
         defaults: Mapping[str, Any] | None = None,
     ) -> Run:
         """A new run, or the same run resumed; `origin` is written down, and may be another when it is resumed.
+
+        A complete run whose tensors are missing or damaged counts as not complete, so that they are made again.
 
         Args:
             path: Its folder.
@@ -131,9 +116,13 @@ class Run:
             versions=_versions(),
             items=list(items),
         )
+        try:
+            taken = path.is_dir() and any(file.name[-5:] != ".part" for file in path.iterdir())
+        except OSError as error:
+            raise RunError(f"cannot read the folder {path}: {error.strerror}; choose another --out") from None
         if path.exists() and not path.is_dir():
             raise RunError(f"expected a folder for the run, given the file {path}; choose another --out")
-        if not path.is_dir() or not any(file.name[-5:] != ".part" for file in path.iterdir()):
+        if not taken:
             run = cls(path, manifest)
             run._write_manifest()
             return run
@@ -141,6 +130,7 @@ class Run:
             raise RunError(f"{path} holds files that are not a run of unsample; choose another --out, or an empty folder")
         run = cls.load(path)
         run._refuse_other(manifest, defaults or {})
+        run._resume(manifest)
         return run
 
     @classmethod
@@ -152,51 +142,92 @@ class Run:
         """
         path = Path(path)
         try:
-            return cls(path, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+            manifest = Manifest.read(inside(path, MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"no run in {path}: expected a folder with a {MANIFEST}") from None
-        except (ValidationError, OSError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise RunError(f"the manifest of {path} is damaged ({first}); delete the folder and run again") from None
+        except OSError as error:
+            raise RunError(f"cannot read {path / MANIFEST}: {error.strerror}") from None
+        except RunError as error:
+            raise RunError(f"the manifest of {path} is damaged ({error}); delete the folder and run again") from None
+        return cls(path, manifest, dict(manifest.files or {}), manifest.drawn)
 
     @property
     def complete(self) -> bool:
         """Whether everything is done."""
         return self.manifest.status == "complete"
 
-    def stored(self, key: str) -> Part | None:
-        """The part `key` if an earlier attempt finished it; a damaged one counts as not finished."""
-        found = _read(self._part_file(key))
-        return found and Part(found[0], **found[1])
+    def stored(self, key: str, rows: int | None = None) -> Part | None:
+        """The part `key` if an earlier attempt finished it; not one that is damaged, or of another number of `rows`."""
+        found = read_tensors(inside(self.path, self._part_file(key)))
+        try:
+            part = Part(found[0], **TypeAdapter(_Header).validate_python(found[1])) if found else None
+        except ValidationError:
+            return None
+        if part is None or (rows is not None and part.rows != rows):
+            return None
+        if any(self._differs(name, digest) for name, digest in part.files.items()):
+            return None
+        self.files |= part.files
+        return part
 
     def store(self, key: str, part: Part) -> Part:
         """Write a finished part, so that a rerun need not repeat it."""
-        _write(self._part_file(key), part.tensors, {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up})
+        header = {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up, "files": dict(part.files)}
+        write_atomically(inside(self.path, self._part_file(key)), tensor_bytes(part.tensors, header))
         return part
 
-    def part(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> Part:
+    def part(self, key: str, make: Callable[[], Mapping[str, Tensor]], rows: int | None = None) -> Part:
         """The part `key`: read back if an earlier attempt finished it, made and stored otherwise.
 
         Among the tensors that `make` gives, `nfe` and `nfe_up` say what each item cost; without them it cost nothing.
         """
-        stored = self.stored(key)
+        stored = self.stored(key, rows)
         if stored is not None:
             return stored
-        began = time.perf_counter()
+        began, before = time.perf_counter(), dict(self.files)
         tensors = {name: tensor.cpu() for name, tensor in make().items()}
         spent = {name: int(tensors[name].max()) if name in tensors else 0 for name in ("nfe", "nfe_up")}
-        return self.store(key, Part(tensors, seconds=time.perf_counter() - began, **spent))
+        files = {name: digest for name, digest in self.files.items() if before.get(name) != digest}
+        return self.store(key, Part(tensors, seconds=time.perf_counter() - began, **spent, files=files))
+
+    def tiles(self, prefix: str, count: int, size: int) -> list[tuple[str, slice]]:
+        """The parts that cover `count` items, by key: `prefix` and the first row.
+
+        A part that an earlier attempt finished stays as it is, whatever the size of its batches was; what is missing between
+        them is cut into batches of at most `size`.
+        """
+        names = [file.name.removesuffix(".safetensors") for file in (self.path / "parts").glob("*.safetensors")]
+        numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        found = {int(number): f"{prefix}{number}" for number in numbers if re.fullmatch(r"[0-9]{6}", number)}
+        done = {first: part.rows for first, key in found.items() if (part := self.stored(key))}
+        tiles, first = [], 0
+        while first < count:
+            after = min([start for start in done if start > first] + [first + size, count])
+            stop = first + done[first] if 0 < done.get(first, 0) <= count - first else after
+            tiles.append((f"{prefix}{first:06d}", slice(first, stop)))
+            first = stop
+        return tiles
 
     def finish(self, tensors: Mapping[str, Tensor], results: Mapping[str, Any]) -> None:
-        """Write all tensors, mark the run complete, and drop its parts."""
-        _write(self.path / TENSORS, tensors, {"items": [item.id for item in self.manifest.items]})
+        """Write all tensors, if there are any; mark the run complete, and drop its parts."""
+        if tensors:
+            self.write(TENSORS, tensor_bytes(tensors, {"items": [item.id for item in self.manifest.items]}))
         self.manifest = self.manifest.model_copy(update={"status": "complete", "finished": _now()})
         self.add(results)
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        with contextlib.suppress(RunError):  # a link that leads elsewhere is left as it is
+            shutil.rmtree(inside(self.path, "parts"), ignore_errors=True)
 
     def add(self, results: Mapping[str, Any]) -> None:
         """Write more results into the manifest."""
         self.manifest = self.manifest.model_copy(update={"results": {**self.manifest.results, **results}})
+        self._write_manifest()
+
+    def draw(self, drawing: Callable[[], object]) -> None:
+        """Write the pictures and pages of a complete run by `drawing`, unless they are all there as they were written."""
+        if self.drawn:
+            return
+        drawing()
+        self.manifest, self.drawn = self.manifest.model_copy(update={"drawn": True}), True
         self._write_manifest()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -207,18 +238,30 @@ class Run:
         """
         if not self.complete:
             raise RunError(f"the run in {self.path} is not complete; give the same command again to finish it")
-        found = _read(self.path / TENSORS)
+        found = read_tensors(self.checked(TENSORS))
         if found is None:
-            raise RunError(f"{self.path / TENSORS} is missing or damaged; delete the folder and run again")
+            raise RunError(_repair(self.path / TENSORS))
         tensors, header = found
         if header.get("items") != [item.id for item in self.manifest.items]:
             raise RunError(f"{self.path / TENSORS} does not belong to this manifest; delete the folder and run again")
         return tensors
 
+    def checked(self, name: str) -> Path:
+        """The path of a file of the run, to be read.
+
+        Raises:
+            RunError: It is missing, or not what was written.
+        """
+        path = inside(self.path, name)
+        if not path.is_file() or (name in self.files and self._differs(name, self.files[name])):
+            raise RunError(_repair(path))
+        return path
+
     def write(self, name: str, data: bytes | str) -> Path:
         """Write a file of the run; whole or not at all."""
-        path = self.path / name
-        write_atomically(path, data.encode() if isinstance(data, str) else data)
+        path, data = inside(self.path, name), data.encode() if isinstance(data, str) else data
+        write_atomically(path, data)
+        self.files[name] = hashlib.sha256(data).hexdigest()
         return path
 
     def write_images(self, folder: str, images: Tensor) -> None:
@@ -226,20 +269,54 @@ class Run:
         for index, (item, image) in enumerate(zip(self.manifest.items, images, strict=True)):
             self.write(f"{folder}/{index:04d}-{slug(Path(item.name).stem)}.png", png_bytes(image))
 
-    def _part_file(self, key: str) -> Path:
-        return self.path / "parts" / f"{key}.safetensors"
+    def _part_file(self, key: str) -> str:
+        return f"parts/{key}.safetensors"
+
+    def _digests(self) -> dict[str, str]:
+        """Those of the files of tensors that are there, but of runs and parts within."""
+        files = [*self.path.glob("*.safetensors"), *self.path.glob("trajectories/*.safetensors")]
+        names = [file.relative_to(self.path).as_posix() for file in files]
+        return {name: hashlib.sha256(inside(self.path, name).read_bytes()).hexdigest() for name in names}
+
+    def _differs(self, name: str, digest: str) -> bool:
+        """Whether a file is missing, or not what was written."""
+        path = inside(self.path, name)
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() != digest
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return True
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from None
 
     def _write_manifest(self) -> None:
-        self.write(MANIFEST, self.manifest.model_dump_json(indent=2))
+        self.manifest = self.manifest.model_copy(update={"files": dict(self.files) if self.complete else None})
+        write_atomically(inside(self.path, MANIFEST), self.manifest.text.encode())
+
+    def _resume(self, wanted: Manifest) -> None:
+        """Go on: a complete run without its tensors is one to be made again, one without its pictures to be drawn again."""
+        if self.complete:
+            bad = [name for name, digest in self.files.items() if self._differs(name, digest)]
+            if self.manifest.files is None:  # of an older version: what can be read is taken as it is
+                bad = [] if read_tensors(inside(self.path, TENSORS)) else [TENSORS]
+                self.files = {} if bad else self._digests()
+            drawn_again = TENSORS in self.files and not any(name.endswith(".safetensors") for name in bad)
+            if not bad or drawn_again:
+                self.drawn = self.drawn and not bad
+                return
+        how = {name: wanted.settings[name] for name in HOW if name in wanted.settings}
+        fresh: dict[str, Any] = {"status": "running", "finished": None, "drawn": False, "results": {}}
+        self.manifest = self.manifest.model_copy(update={**fresh, "settings": {**self.manifest.settings, **how}})
+        self.files, self.drawn = {}, False
 
     def _refuse_other(self, wanted: Manifest, defaults: Mapping[str, Any]) -> None:
         """Refuse to mix two different runs in one folder, naming the first difference."""
         ours, theirs = self.manifest, wanted
         if ours.command != theirs.command:
             raise RunError(f"{self.path} holds a run of {ours.command!r}, not {theirs.command!r}; choose another --out")
-        before: dict[str, Any] = {**defaults, **ours.settings}
+        before, after = identity({**defaults, **ours.settings}), identity(theirs.settings)
         pairs = {
-            **{name: (value, theirs.settings.get(name)) for name, value in before.items()},
+            **{name: (before.get(name), after.get(name)) for name in {**before, **after}},
             "items": ([item.id for item in ours.items], [item.id for item in theirs.items]),
             **{f"version of {name}": (ours.versions.get(name), theirs.versions[name]) for name in ("unsample", "torch")},
         }
@@ -256,11 +333,6 @@ def place_of(out: Path | None, command: str, *texts: str) -> Path:
     'runs/sample-2f5c36ed'
     """
     return out or Path("runs") / f"{command}-{short_hash(*texts)}"
-
-
-def short_hash(*texts: str) -> str:
-    """A name for what these texts say, 8 hexadecimal digits."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
 
 
 def slug(text: str) -> str:
@@ -290,19 +362,8 @@ def _hashed(name: str, text: str) -> str:
     return f"{name[: SLUG_LENGTH - 9]}-{short_hash(text)}"
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(ready, metadata={"unsample": json.dumps(header)}))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and header of a file, or None if it is missing or not whole."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})["unsample"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
+def _repair(path: Path) -> str:
+    return f"{path} is missing or damaged; give the command that made the run again, which makes it anew"
 
 
 def _versions() -> dict[str, str]:

@@ -57,19 +57,22 @@ class Edits:
         work, first = self.work, self.work.inversion.seed
         own = work.start if work.there is None else None
         turning_level(self.strength, work.shared["grid"], own)  # refused before any work
-        run = work.open("edit", out)
-        if run.complete:
-            return run
-        draws = range(first, first + self.seeds)
+        run, draws = work.open("edit", out), range(first, first + self.seeds)
+        if not run.complete:
+            self._make(run, draws, on_step)
+        run.draw(lambda: self._draw(run, run.tensors(), draws))
+        return run
+
+    def _make(self, run: Run, draws: Sequence[int], on_step: OnStep) -> None:
+        """Every batch from every draw."""
+        work = self.work
         parts = work.parts(run, self._batch, on_step, {f"{seed}.": seed for seed in draws})
         tensors: dict[str, Tensor] = {"images": work.pixels}
         for seed, made in zip(draws, parts, strict=True):
             tensors |= {f"{name}.{seed}": tensor for name, tensor in joined(made).items()}
-        self._draw(run, tensors, draws)
         spent = torch.stack([tensors[f"nfe.{seed}"].amax(0) for seed in draws]).amax(0).tolist()
         seconds = sum(part.seconds for own in parts for part in own)
         run.finish(tensors, {"nfe": dict(zip(COSTS, spent, strict=False)), "seconds": round(seconds, 3)})
-        return run
 
     def _batch(self, model: Model, rows: slice, seed: int, on_step: OnStep | None = None) -> dict[str, Tensor]:
         """One inversion of each picture, its reconstruction, and an edit for each target."""
@@ -126,18 +129,21 @@ class Varied:
         if self.strength is not None:
             turning_level(self.strength, grid, work.start)
         run = work.open("variations", out)
-        if run.complete:
-            return run
-        (parts,) = work.parts(run, self._batch, on_step, {"": first})
-        found = joined(parts)
-        nfe = int(found["nfe"].max())
-        for i in range(self.seeds):
-            run.write_images(f"variations/seed-{first + i}", found["images"][:, i])
-        columns = _nearest_first(Variations(found["images"], found["distances"], nfe))
-        _write_sheet(run, {"picture": work.pixels, **columns}, [found["distances"]])
-        tensors = {"images": work.pixels, "variations": found["images"], "distances": found["distances"]}
-        run.finish(tensors, {"nfe": {"variation": nfe}, "seconds": round(sum(part.seconds for part in parts), 3)})
+        if not run.complete:
+            (parts,) = work.parts(run, self._batch, on_step, {"": first})
+            found = joined(parts)
+            tensors = {"images": work.pixels, "variations": found["images"], "distances": found["distances"]}
+            seconds = round(sum(part.seconds for part in parts), 3)
+            run.finish(tensors, {"nfe": {"variation": int(found["nfe"].max())}, "seconds": seconds})
+        run.draw(lambda: self._draw(run, run.tensors(), first))
         return run
+
+    def _draw(self, run: Run, tensors: dict[str, Tensor], first: int) -> None:
+        """The variations as files, and a sheet with those nearest to the picture first."""
+        for i in range(self.seeds):
+            run.write_images(f"variations/seed-{first + i}", tensors["variations"][:, i])
+        columns = _nearest_first(Variations(tensors["variations"], tensors["distances"], nfe=0))
+        _write_sheet(run, {"picture": tensors["images"], **columns}, [tensors["distances"]])
 
     def _batch(self, model: Model, rows: slice, seed: int, on_step: OnStep | None = None) -> dict[str, Tensor]:
         """All draws of some pictures."""

@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..uses.attention import Named, SourcePicture, bound, samples_from_latent
 from ..uses.edit import Edit
 from .directory import Run
-from .read_back import starts_of
+from .inversions import settings_of
 from .work import Work
 
 __all__ = ["attended", "check_attention", "check_kept"]
@@ -29,7 +29,7 @@ def check_kept(place: Path) -> None:
         RunError: No run of `invert`.
     """
     run = Run.load(place)
-    if starts_of(run) and run.manifest.settings.get("keep") not in ("states", "all"):
+    if settings_of(run).keep not in ("states", "all"):
         raise ArgumentError(
             f"the run in {place} kept no states, which --editor needs: with a model of Stable Diffusion 1, 2 or XL, "
             "invert with --keep states"

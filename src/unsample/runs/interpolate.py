@@ -18,6 +18,7 @@ from ..pictures.read import Photo, png_bytes
 from ..uses.interpolate import Frames, frames_between
 from .directory import Run
 from .invert import invert_run
+from .manifest import identity
 from .parts import cost_of, item_of, joined
 from .progress import progress_bar
 from .sample import sampled_parts
@@ -53,7 +54,7 @@ class Interpolation:
     @property
     def key(self) -> str:
         """All that the result depends on besides the pictures."""
-        return str({**self.settings[0].model_dump(mode="json"), **self.own})
+        return str(identity({**self.settings[0].model_dump(mode="json"), **self.own}))
 
     @property
     def _conditions(self) -> list[str | None]:
@@ -97,7 +98,11 @@ class Interpolation:
         return torch.stack([latents[i] for i in range(len(self.photos))])
 
     def draw(self, run: Run, kind: str | None) -> None:
-        """`strip.png`, `frames/` and the animation of the complete run."""
+        """`strip.png`, `frames/` and the animation of the complete run, whichever kind is wanted now."""
+        run.drawn = run.drawn and (kind is None or f"frames.{kind}" in run.files)
+        run.draw(lambda: self._draw(run, kind))
+
+    def _draw(self, run: Run, kind: str | None) -> None:
         tensors = run.tensors()
         images = tensors["samples"]
         labels = {int(frame): item.name for frame, item in zip(tensors["keys"], run.manifest.items, strict=True)}

@@ -20,7 +20,7 @@ from ..core.grid import Grid
 from ..core.model import Model
 from ..core.schedule import Level
 from ..core.starts import FromImage, Start
-from ..core.trajectory import Keep, Stored, Trajectory
+from ..core.trajectory import Keep, Trajectory
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
 from ..methods.registry import spelled
@@ -29,7 +29,8 @@ from ..uses.invert import invert
 from ..uses.sample import sample
 from .directory import Run, slug
 from .engine import Engine, Local
-from .parts import Batch, cost_of, item_of, joined, made_parts
+from .inversions import inverted_tensors
+from .parts import Batch, cost_of, item_of, joined, made_parts, stored_of
 from .report import diagnose_tensors, write_pictures, write_report
 from .settings import InvertSettings
 
@@ -105,12 +106,15 @@ def invert_photos(
 ) -> tuple[Run, dict[str, Diagnosis]]:
     """`invert_run`, diagnosed and drawn; the complete run and a diagnosis per start."""
     run = invert_run(model, photos, settings, out, on_step)
-    tensors = run.tensors()
+    tensors = inverted_tensors(run)
     diagnoses = diagnose_tensors(tensors, settings.forward)
-    if not (run.path / "report.html").is_file():
+
+    def draw() -> None:
         write_pictures(run, tensors)
         run.add({"diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
         write_report(run, tensors, diagnoses)
+
+    run.draw(draw)
     return run, diagnoses
 
 
@@ -163,9 +167,9 @@ def _work(model: Model, settings: InvertSettings, text: str, pixels: Tensor, run
     """The batches of one start."""
     start, grid = settings.starts[text], settings.grid(model)
     moves = settings.inversion.moves(grid, start.level(grid).index, grid.steps) + grid.steps
-    for rows in batches(len(pixels), settings.batch_size):
+    for key, rows in run.tiles(f"{slug(text)}.", len(pixels), settings.batch_size):
         ids = [item.id for item in run.manifest.items[rows]]
-        yield Batch(f"{slug(text)}.{rows.start:06d}", rows, (settings, start, pixels[rows], ids), moves * len(ids))
+        yield Batch(key, rows, (settings, start, pixels[rows], ids), moves * len(ids))
 
 
 def _place(settings: InvertSettings, text: str, tensors: Mapping[str, Tensor], grid: Grid) -> str:
@@ -205,7 +209,7 @@ def _received(
             f"the inversion of {', '.join(bad)} left the finite numbers; try guidance 1, float32, or a forward start"
         )
     if settings.keep != "latent":
-        _trajectory(tensors, settings, grid).save(run.path / "trajectories" / f"{batch.key}.safetensors")
+        run.write(f"trajectories/{batch.key}.safetensors", _trajectory(tensors, settings, grid).to_bytes())
     return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in KEPT}
 
 
@@ -222,9 +226,8 @@ def _trajectory(tensors: Mapping[str, Tensor], settings: InvertSettings, grid: G
         kind, _, level = name.partition(".")
         if kind in kept:
             kept[kind][int(level)] = tensor
-    own = {name.removeprefix("stored."): tensor for name, tensor in tensors.items() if name.startswith("stored.")}
     starts, costs = (tuple(tensors[name].tolist()) for name in ("start", "nfe_up"))
     kept |= {"starts": starts if len(set(starts)) > 1 else (), "costs": costs if len(set(costs)) > 1 else ()}
-    kept |= {"start_levels": _levels(tensors["start"], tensors["timestep"], grid), "stored": Stored.of(own, grid.steps)}
+    kept |= {"start_levels": _levels(tensors["start"], tensors["timestep"], grid), "stored": stored_of(tensors, grid.steps)}
     kept |= {"grid": grid, "method": spelled(settings.inversion), "schedule": settings.schedule_digest}
     return Trajectory(tensors["latent"], min(starts), grid.steps, max(costs), **kept)

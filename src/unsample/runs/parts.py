@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from ..core.batching import OnStep
+from ..core.trajectory import Stored
+from ..errors import RunError
 from ..pictures.read import Photo
-from .directory import Item, Part, Run
+from .directory import Part, Run
 from .engine import Engine
+from .manifest import Item
 
-__all__ = ["Batch", "cost_of", "item_of", "joined", "made_parts"]
+__all__ = ["Batch", "cost_of", "item_of", "joined", "made_parts", "stored_of"]
+
+STORED = "stored."
+"""What names of tensors begin with that a method stored beside a latent."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -36,6 +42,11 @@ class Batch:
     arguments: tuple[Any, ...]
     moves: int
 
+    @property
+    def count(self) -> int:
+        """How many items."""
+        return int(self.rows.stop - self.rows.start)
+
 
 def made_parts(
     run: Run,
@@ -55,7 +66,7 @@ def made_parts(
         on_step: Called with (moves done, moves in all).
         received: What is stored of a batch's tensors; may raise, so that nothing is.
     """
-    missing = [batch.arguments for batch in batches if run.stored(batch.key) is None]
+    missing = [batch.arguments for batch in batches if run.stored(batch.key, batch.count) is None]
     total, done = sum(batch.moves for batch in batches), 0
 
     def report(moves: int, _total: int = 0) -> None:
@@ -68,16 +79,31 @@ def made_parts(
         return received(batch, next(results))
 
     for batch in batches:
-        parts.append(run.part(batch.key, partial(take, batch)))
+        parts.append(run.part(batch.key, partial(take, batch), batch.count))
         report(batch.moves)
         done += batch.moves
     return parts
 
 
 def joined(parts: Sequence[Part]) -> dict[str, Tensor]:
-    """The tensors of all parts, item after item; those that every part has, as parts of an earlier version may lack some."""
-    common = [name for name in parts[0].tensors if all(name in part.tensors for part in parts)]
-    return {name: torch.cat([part.tensors[name] for part in parts]) for name in common}
+    """The tensors of all parts, item after item; what a method stored at levels of some alone is zero for the others.
+
+    Raises:
+        RunError: Parts that do not have the same tensors.
+        ArgumentError: What the method stored of items with different starts cannot be kept together.
+    """
+    names = [[name for name in part.tensors if not name.startswith(STORED)] for part in parts]
+    common = [name for name in names[0] if all(name in each for each in names)]
+    if any(set(each) - {"nfe", "timestep"} - set(common) for each in names):  # parts of older versions lack these
+        raise RunError("the parts of the run do not have the same tensors; delete its folder and run again")
+    stored = Stored.cat([stored_of(part.tensors) for part in parts], [part.rows for part in parts])
+    tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in common}
+    return tensors | {f"{STORED}{name}": tensor for name, tensor in stored.tensors().items()}
+
+
+def stored_of(tensors: Tensors, steps: int = 0) -> Stored:
+    """What a method stored, among the tensors of a batch: those called `stored.*`."""
+    return Stored.of({name.removeprefix(STORED): tensor for name, tensor in tensors.items() if name.startswith(STORED)}, steps)
 
 
 def item_of(photo: Photo) -> Item:

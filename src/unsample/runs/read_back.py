@@ -26,10 +26,13 @@ from ..uses.edit import SOURCE, Edit, FromSource, edit
 from ..uses.masks import Mask
 from ..uses.sample import Samples, sample
 from ..uses.sources import Conditions
-from .directory import MANIFEST, Origin, Run, slug
+from .directory import Run, slug
+from .inversions import inverted_tensors, settings_of, starts_of
+from .manifest import MANIFEST, Origin
+from .parts import stored_of
 from .settings import InvertSettings
 
-__all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "starts_of", "way_back"]
+__all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "way_back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,28 +154,16 @@ def run_in(place: object) -> Run | None:
     return Run.load(path) if path and (path / MANIFEST).is_file() else None
 
 
-def starts_of(run: Run) -> list[str]:
-    """The starts of a run of `invert`.
-
-    Raises:
-        RunError: A run of another command.
-    """
-    starts = run.manifest.settings.get("forward")
-    if run.manifest.command != "invert" or not isinstance(starts, list):
-        raise RunError(f"expected a run of 'invert', given one of {run.manifest.command!r} in {run.path}")
-    return [str(text) for text in starts]
-
-
 def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str | None, Stored]:
     """How a run of `invert` sampled back from the latents of one start: by which method, and what that stored.
 
     The method is None where DDIM did it, with nothing but the latents.
     """
-    settings = InvertSettings.model_validate(run.manifest.settings)
+    settings = settings_of(run)
     kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
-    kept = {name.removeprefix("stored."): tensor for name, tensor in kept.items() if name.startswith("stored.")}
-    alone = not kept and settings.sampler == DDIM()
-    return None if alone else settings.method, Stored.of(kept, settings.steps)
+    stored = stored_of(kept, settings.steps)
+    alone = not stored.tensors() and settings.sampler == DDIM()
+    return None if alone else settings.method, stored
 
 
 def _loaded(origin: Origin, dtype: str) -> Model:
@@ -209,7 +200,7 @@ def read_inverted(
 
 def _settings_of(run: Run, start: str | Start | None) -> InvertSettings:
     """How a run was inverted from one of its starts."""
-    return InvertSettings.model_validate({**run.manifest.settings, "forward": (_which(run, start),)})
+    return settings_of(run).model_copy(update={"forward": (_which(run, start),)})
 
 
 def _check_unguided(run: Run, settings: InvertSettings) -> None:
@@ -228,7 +219,7 @@ def _check_states(run: Run, settings: InvertSettings) -> None:
 
 def _read(run: Run, settings: InvertSettings, loading: Callable[[Origin, str], Model]) -> InvertedRun:
     """The model of a run and its tensors, if both still go together."""
-    text, tensors = settings.forward[0], run.tensors()
+    text, tensors = settings.forward[0], inverted_tensors(run)
     origin = run.manifest.origin or Origin(source=settings.model)
     model = loading(origin, settings.dtype)
     if model.digest != settings.model_digest:
@@ -257,7 +248,8 @@ def _which(run: Run, start: str | Start | None) -> str:
 @torch.no_grad()
 def _states(run: Run, model: Model, settings: InvertSettings, images: Tensor) -> dict[int, Tensor]:
     """The states of all its batches, and the clean ones."""
-    rows, key = list(batches(len(images), settings.batch_size)), slug(settings.forward[0])
-    parts = [Trajectory.load(run.path / "trajectories" / f"{key}.{each.start:06d}.safetensors") for each in rows]
-    clean = [model.codec.encode(images[each].to(model.device)).cpu() for each in rows]
+    key, parts = slug(settings.forward[0]), list[Trajectory]()
+    while (first := sum(map(len, parts))) < len(images):  # their batches may have had several sizes
+        parts.append(Trajectory.load(run.checked(f"trajectories/{key}.{first:06d}.safetensors")))
+    clean = [model.codec.encode(images[each].to(model.device)).cpu() for each in batches(len(images), settings.batch_size)]
     return {**Trajectory.cat(parts).states, 0: torch.cat(clean)}

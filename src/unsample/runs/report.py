@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -19,14 +18,14 @@ from ..errors import counted
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from .directory import Run, slug
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
-from .read_back import starts_of
+from .inversions import inverted_tensors, starts_of
 
 __all__ = ["diagnose_run", "diagnose_tensors", "places_of", "sentences", "table_of", "title", "write_pictures", "write_report"]
 
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
     """The diagnoses of a complete run of `invert`, one per start, from its tensors."""
-    return diagnose_tensors(run.tensors(), starts_of(run))
+    return diagnose_tensors(inverted_tensors(run), starts_of(run))
 
 
 def diagnose_tensors(tensors: Mapping[str, Tensor], starts: Sequence[str]) -> dict[str, Diagnosis]:
@@ -91,13 +90,12 @@ def write_pictures(run: Run, tensors: Mapping[str, Tensor]) -> None:
 
 def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> Table:
     """Diagnostics as rows, starts as columns, true noise last; and below what each start cost."""
-    costs: Any = run.manifest.results.get("cost", {})
-    rows = []
+    costs, rows = run.manifest.costs, []
     for name in dict.fromkeys(row.name for diagnosis in diagnoses.values() for row in diagnosis.rows):
         found = [next((row for row in diagnosis.rows if row.name == name), None) for diagnosis in diagnoses.values()]
         rows.append((name, *map(_cell, found), _noise(found)))
     if costs:
-        spent = {title(text): str(cost["nfe"]) for text, cost in costs.items()}
+        spent = {title(text): f"{cost['nfe']:g}" for text, cost in costs.items() if "nfe" in cost}
         rows.append(("network evaluations, up + down", *(spent.get(name, "") for name in diagnoses), ""))
     return Table(("", *diagnoses, "true noise"), tuple(rows))
 
@@ -119,8 +117,8 @@ def _cell(row: Row | None) -> str:
 
 def places_of(run: Run) -> list[str]:
     """Where each forward start was, as the run noted it; "forward start 4%: timestep 20 of 1000 ..."."""
-    found: Any = run.manifest.results.get("starts", {})
-    return [f"{title(text)}: {place}." for text, place in found.items()]
+    found = run.manifest.results.get("starts", {})
+    return [f"{title(text)}: {place}." for text, place in found.items()] if isinstance(found, dict) else []
 
 
 def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:

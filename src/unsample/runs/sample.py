@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .. import pictures as plotting
-from ..core.batching import OnStep, batches
+from ..core.batching import OnStep
 from ..core.model import Condition, Model
 from ..core.trajectory import Stored
 from ..errors import DivergenceError
 from ..uses.sample import draw_noise, sample
-from .directory import Item, Part, Run
+from .directory import Part, Run
 from .engine import Local
+from .manifest import Item
 from .parts import Batch, cost_of, joined, made_parts
 from .settings import InvertSettings, SampleSettings
 
@@ -64,10 +65,10 @@ def sampled_parts(
 ) -> list[Part]:
     """The parts of a run that samples all `latents`; `condition` is one for all, or a list with one for each."""
     work = []
-    for rows in batches(len(latents), settings.batch_size):
+    for key, rows in run.tiles("", len(latents), settings.batch_size):
         own = condition[rows] if isinstance(condition, list) else condition
         arguments = (settings, latents[rows], own, negative, stored.take(rows))
-        work.append(Batch(f"{rows.start:06d}", rows, arguments, (rows.stop - rows.start) * settings.steps))
+        work.append(Batch(key, rows, arguments, (rows.stop - rows.start) * settings.steps))
     return made_parts(run, Local(model), sample_batch, work, on_step)
 
 
@@ -92,12 +93,16 @@ def sample_images(
     names = names or [f"{i:04d}" for i in range(settings.count)]
     items = [Item(name=name, id=str(i), width=width, height=height) for i, name in enumerate(names)]
     run = settings.open(out, "sample" if latents is None else "reconstruct", items)
-    if run.complete:
-        return run
-    noise = draw_noise(model, settings.count, seed=settings.seed) if latents is None else latents
-    parts = sampled_parts(run, model, settings, noise, settings.label, on_step, settings.negative, stored)
-    samples = joined(parts)["samples"]
-    run.write_images("samples", samples)
-    run.write("overview.png", plotting.sheet(samples, None if latents is None else names))
-    run.finish({"samples": samples, "latent": noise.cpu()}, {"cost": {"sample": cost_of(parts)}})
+    if not run.complete:
+        noise = draw_noise(model, settings.count, seed=settings.seed) if latents is None else latents
+        parts = sampled_parts(run, model, settings, noise, settings.label, on_step, settings.negative, stored)
+        tensors = {"samples": joined(parts)["samples"], "latent": noise.cpu()}
+        run.finish(tensors, {"cost": {"sample": cost_of(parts)}})
+
+    def draw() -> None:
+        samples = run.tensors()["samples"]
+        run.write_images("samples", samples)
+        run.write("overview.png", plotting.sheet(samples, None if latents is None else names))
+
+    run.draw(draw)
     return run

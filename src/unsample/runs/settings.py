@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
 
@@ -17,12 +19,21 @@ from ..core.model import Model
 from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..core.trajectory import What
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RunError
 from ..methods.registry import DEFAULT, parse_method, spelled_out
 from ..methods.starts import parse_start
-from .directory import Item, Origin, Run
+from .directory import Run
+from .manifest import Item, Origin, first_fault, identity
 
-__all__ = ["InvertSettings", "SampleSettings"]
+__all__ = ["InvertSettings", "SampleSettings", "precision_of"]
+
+
+def precision_of(model: Model) -> str:
+    """The precision that a model's network works in, as the command line writes it."""
+    held = [model.network, *getattr(model.network, "__dict__", {}).values()]
+    modules = [each for each in held if isinstance(each, torch.nn.Module)]
+    first = next((each.dtype for module in modules for each in module.parameters()), torch.float32)
+    return str(first).removeprefix("torch.")
 
 
 class _Settings(BaseModel):
@@ -71,6 +82,11 @@ class _Settings(BaseModel):
         model.denoiser(None if made.label is None else [made.label], made.guidance)
         return made
 
+    @property
+    def key(self) -> str:
+        """A text for exactly the settings by which runs are the same, to name a folder."""
+        return json.dumps(identity(self.model_dump(mode="json")))
+
     def grid(self, model: Model) -> Grid:
         """The levels to visit."""
         return model.grid(self.steps, self.spacing)
@@ -84,8 +100,9 @@ class _Settings(BaseModel):
             RunError: The place holds something else.
         """
         defaults = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
-        known = to_jsonable_python({name: value for name, value in defaults.items() if name not in ("image_size", "origin")})
-        return Run.open(place, command, {**self.model_dump(mode="json"), **own}, items, self.origin, known)
+        mine = {**self.model_dump(mode="json"), **own}
+        known = to_jsonable_python({name: value for name, value in defaults.items() if name != "origin"})
+        return Run.open(place, command, mine, items, self.origin, known | {"image_size": mine["image_size"]})
 
 
 class InvertSettings(_Settings):
@@ -107,6 +124,21 @@ class InvertSettings(_Settings):
         grid = made.grid(model)
         for start in made.starts.values():
             start.level(grid)
+        return made
+
+    @classmethod
+    def read(cls, run: Run) -> InvertSettings:
+        """The settings of an existing run of `invert`, from its manifest.
+
+        Raises:
+            RunError: They are not settings of an inversion.
+        """
+        try:
+            made = cls.model_validate_json(json.dumps(run.manifest.settings), strict=True)
+        except ValidationError as error:
+            raise RunError(f"the manifest of {run.path} is damaged: settings.{first_fault(error)}") from None
+        if not made.forward:
+            raise RunError(f"the manifest of {run.path} is damaged: settings.forward: expected at least one start")
         return made
 
     @cached_property

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.batching import OnStep, batches
+from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.starts import Start
 from ..core.trajectory import Trajectory
 from ..pictures.read import Photo, read_mask
-from .directory import Item, Origin, Part, Run, place_of, short_hash
+from .directory import Part, Run, place_of
 from .engine import Local
+from .manifest import Item, Origin, identity, short_hash
 from .parts import Batch, item_of, made_parts
 from .read_back import read_inverted
 from .settings import InvertSettings
@@ -68,7 +69,7 @@ class Work:
 
     def open(self, command: str, out: Path | None) -> Run:
         """The run directory, new or resumed."""
-        text = json.dumps({**self.inversion.model_dump(mode="json"), **self.settings}, sort_keys=True)
+        text = json.dumps(identity({**self.inversion.model_dump(mode="json"), **self.settings}), sort_keys=True)
         place = place_of(out, command, text, *(item.id for item in self.items))
         return self.inversion.open(place, command, self.items, **self.settings)
 
@@ -87,14 +88,14 @@ class Work:
             on_step: For the progress bar.
             seeds: What the names of a seed's parts begin with -> the seed.
         """
-        rows = list(batches(len(self.items), self.inversion.batch_size))
+        tiles = [run.tiles(prefix, len(self.items), self.inversion.batch_size) for prefix in seeds]
         work = [
-            Batch(f"{prefix}{each.start:06d}", each, (each, seed), each.stop - each.start)
-            for prefix, seed in seeds.items()
-            for each in rows
+            Batch(key, rows, (rows, seed), rows.stop - rows.start)
+            for own, seed in zip(tiles, seeds.values(), strict=True)
+            for key, rows in own
         ]
         parts = iter(made_parts(run, Local(self.model), function, work, on_step))
-        return [list(islice(parts, len(rows))) for _ in seeds]
+        return [list(islice(parts, len(own))) for own in tiles]
 
 
 def mask_of(mask: str | None, model: Model) -> tuple[Tensor | str | None, str | None]:

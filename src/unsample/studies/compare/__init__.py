@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 from torch import Tensor
 
 from ..._arguments import Reader, one_of, optional, shown, text, whole
 from ..._tensors import as_state, check_rows
 from ...core.corrections import Corrected
-from ...core.files import write_atomically
+from ...core.files import inside
 from ...core.model import Condition, Model
 from ...core.starts import Start
 from ...core.stepper import Stepper
@@ -24,6 +25,9 @@ from ...methods.registry import METHODS, method_text, parse_method
 from ...methods.starts import start_text
 from ...models import load
 from ...pictures.read import Photo, find_photos, read_photos
+from ...runs.directory import Run
+from ...runs.parts import item_of
+from ...runs.settings import precision_of
 from ...uses.door import use
 from ...uses.invert import check_images
 from ...uses.sources import Picture, Source, one_condition, opened
@@ -44,6 +48,7 @@ __all__ = [
     "measure_candidate",
     "pareto",
     "run_candidate",
+    "settings_of",
     "table",
 ]
 
@@ -128,13 +133,13 @@ def compare(
         seed: Of the starts' noise, together with each photo's content.
         batch_size: Photos per network call.
         names: Of the images of a tensor.
-        out: Folder for `comparison.md`, `.png` and `.json`, and for the runs, which a later call resumes; by default nothing
-            is kept.
+        out: Folder for `comparison.md`, `.png` and `.json`, and for the runs, which a later call with the same arguments
+            resumes; by default nothing is kept.
 
     Raises:
         ArgumentError: An unknown method or start, photos that do not fit the model, or a budget too small for all.
         ImageError: Photos that cannot be read.
-        RunError: `out` holds something else, or runs of another version.
+        RunError: `out` holds something else, another comparison, or one of another version.
 
     >>> import unsample as us
     >>> found = compare(us.load(), us.pictures.read.demo_photos()[:1], methods="ddim", starts="0,1", nfe=2)
@@ -149,18 +154,20 @@ def compare(
     candidates = candidates_of(loaded, methods, starts, nfe, spacing, label, guidance)
     if out is not None and not loaded.digest:
         raise ArgumentError("runs are kept under the model's digest, and this model has none: give it one, or leave out `out`")
+    run = None
+    if out is not None:
+        known: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "seed": seed, "batch_size": batch_size}
+        settings = settings_of(loaded, methods, starts, condition=label, guidance=guidance, **known)
+        run = Run.open(out, "compare", settings, [item_of(photo) for photo in ready])
     with tempfile.TemporaryDirectory(prefix="unsample-") as scratch:
-        runs = Path(scratch if out is None else out) / "runs"
+        runs = Path(scratch) if run is None else inside(run.path, "runs")
         found = {one: measure_candidate(loaded, ready, one, runs, batch_size=batch_size, seed=seed) for one in candidates}
     refused = [measured.failure.startswith("refused") for candidate, measured in found.items() if candidate.steps]
     if all(refused):
         raise ArgumentError(next(measured.failure.partition(": ")[2] for one, measured in found.items() if one.steps))
     compared = Comparison(found, nfe, len(ready))
-    if out is not None:
-        write_atomically(Path(out) / "comparison.png", compared.picture().png)
-        write_atomically(Path(out) / "comparison.json", json.dumps(compared.to_dict(), indent=1, allow_nan=False).encode())
-        text = "\n\n".join([table(found).markdown(), *compared.failures])
-        write_atomically(Path(out) / "comparison.md", (text + "\n").encode())
+    if run is not None:
+        _write(run, compared)
     return compared
 
 
@@ -174,8 +181,34 @@ def candidates_of(
     guidance: float = 1.0,
 ) -> list[Candidate]:
     """What `compare` compares, methods and starts as people type them; errors as there."""
-    names = tuple(METHODS) if methods == "all" else listed(methods)
-    return equal_cost(names, listed(starts), nfe, model, spacing, label, guidance)
+    return equal_cost(_methods(methods), listed(starts), nfe, model, spacing, label, guidance)
+
+
+def settings_of(model: Model, methods: Any, starts: Any, **settings: JsonValue) -> dict[str, JsonValue]:
+    """All that a comparison depends on besides its photos, for the manifest and the name of its folder."""
+    return {
+        "model": model.name,
+        "model_digest": model.digest,
+        "schedule_digest": model.schedule.digest,
+        "image_size": list(model.image_size),
+        "dtype": precision_of(model),
+        "device": str(model.device),
+        "methods": list(_methods(methods)),
+        "forwards": list(listed(starts)),
+        **settings,
+    }
+
+
+def _methods(methods: Any) -> tuple[str, ...]:
+    return tuple(METHODS) if methods == "all" else listed(methods)
+
+
+def _write(run: Run, compared: Comparison) -> None:
+    """`comparison.md`, `.png` and `.json`."""
+    run.write("comparison.png", compared.picture().png)
+    run.write("comparison.json", json.dumps(compared.to_dict(), indent=1, allow_nan=False))
+    run.write("comparison.md", "\n\n".join([table(compared.candidates).markdown(), *compared.failures]) + "\n")
+    run.finish({}, {})
 
 
 def listed(given: Any) -> tuple[str, ...]:

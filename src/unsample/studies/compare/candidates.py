@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -25,9 +24,10 @@ from ...methods.starts import parse_start
 from ...pictures.read import Photo
 from ...runs import invert as jobs
 from ...runs import report as results
-from ...runs.directory import Run, short_hash, slug
+from ...runs.directory import Run, slug
+from ...runs.manifest import short_hash
 from ...runs.progress import progress_bar
-from ...runs.settings import InvertSettings
+from ...runs.settings import InvertSettings, precision_of
 from .budget import MIN_MOVES, Candidate, methods_and_starts, most_steps, moves_left
 
 __all__ = ["Measured", "equal_cost", "measure_candidate", "run_candidate"]
@@ -117,11 +117,13 @@ def run_candidate(
         forward=(candidate.forward,),
         batch_size=batch_size,
         seed=seed,
+        dtype=precision_of(model),
     )
     ids = hashlib.sha256("".join(photo.id for photo in photos).encode()).hexdigest()[:8]
     name = f"{candidate.method}-{candidate.forward}-{candidate.steps}-{candidate.spacing or 'own'}-{seed}"
     if candidate.label is not None or candidate.guidance != 1:
         name += f"-{candidate.guidance:g}-{short_hash(str(candidate.label))}"
+    name += "" if settings.dtype == "float32" else f"-{settings.dtype}"
     place = runs / f"{model.name}-{model.digest}-{ids}" / slug(name)
     with progress_bar(candidate.title) as on_step:
         return jobs.invert_run(model, photos, settings, place, on_step)
@@ -141,9 +143,8 @@ def measure_candidate(
     tensors = run.tensors()
     images, latent = tensors["images"], tensors[f"latent.{candidate.forward}"]
     back = tensors[f"reconstruction.{candidate.forward}"].clamp(-1, 1)
-    cost: Any = run.manifest.results["cost"]
-    spent = cost[candidate.forward]
+    spent = run.manifest.costs[candidate.forward]
     (diagnosis,) = results.diagnose_tensors(tensors, [candidate.forward]).values()
     diagnosis = replace(diagnosis, rows=(*diagnosis.rows, *medians(latent, images, back)))
     stored = sum(tensor[0].numel() for key, tensor in tensors.items() if key.startswith("stored.")) / latent[0].numel()
-    return Measured(diagnosis, psnr(images, back), spent["nfe_up"], spent["seconds"], stored=stored)
+    return Measured(diagnosis, psnr(images, back), int(spent["nfe_up"]), spent["seconds"], stored=stored)

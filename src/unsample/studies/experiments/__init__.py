@@ -9,7 +9,7 @@ from __future__ import annotations
 from .findings import Claim, Figure, Findings
 from .lab import Lab, Pictures
 from .registry import EXPERIMENTS, Experiment, Recipe, recipe
-from .report import join, side_by_side, write
+from .report import join, open_reports, side_by_side, write
 
 __all__ = [
     "EXPERIMENTS",
@@ -21,6 +21,7 @@ __all__ = [
     "Pictures",
     "Recipe",
     "join",
+    "open_reports",
     "recipe",
     "side_by_side",
     "write",

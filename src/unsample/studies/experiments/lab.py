@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.batching import batches
 from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
@@ -26,6 +25,7 @@ from ...errors import ArgumentError, counted
 from ...pictures.parquet import column_names, column_of
 from ...pictures.read import Photo, demo_photos, find_photos, read_photos
 from ...runs.directory import Run, slug
+from ...runs.manifest import identity
 from ...runs.parts import item_of, joined
 from ...runs.progress import progress_bar
 from ...runs.sample import sample_images
@@ -125,8 +125,9 @@ class Lab:
     def generated(self, count: int, steps: int) -> Pictures:
         """Images sampled by DDIM from true noise, unconditionally; item i is the same for any count."""
         settings = SampleSettings.of(self.model, count=count, steps=steps, seed=self.seed, batch_size=self.batch_size)
+        place = self._place("sample", identity(settings.model_dump(mode="json")))
         with progress_bar(f"sampling {counted(count, 'image')}") as on_step:
-            run = sample_images(self.model, settings, self._place("sample", settings.model_dump(mode="json")), on_step)
+            run = sample_images(self.model, settings, place, on_step)
         tensors = run.tensors()
         photos = [Photo.of(image, f"{i:04d}") for i, image in enumerate(tensors["samples"])]
         return Pictures(GENERATED, tuple(photos), tensors["latent"])
@@ -170,18 +171,18 @@ class Lab:
             "model": self.model.name,
             "digest": self.model.digest,
             "seed": self.seed,
-            "batch": self.batch_size,
             **settings,
         }
         items = [item_of(photo) for photo in pictures.photos]
-        run = Run.open(self._place(what, {**known, "pictures": pictures.key}), what, known, items)
+        place = self._place(what, {**known, "pictures": pictures.key})
+        run = Run.open(place, what, {**known, "batch_size": self.batch_size}, items)
         if run.complete:
             return run.tensors()
         parts = []
         with progress_bar(f"{pictures.name}: {what}") as on_step:
-            for rows in batches(len(pictures), self.batch_size):
+            for key, rows in run.tiles("", len(pictures), self.batch_size):
                 with torch.no_grad():
-                    parts.append(run.part(f"{rows.start:06d}", partial(compute, rows)))
+                    parts.append(run.part(key, partial(compute, rows), rows.stop - rows.start))
                 on_step(min(rows.stop, len(pictures)), len(pictures))
         run.finish(joined(parts), {})
         return run.tensors()

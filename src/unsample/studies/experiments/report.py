@@ -11,14 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...core.files import write_atomically
 from ...errors import RunError, counted
+from ...runs.directory import Run, place_of
 from ...runs.html import Block, Code, Heading, Picture, Table, markdown, page
+from ...runs.manifest import identity, short_hash
+from ...runs.settings import precision_of
 from .findings import Claim, Findings
 from .lab import Lab
 from .registry import EXPERIMENTS, Recipe, recipe
 
-__all__ = ["join", "side_by_side", "write"]
+__all__ = ["join", "open_reports", "side_by_side", "write"]
 
 METRICS = "metrics.json"
 
@@ -38,8 +40,29 @@ class _Stored(BaseModel):
     claims: list[dict[str, Any]]
 
 
-def write(folder: Path, chosen: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
-    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, in `folder`; the path of the report.
+def open_reports(out: Path | None, size: str, lab: Lab, *, shows_data: bool = True) -> Run:
+    """The folder of the reports of this model, size, seed and data, new or to be added to; by default named after them.
+
+    Raises:
+        RunError: `out` holds something else, or reports of another model, size, seed or data.
+    """
+    places: list[str | Path] = [*lab.data, *([lab.checkpoints] if lab.checkpoints else [])]
+    given = [str(Path(place).expanduser().resolve()) for place in places]
+    settings = {
+        "model": lab.model.name,
+        "model_digest": lab.model.digest,
+        "dtype": precision_of(lab.model),
+        "size": size,
+        "seed": lab.seed,
+        "data": short_hash(*given) if given else None,  # no names, for reports are passed on
+        "shows_data": shows_data,
+        "batch_size": lab.batch_size,
+    }
+    return Run.open(place_of(out, "experiment", json.dumps(identity(settings))), "experiment", settings, [])
+
+
+def write(run: Run, chosen: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
+    """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, below `run`; the path of the report.
 
     Without `shows_data`, figures in which photographs of the data can be seen are left out, and the report says so.
     """
@@ -62,12 +85,13 @@ def write(folder: Path, chosen: Recipe, size: str, lab: Lab, found: Findings, *,
         "metrics": found.metrics,
     }
     for figure in figures:
-        write_atomically(folder / f"{figure.name}.png", figure.drawing.png)
-        write_atomically(folder / f"{figure.name}.svg", figure.drawing.svg)
-    write_atomically(folder / "report.md", markdown(title, blocks).encode())
-    write_atomically(folder / "report.html", page(title, blocks).encode())
-    write_atomically(folder / METRICS, (json.dumps(_plain(metrics), indent=1, allow_nan=False) + "\n").encode())
-    return folder / "report.html"
+        run.write(f"{chosen.id}/{figure.name}.png", figure.drawing.png)
+        run.write(f"{chosen.id}/{figure.name}.svg", figure.drawing.svg)
+    run.write(f"{chosen.id}/report.md", markdown(title, blocks))
+    run.write(f"{chosen.id}/report.html", page(title, blocks))
+    run.write(f"{chosen.id}/{METRICS}", json.dumps(_plain(metrics), indent=1, allow_nan=False) + "\n")
+    run.finish({}, {})
+    return run.path / chosen.id / "report.html"
 
 
 def join(out: Path) -> tuple[Path, Table]:
@@ -90,8 +114,10 @@ def join(out: Path) -> tuple[Path, Table]:
         blocks += [_claims_table(claims)] if claims else []
         rows += [(one.id, claim.verdict, claim.sentence, claim.images, claim.numbers) for claim in claims]
     title = "The paper, measured"
-    write_atomically(out / "README.md", markdown(title, blocks).encode())
-    write_atomically(out / "index.html", page(title, blocks).encode())
+    run = Run.load(out)
+    run.write("README.md", markdown(title, blocks))
+    run.write("index.html", page(title, blocks))
+    run.finish({}, {})
     return out / "index.html", Table(("", "", "claim", "images", "measured"), tuple(rows))
 
 

@@ -17,7 +17,7 @@ from ...core.model import Model
 from ...errors import ArgumentError, UnsampleError
 from ...models.families.prompts import PromptConditioner
 from ...pictures.read import read_photo
-from ...runs.directory import Item
+from ...runs.manifest import Item
 from .layout import Entry, Failure, read_layout, without_brackets
 
 __all__ = ["Editable", "editable"]

@@ -41,8 +41,7 @@ def benchmarked(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, Co
         RunError: A complete run without its scores.
     """
     if run.complete:
-        costs: Any = run.manifest.results["cost"]
-        return read_scores(run), costs
+        return read_scores(run), run.manifest.costs
     bench.check()
     scores, first, spent = run_benchmark(bench, run, on_step)
     _write(run, scores, spent, bench.editable.entries, first)

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..._typing import Images
-from ...core.batching import OnStep, batches
+from ...core.batching import OnStep
 from ...core.reading import read_json
 from ...errors import RunError, UnsampleError
 from ...pictures.overview import ROWS
@@ -46,7 +46,7 @@ def run_benchmark(bench: Benchmark, run: Run, on_step: OnStep) -> tuple[Scores, 
     """
     working = _Working(bench, run, on_step)
     entries = bench.editable.entries
-    for batch in batches(len(entries), bench.batch_size):
+    for _, batch in run.tiles(working.prefix(bench.candidates[0]), len(entries), bench.batch_size):
         working.batch(batch)
     columns = {one.name: list(torch.cat([part[one.name] for part in working.values])) for one in bench.metrics}
     failed, kinds = (*bench.editable.failed, *working.failed), {entry.key: entry.kind for entry in entries}
@@ -61,7 +61,7 @@ def read_scores(run: Run) -> Scores:
         RunError: They are missing or damaged.
     """
     try:
-        found = read_json(run.path / SCORES)
+        found = read_json(run.checked(SCORES))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise RunError(f"cannot read {run.path / SCORES} ({reason}); delete the folder and run again") from None
@@ -87,6 +87,10 @@ class _Working:
         """Moves down in all."""
         return sum(candidate.steps for candidate in self.bench.candidates) * len(self.bench.editable.entries)
 
+    def prefix(self, candidate: EditCandidate) -> str:
+        """What the keys of a candidate's parts begin with."""
+        return f"{slug(candidate.title)}-{self.bench.candidates.index(candidate)}."
+
     def batch(self, batch: slice) -> None:
         """Edit and measure some entries."""
         images, regions = self.bench.editable.load(batch, self.bench.model.image_size)
@@ -98,10 +102,10 @@ class _Working:
         self.values.append(self._measured(batch, images, regions, shown))
 
     def _part(self, candidate: EditCandidate, batch: slice) -> Part:
-        key = f"{slug(candidate.title)}-{self.bench.candidates.index(candidate)}.{batch.start:06d}"
+        key = f"{self.prefix(candidate)}{batch.start:06d}"
         before, count = self.done, batch.stop - batch.start
         report = lambda done, _total: self.on_step(before + done, self.total)  # noqa: E731
-        part = self.run.part(key, partial(self.bench.edited, candidate, batch, report))
+        part = self.run.part(key, partial(self.bench.edited, candidate, batch, report), count)
         self.done = before + count * candidate.steps
         self.on_step(self.done, self.total)
         return part
@@ -131,7 +135,7 @@ class _Working:
             if not is_fine:
                 reason = f"the edit left the finite numbers; try a guidance below {self.bench.guidance:g}, or more steps"
                 self.failed.append(Failure(entry.key, refused.get(entry.key, reason), candidate.title))
-            elif not (self.run.path / name).exists():
+            else:
                 self.run.write(name, png_bytes(pixels.float() / 127.5 - 1))
 
     def _measured(
@@ -139,7 +143,7 @@ class _Working:
     ) -> Mapping[str, Tensor]:
         """Number -> values [B, rows], NaN where there are none; those stored before are read back."""
         key, bench = f"scores.{batch.start:06d}", self.bench
-        before = self.run.stored(key)
+        before = self.run.stored(key, len(images))
         kept = dict(before.tensors) if before else {}
         missing = [metric for metric in bench.metrics if metric.name not in kept]
         measured = [

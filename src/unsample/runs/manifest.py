@@ -1,0 +1,129 @@
+"""The manifest of a run: what it is, in JSON, with a digest of each of its files and of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from ..errors import RunError, one_line, printable
+
+__all__ = ["HOW", "MANIFEST", "Item", "Manifest", "Origin", "first_fault", "identity", "short_hash"]
+
+MANIFEST = "manifest.json"
+
+HOW = ("batch_size", "device")
+"""Settings that say how a run was worked on, not what it is: they are recorded, and a run may go on with others.
+
+What comes out differs by the rounding of floating point numbers alone.
+"""
+
+
+class Item(BaseModel):
+    """One picture of a run; its name can be printed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, BeforeValidator(lambda name: printable(name) if isinstance(name, str) else name)]
+    id: str
+    width: int
+    height: int
+    notes: list[str] = []
+
+
+class Origin(BaseModel):
+    """Where a run's model came from, as `unsample.load` takes it; its digest in the settings says whether it is the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    source: str
+    size: tuple[int, int] | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+
+class Manifest(BaseModel):
+    """What a run is, in JSON.
+
+    Attributes:
+        drawn: Whether its pictures and pages were written after it was complete.
+        files: The SHA-256 of each file; None in runs of versions that kept none.
+        digest: That of the rest of the manifest, likewise.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[1] = 1
+    command: str
+    status: Literal["running", "complete"] = "running"
+    created: str
+    finished: str | None = None
+    settings: dict[str, JsonValue]
+    origin: Origin | None = None
+    versions: dict[str, str]
+    items: list[Item]
+    results: dict[str, JsonValue] = Field(default_factory=dict)
+    drawn: bool = False
+    files: dict[str, str] | None = None
+    digest: str | None = None
+
+    @classmethod
+    def read(cls, data: bytes) -> Manifest:
+        """The manifest that a file holds.
+
+        Raises:
+            RunError: It is damaged, or was edited since it was written.
+        """
+        try:
+            made, plain = cls.model_validate_json(data), from_json(data)
+        except ValidationError as error:
+            raise RunError(first_fault(error)) from None
+        except (ValueError, RecursionError) as error:
+            raise RunError(one_line(error)) from None
+        if made.digest is not None and made.digest != _digest(plain):
+            raise RunError("it is not what was written")
+        return made
+
+    @property
+    def text(self) -> str:
+        """What is written: JSON, its own digest last."""
+        plain = json.loads(self.model_dump_json(exclude={"digest"}))
+        return json.dumps({**plain, "digest": _digest(plain)}, indent=2, ensure_ascii=False)
+
+    @property
+    def key(self) -> str:
+        """A name for exactly this run's settings and items, by which a run made of its results names it."""
+        return short_hash(self.model_dump_json(include={"settings", "items"}))
+
+    @property
+    def costs(self) -> dict[str, dict[str, int | float]]:
+        """What each start, or each candidate, cost; nothing if that is not what the results say."""
+        try:
+            return TypeAdapter(dict[str, dict[str, int | float]]).validate_python(self.results.get("cost", {}))
+        except ValidationError:
+            return {}
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of data from a file is, and what, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return one_line(ValueError(": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")))
+
+
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by which a run is the same."""
+    return {name: value for name, value in settings.items() if name not in HOW}
+
+
+def short_hash(*texts: str) -> str:
+    """A name for what these texts say, 8 hexadecimal digits."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in plain.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
