@@ -51,10 +51,12 @@ COMMANDS = ("invert", "sample", "edit", "variations", "interpolate", "compare")
 
 
 def refused(done):
-    """The one line of a command that was refused."""
+    """The one line of a command that was refused, after what it may have noted on its pictures."""
     assert done.code == 2, done.err
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    return done.err
+    *notes, line = done.err.strip().splitlines()
+    assert len(notes) <= 1, done.err
+    assert line.startswith("unsample: ")
+    return line
 
 
 def contents(place):
