@@ -591,7 +591,7 @@ def test_their_samplers_can_be_made_of_ours():
         (lambda: DDIMInversionScheduler(timestep_spacing="even").set_timesteps(5), "unknown spacing 'even'"),
         (
             lambda: DDIMInversionScheduler(forward_steps=6).set_timesteps(5),
-            "asks for level 6 of a grid of 5 steps",
+            "asks for a level beyond a grid of 5 steps",
         ),
         (lambda: DDIMInversionScheduler().step(drawn(0), 0, drawn(0)), "no timesteps yet: call set_timesteps first"),
         (lambda: DDIMInversionScheduler().forward_start(drawn(0), drawn(1)), "call set_timesteps first"),
