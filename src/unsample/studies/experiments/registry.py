@@ -125,9 +125,11 @@ def recipe(name: str) -> Recipe:
     path = expanded(name)
     if path.suffix == ".toml":
         try:
-            text = read_text(path)
+            text = read_text(path) if path.is_file() else ""
         except (OSError, ValueError) as error:
             raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
+        if not text.strip():
+            raise ArgumentError(f"expected a recipe file, given {name}, which is missing or empty")
     elif name.upper() in EXPERIMENTS:
         text = (files(__package__) / "recipes" / f"{name.upper()}.toml").read_text()
     else:
