@@ -212,13 +212,16 @@ def test_a_run_cites_its_editor(unsample, given, tmp_path):
 
 
 REFUSED = {
-    "another editor": (("--editor", "masa"), "unknown editor 'masa': expected one of masactrl, p2p, prompt, stylealigned"),
+    "another editor": (
+        ("--editor", "masa"),
+        "unknown editor 'masa': did you mean 'masactrl'? Expected one of masactrl, p2p, prompt, stylealigned",
+    ),
     "another option": (("--editor", "masactrl:step=4"), "unknown option of editor 'masactrl': 'step'"),
     "options of none": (("--editor", "prompt:fresh=True"), "unknown option of editor 'prompt': 'fresh'"),
     "no value": (("--editor", "p2p:kind"), "options like p2p:name=value"),
     "not a number": (("--editor", "masactrl:from_step=late"), "from_step: expected a whole number, given 'late'"),
     "out of range": (("--editor", "stylealigned:share=2"), "share is a share, 0 to 1, given 2.0"),
-    "kind": (("--editor", "p2p:kind=swap"), "editor 'p2p': kind 'swap': expected one of refine, replace, reweight"),
+    "kind": (("--editor", "p2p:kind=swap"), "editor 'p2p': kind 'swap': expected one of replace, refine, reweight"),
     "layer": (("--editor", "masactrl"), "this network has self-attention layers 0..2"),
     "prompts": (("--editor", "p2p", "--to", "a bird"), "as many tokens"),
     "no word": (("--editor", "p2p:words=cat:weights=2"), "unknown word"),
@@ -236,9 +239,10 @@ def test_mistakes_are_one_line_before_any_work(unsample, given, tmp_path, monkey
     more, says = REFUSED[name]
     monkeypatch.setattr(_edits, "edit", None)
     done = unsample("edit", *given, *SOURCE, *TO, *more, "--out", tmp_path / "run")
+    *notes, line = done.err.strip().splitlines()
     assert done.code == 2
-    assert len(done.err.strip().splitlines()) == 1
-    assert says in done.err
+    assert len(notes) <= 1  # of the size that pictures are reduced to
+    assert says in line
     assert not (tmp_path / "run").exists()
 
 

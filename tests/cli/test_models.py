@@ -252,8 +252,10 @@ def test_a_damaged_model_is_one_line(unsample, saved, tmp_path):
         (("experiment", "all", "--size", "smoke"), "--image-size"),
     ],
 )
-def test_every_command_that_loads_a_model_takes_the_same_options(unsample, monkeypatch, command, size):
+def test_every_command_that_loads_a_model_takes_the_same_options(unsample, monkeypatch, tmp_path, command, size):
     given = {}
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(us.pictures.read.demo_photos()[0], "x.jpg")
 
     def load(source, **settings):
         given.update(settings, source=source)

@@ -103,7 +103,7 @@ def test_a_unet_of_diffusers_is_the_same_as_by_load(outputs):
     )
     noise = us.draw_noise(model, 2)
     ours, theirs = (us.sample(m, noise, steps=7, condition=[4, 1]).images for m in (model, loaded))
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)  # one is given its states channels last
     assert (ours - us.sample(model, noise, steps=7, condition=[1, 4]).images).abs().max() > 1e-3
 
 

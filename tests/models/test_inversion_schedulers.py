@@ -584,7 +584,10 @@ def test_their_samplers_can_be_made_of_ours():
         (lambda: DDIMInversionScheduler(forward_steps=-1), "forward_steps must be a whole number from 0 on, given -1"),
         (lambda: DDIMInversionScheduler(forward_steps=0.04), "forward_steps must be a whole number from 0 on, given 0.04"),
         (lambda: DDIMInversionScheduler(eval_at="middle"), "unknown eval_at 'middle'"),
-        (lambda: DDIMInversionScheduler(moves="ddpm"), "unknown moves 'ddpm': expected one of ddim, grid"),
+        (
+            lambda: DDIMInversionScheduler(moves="ddpm"),
+            "unknown moves 'ddpm': did you mean 'ddim'?",
+        ),
         (lambda: DDIMInversionScheduler(prediction_type="score"), "unknown prediction type 'score'"),
         (lambda: DDIMInversionScheduler(beta_schedule="sigmoid"), "unknown beta_schedule 'sigmoid'"),
         (lambda: DDIMInversionScheduler().set_timesteps(1001), "number from 1 to 1000"),

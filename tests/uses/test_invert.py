@@ -200,7 +200,7 @@ def test_settings_that_do_not_fit_are_refused(model):
     x = pictures(2)
     cases = [
         ({"items": ["a"]}, "one id per image: 2 images, 1 items"),
-        ({"condition": [1]}, "2 items, 1 conditions"),
+        ({"condition": [1]}, "2 items, 1 condition"),
         ({"batch_size": 0}, "batch size of at least 1"),
         ({"start": us.ForwardNoise(steps=6)}, "smaller start"),
         ({"guidance": 2.0}, "guide towards"),

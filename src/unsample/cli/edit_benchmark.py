@@ -100,8 +100,8 @@ def run(
     from ..studies.pie_bench.report import as_dict
 
     model = chosen.load()
-    found = editable(model, folder, limit)
     candidates = edits_at_equal_cost(model, listed(methods), listed(start), steps, guidance, spacing, listed_editors(editor))
+    found = editable(model, folder, limit)
     bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}

@@ -76,6 +76,7 @@ def ascend(
     Raises:
         ArgumentError: Settings that do not fit together.
 
+    >>> import torch
     >>> from unsample import Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
     >>> found = ascend(lambda x, level: torch.tanh(x), torch.ones(2, 4), grid)
@@ -121,6 +122,7 @@ def descend(
     Raises:
         ArgumentError: What was stored is of a grid of another number of moves.
 
+    >>> import torch
     >>> from unsample import Schedule
     >>> grid, x0 = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10), torch.ones(2, 4)
     >>> found = ascend(lambda x, level: 0 * x, x0, grid)

@@ -30,6 +30,7 @@ def walk(
     method turns around with it. States are float32 at least, whatever `x` is. `correct` returns the state to go
     on from, in place of the one a move arrived at.
 
+    >>> import torch
     >>> from unsample import DDIM, Grid, Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
     >>> moves = walk(lambda x, level: torch.zeros_like(x), torch.ones(1, 4), grid.up(), DDIM())

@@ -12,6 +12,7 @@ from PIL import Image
 import unsample as us
 from unsample.core.rng import ItemNoise
 from unsample.models.classifier import load_classifier
+from unsample.runs.directory import Run
 from unsample.studies.experiments import Lab, recipe, write
 from unsample.studies.experiments.e12_editing import Editing, _Edits
 from unsample.studies.experiments.e13_varied import StochasticEditing
@@ -48,7 +49,7 @@ def test_edits_are_judged_by_hand(bundled, tmp_path):
         odds = [float(judge.probabilities(one[None])[0, target]) for one, target in zip(images, targets, strict=True)]
         assert found.metrics["ways"][title]["distance"] == pytest.approx(apart, abs=1e-4)
         assert found.metrics["ways"][title]["alignment"] == pytest.approx(odds, abs=1e-4)
-    page = write(tmp_path / "E12", recipe("E12"), "smoke", lab, found)
+    page = write(Run.open(tmp_path / "E12", "experiment", {}, []), recipe("E12"), "smoke", lab, found)
     assert page.read_text().count("<img") == 2
 
 
@@ -98,7 +99,7 @@ def test_variations_of_a_linear_model_are_the_noise_times_a_gain(lab, tmp_path):
     assert further.holds is True
     assert away.holds is True
     assert ("k = 1" in little.numbers, "k = 3" in little.numbers) == (True, True)
-    page = write(tmp_path / "E13", recipe("E13"), "smoke", lab, found)
+    page = write(Run.open(tmp_path / "E13", "experiment", {}, []), recipe("E13"), "smoke", lab, found)
     assert page.read_text().count("<img") == 2
 
 

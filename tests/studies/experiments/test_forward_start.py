@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unsample.diagnostics import plain_mask, psnr
+from unsample.runs.directory import Run
 from unsample.studies.experiments import recipe, write
 from unsample.studies.experiments.e10_forward_start import ForwardStart
 
@@ -54,24 +55,24 @@ def test_claims_follow_from_the_numbers(found, lab):
 
 
 def test_the_report_holds_everything(found, lab, tmp_path):
-    page = write(tmp_path / "E10", recipe("E10"), "smoke", lab, found)
+    page = write(Run.open(tmp_path / "run", "experiment", {}, []), recipe("E10"), "smoke", lab, found)
     assert page.read_text().count("<img") == len(found.figures)
-    text = (tmp_path / "E10" / "report.md").read_text()
+    text = (tmp_path / "run" / "E10" / "report.md").read_text()
     for figure in found.figures:
-        assert (tmp_path / "E10" / f"{figure.name}.svg").read_bytes().startswith(b"<?xml")
+        assert (tmp_path / "run" / "E10" / f"{figure.name}.svg").read_bytes().startswith(b"<?xml")
         assert f"({figure.name}.png)" in text
     assert all(claim.numbers in text for claim in found.claims)
-    reported = json.loads((tmp_path / "E10" / "metrics.json").read_text())
+    reported = json.loads((tmp_path / "run" / "E10" / "metrics.json").read_text())
     assert len(reported["claims"]) == len(found.claims)
 
 
 def test_pictures_of_the_data_are_left_out_on_request(found, lab, tmp_path):
     shown = found.figures[0]
     two = replace(found, figures=(shown, replace(shown, name="hidden", shows_data=True)))
-    page = write(tmp_path / "E10", recipe("E10"), "smoke", lab, two, shows_data=False)
+    page = write(Run.open(tmp_path / "run", "experiment", {}, []), recipe("E10"), "smoke", lab, two, shows_data=False)
     assert page.read_text().count("<img") == 1
     assert {file.stem for file in page.parent.glob("*.png")} == {shown.name}
-    assert "left out here" in (tmp_path / "E10" / "report.md").read_text()
+    assert "left out here" in (tmp_path / "run" / "E10" / "report.md").read_text()
 
 
 def test_without_the_papers_k_only_the_flaw_is_judged(lab):

@@ -16,6 +16,7 @@ import unsample as us
 from unsample.core.rng import ItemNoise
 from unsample.diagnostics import psnr
 from unsample.pictures.read import Photo
+from unsample.runs.directory import Run
 from unsample.studies.experiments import Lab, Pictures, recipe, write
 from unsample.studies.experiments.e19_guidance import Guidance
 from unsample.studies.experiments.lab import labelled
@@ -98,7 +99,7 @@ def test_claims_follow_from_the_ways(constant, parquet, tmp_path):
     for claim, back in ((published, slow), (ours, fast)):
         assert f"{(back - guided).mean():+.2f} dB" in claim.numbers
         assert f"{100 * (back - guided).mean() / (none - guided).mean():.0f} %" in claim.numbers
-    page = write(tmp_path / "E19", recipe("E19"), "smoke", lab, found)
+    page = write(Run.open(tmp_path / "E19", "experiment", {}, []), recipe("E19"), "smoke", lab, found)
     assert page.read_text().count("<img") == 2
 
 

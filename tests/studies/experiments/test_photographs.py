@@ -12,6 +12,7 @@ from PIL import Image
 
 from unsample import pictures as plotting
 from unsample.diagnostics import plain_mask, psnr
+from unsample.runs.directory import Run
 from unsample.studies.experiments import Lab, recipe, write
 from unsample.studies.experiments.e17_photographs import KINDS, PAPER, USUAL, Photographs, posterised, scrambled, solarised
 
@@ -86,7 +87,7 @@ def test_latents_of_strange_images_are_the_models_gain_times_the_pixels(lab: Lab
         assert rows["plain fraction"]["value"] == pytest.approx(float(plain.double().mean()))
     assert {claim.images for claim in found.claims} == {"photographs", "solarised, posterised, scrambled"}
     check_claims(found, lab)
-    page = write(lab.cache.parent / "E17", recipe("E17"), "smoke", lab, found)
+    page = write(Run.open(lab.cache.parent / "E17", "experiment", {}, []), recipe("E17"), "smoke", lab, found)
     assert page.read_text().count("<img") == 2
 
 

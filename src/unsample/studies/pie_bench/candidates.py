@@ -114,7 +114,7 @@ def edits_at_equal_cost(
             if not most:
                 given = ", ".join([f"{method} from {forward}", *extra])
                 raise ArgumentError(f"{budget} evaluations, up and down, are too few for {given}; raise --steps")
-            candidates.append(EditCandidate(method, forward, most, ", ".join([title, *extra]), spacing, editor))
+            candidates.append(EditCandidate(method, forward, most, ", ".join([title, *extra]), spacing, editor=editor))
     return tuple(candidates)
 
 
