@@ -26,15 +26,20 @@ def isort_key(name):
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
+def public(module):
+    """The public names: what a package lists in `__all__`, what a plain module defines."""
+    defined = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
+    return getattr(module, "__all__", [name for name in defined if not name.startswith("_")])
+
+
 def faults_of_all(module):
-    """What is wrong with a module's `__all__`: names that are missing from it, not there, twice there, or out of order."""
-    public = getattr(module, "__all__", None)
-    if public is None:
-        defined = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
-        return [name for name in defined if not name.startswith("_")]
-    absent = [f"{name} does not exist" for name in public if not hasattr(module, name)]
-    order = sorted(set(public), key=isort_key)
-    return absent if list(public) == order else [*absent, f"expected {order}"]
+    """What is wrong with a package's `__all__`: names that are not there, twice there, or out of order; modules have none."""
+    if not hasattr(module, "__path__"):
+        return ["a plain module needs no __all__"] if hasattr(module, "__all__") else []
+    names = public(module)
+    absent = [f"{name} does not exist" for name in names if not hasattr(module, name)]
+    order = sorted(set(names), key=isort_key)
+    return absent if list(names) == order else [*absent, f"expected {order}"]
 
 
 def test_all_is_sorted_unique_and_real(modules):
@@ -80,7 +85,7 @@ def undocumented(thing):
 
 
 def test_every_public_callable_is_documented(modules):
-    things = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
+    things = [getattr(module, name) for module in modules for name in public(module)]
     callables = {id(thing): thing for thing in things if callable(thing)}.values()
     ours = [thing for thing in callables if getattr(thing, "__module__", "").startswith("unsample")]
     assert len(ours) > 500

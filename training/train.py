@@ -30,8 +30,6 @@ import unsample as us
 from unsample.pictures import sheet
 from unsample.uses.sample import draw_noise
 
-__all__ = ["Run", "main", "train"]
-
 console = Console()
 
 SHOWN = 8

@@ -19,8 +19,6 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_t
 
 from .errors import ArgumentError
 
-__all__ = ["Checked", "Reader", "number", "one_of", "optional", "shown", "takes", "text", "whole"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")

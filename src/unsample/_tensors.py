@@ -14,18 +14,6 @@ from torch import Tensor
 
 from .errors import ArgumentError
 
-__all__ = [
-    "as_state",
-    "as_wide_as",
-    "check_dense",
-    "check_rows",
-    "full_precision",
-    "gradients",
-    "has_float64",
-    "undisturbed",
-    "wide",
-]
-
 
 def has_float64(x: Tensor) -> bool:
     """Whether the device of `x` has float64; Apple's MPS has not."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Images", "State"]
-
 Images = Float[Tensor, "batch channels height width"]
 """Pictures in [-1, 1]."""
 

@@ -21,21 +21,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = [
-    "ArgumentError",
-    "DivergenceError",
-    "DivergenceWarning",
-    "ImageError",
-    "ModelError",
-    "RunError",
-    "UnknownNameError",
-    "UnsampleError",
-    "counted",
-    "one_line",
-    "printable",
-    "shortened",
-]
-
 FEW, LONG = 10, 80
 """Messages list about so many names, and quote so many characters of what was given."""
 

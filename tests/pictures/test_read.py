@@ -10,7 +10,8 @@ import torch
 from PIL import Image, features
 
 import unsample as us
-from unsample.pictures.read import demo_photos, find_photos, png_bytes, read_photo, read_photos, save_png, to_bytes
+from unsample.pictures.find import find_photos
+from unsample.pictures.read import demo_photos, png_bytes, read_photo, read_photos, save_png, to_bytes
 
 SIZE = (16, 16)
 RED = (255, 0, 0)

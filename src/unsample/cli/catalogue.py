@@ -14,8 +14,6 @@ from .model_options import size_of
 from .options import AsJson, ImageSize, Revision
 from .show import print_json, print_table, say
 
-__all__ = ["cite", "inspect", "methods", "models"]
-
 
 def methods(as_json: AsJson = False) -> None:
     """The methods of inversion, with their cost and source."""

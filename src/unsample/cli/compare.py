@@ -29,8 +29,6 @@ from .options import (
 from .photos import leave, read_given
 from .show import print_json, print_table
 
-__all__ = ["compare"]
-
 
 @loads_a_model
 def compare(

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from ..runs.directory import Run
     from ..runs.work import Work
 
-__all__ = ["edit", "variations"]
-
 Own = "of a run: its own"
 
 

@@ -32,8 +32,6 @@ from .show import print_json, print_table
 if TYPE_CHECKING:
     from ..studies.pie_bench import Scores
 
-__all__ = ["edit_benchmark"]
-
 edit_benchmark = typer.Typer(
     no_args_is_help=True, help="Edits measured in the layout of PIE-Bench: from source prompts to target prompts."
 )

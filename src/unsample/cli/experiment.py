@@ -17,8 +17,6 @@ from .show import print_json, print_table, say
 if TYPE_CHECKING:
     from ..studies.experiments import Lab
 
-__all__ = ["experiment"]
-
 experiment = typer.Typer(no_args_is_help=True, help="The paper's tables and figures: measured, drawn and judged.")
 
 

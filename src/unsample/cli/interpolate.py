@@ -30,8 +30,6 @@ from .options import (
 from .photos import read_given
 from .show import show_run
 
-__all__ = ["interpolate"]
-
 NONE, FRAMES = "none", 9
 
 FramesOption = Annotated[

@@ -33,8 +33,6 @@ from .options import (
 from .photos import leave, read_given, record_rejected
 from .show import print_json, print_table, show_run
 
-__all__ = ["demo", "diagnose", "invert"]
-
 
 @loads_a_model
 def invert(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..core.model import Model
     from ..runs.manifest import Origin
 
-__all__ = ["Chosen", "loads_a_model", "size_of"]
-
 MODEL = "tiny-imagenet-32-v"
 
 

@@ -17,49 +17,6 @@ from ..errors import ArgumentError
 from ..methods import registry
 from ..methods.starts import parse_start
 
-__all__ = [
-    "AT_ONCE",
-    "BITS",
-    "BUDGET",
-    "CONDITION",
-    "DEFAULT",
-    "IN_MEMORY",
-    "PAPER",
-    "TRAINED",
-    "AsJson",
-    "BatchSize",
-    "Device",
-    "Dtype",
-    "EvalAtOption",
-    "Guidance",
-    "ImageSize",
-    "KeepOption",
-    "Label",
-    "Limit",
-    "Method",
-    "ModelName",
-    "Negative",
-    "Offload",
-    "Out",
-    "Photos",
-    "Revision",
-    "Seed",
-    "SpacingOption",
-    "Start",
-    "Steps",
-    "Strength",
-    "Strict",
-    "Tiling",
-    "Variant",
-    "check_method",
-    "check_methods",
-    "check_places",
-    "check_start",
-    "number",
-    "read_first",
-    "whole",
-]
-
 DEFAULT, PAPER = ({"--method": typed.method, "--start": typed.forward} for typed in (registry.DEFAULT, registry.PAPER))
 
 CONDITION = ("--label", "--prompt", "--condition")
@@ -110,7 +67,7 @@ def check_places(places: Sequence[str]) -> None:
         ImageError: As `find_photos`.
     """
     from ..core.files import expanded
-    from ..pictures.read import find_photos
+    from ..pictures.find import find_photos
 
     if not (len(places) == 1 and (expanded(places[0]) / "manifest.json").is_file()):
         find_photos(places)

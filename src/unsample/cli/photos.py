@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..pictures.read import Reading
     from ..runs.directory import Run
 
-__all__ = ["is_run", "leave", "read_given", "record_rejected", "refuse_runs"]
-
 LEFT_OUT = 1
 """The exit code where some pictures were left out and the rest is done."""
 

@@ -28,8 +28,6 @@ from .options import (
 )
 from .show import show_run
 
-__all__ = ["reconstruct", "sample"]
-
 
 @loads_a_model
 def sample(

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..runs.directory import Run
     from ..runs.html import Table
 
-__all__ = ["print_json", "print_table", "say", "show_run"]
-
 WIDE, GAP, LONGEST = 200, 2, 200
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from ..errors import ArgumentError, printable, shortened
 
-__all__ = ["as_now", "check_arguments", "instead"]
-
 FORMER = {"--forward": "--start"}
 """Former name -> name. They end with version 0.2."""
 

@@ -25,8 +25,6 @@ from .stepper import Stepper
 from .trajectory import Keep, Keeper, Stored, Trajectory
 from .walk import walk
 
-__all__ = ["OnMove", "ascend", "descend", "ends"]
-
 OnMove = Callable[[int], object]
 """Called after each move with the number of items moved."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from ..errors import ArgumentError, counted
 from .model import Condition, Negative
 
-__all__ = ["OnStep", "batches", "broadcast_conditions", "counter", "negative_of"]
-
 OnStep = Callable[[int, int], object]
 """Called with (item moves done, item moves in all)."""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 
-__all__ = ["AnyNetwork", "can_be_called"]
-
 
 @dataclass(frozen=True)
 class AnyNetwork:

@@ -19,8 +19,6 @@ from .rng import ItemNoise
 from .stepper import Moved, Stepper
 from .trajectory import What
 
-__all__ = ["Corrected", "FreshNoise", "Path", "Recorder", "Replay"]
-
 Path = Callable[[int], Tensor | None]
 """Level -> the state there; None where the sampler goes its own way."""
 

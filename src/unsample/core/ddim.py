@@ -18,8 +18,6 @@ from .grid import Step
 from .stepper import Moved, Stepper, eps_ahead
 from .transfer import transfer
 
-__all__ = ["DDIM", "EvalAt"]
-
 EvalAt = Literal["target", "source", "target_time"]
 
 

@@ -19,8 +19,6 @@ from .._tensors import as_wide_as
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
-__all__ = ["Counted", "Denoiser", "Guided", "Network", "NetworkDenoiser", "Recorded", "Replayed", "Wrapper", "cost_of"]
-
 
 @runtime_checkable
 class Denoiser(Protocol):

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ..errors import ArgumentError, RunError
 
-__all__ = ["expanded", "inside", "write_atomically"]
-
 
 def expanded(path: str | Path) -> Path:
     """A path whose leading `~` stands for a home folder; as it is where there is no such home, as in a shell.

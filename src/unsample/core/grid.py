@@ -17,8 +17,6 @@ import numpy as np
 from ..errors import ArgumentError, UnknownNameError
 from .schedule import AnySchedule, FlowSchedule, Level, check_steps, level_of
 
-__all__ = ["Clean", "Grid", "Spacing", "Step"]
-
 Spacing = Literal["leading", "trailing", "linspace"]
 Clean = Literal["one", "first"]
 

@@ -22,8 +22,6 @@ from .prediction import Prediction
 from .schedule import AnySchedule, FlowSchedule, Schedule
 from .spacing import parse_spacing
 
-__all__ = ["ClassConditioner", "Codec", "Condition", "Conditioner", "Model", "Negative", "PixelCodec"]
-
 Condition = int | str | None
 """A class index, a class name or a prompt; None is "no condition"."""
 

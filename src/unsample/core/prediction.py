@@ -17,8 +17,6 @@ from .._tensors import has_float64, wide
 from ..errors import ArgumentError, UnknownNameError
 from .schedule import TINY_ALPHA, Level
 
-__all__ = ["Prediction", "held", "to_eps", "to_velocity", "to_x0"]
-
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["json_of", "read_json", "read_text"]
-
 MOST = 1 << 28
 """Bytes of a text: 256 MiB is more than the largest config or mapping file by far."""
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ..errors import ArgumentError, counted
 
-__all__ = ["ItemNoise"]
-
 
 @dataclass(frozen=True)
 class ItemNoise:

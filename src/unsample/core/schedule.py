@@ -18,20 +18,6 @@ import numpy.typing as npt
 
 from ..errors import ArgumentError, UnknownNameError
 
-__all__ = [
-    "MIN_ALPHA",
-    "MIN_ALPHA_BAR",
-    "TINY_ALPHA",
-    "AnySchedule",
-    "FlowSchedule",
-    "Least",
-    "Level",
-    "Schedule",
-    "check_steps",
-    "level_of",
-    "whole",
-]
-
 MIN_ALPHA_BAR = 2.0**-24
 """Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
 longer determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same value."""

@@ -17,8 +17,6 @@ from .grid import Grid, Spacing
 from .schedule import Schedule, check_steps
 from .specs import fitting, parse_spec
 
-__all__ = ["SPACINGS", "karras", "leading", "log_snr", "parse_spacing", "power"]
-
 Times = npt.NDArray[np.float64]
 
 

@@ -10,8 +10,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from ..errors import ArgumentError, UnknownNameError, shortened
 
-__all__ = ["check_options", "fitting", "parse_spec"]
-
 LONGEST = 400
 """Characters of a value: enough for a list of words, too few for Python's parser to run out of its stack."""
 

@@ -21,8 +21,6 @@ from .grid import Grid
 from .rng import ItemNoise
 from .schedule import FlowSchedule, Level, Schedule
 
-__all__ = ["PAPER_STEPS", "Climb", "ForwardNoise", "FromImage", "Start"]
-
 PAPER_STEPS = 50
 """The number of moves, in leading spacing, that a share is one of, as in the paper: 4 % is the level of two of 50."""
 

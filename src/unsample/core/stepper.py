@@ -20,8 +20,6 @@ from .grid import Grid, Step
 from .prediction import to_velocity
 from .transfer import transfer
 
-__all__ = ["Moved", "Stepper", "eps_ahead"]
-
 
 @dataclass(frozen=True, eq=False)
 class Moved:

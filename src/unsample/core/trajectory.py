@@ -20,8 +20,6 @@ from .reading import json_of
 from .schedule import Level
 from .stepper import Moved, Stepper
 
-__all__ = ["Keep", "Keeper", "Stored", "Trajectory"]
-
 What = Literal["latent", "states", "eps", "all"]
 
 _BY_LEVEL = ("states", "eps", "residuals")

@@ -14,8 +14,6 @@ from .grid import Step
 from .prediction import held, to_x0
 from .schedule import TINY_ALPHA
 
-__all__ = ["transfer"]
-
 
 def transfer(x: Tensor, eps: Tensor, step: Step, clip: float | None = None) -> Tensor:
     """`x` moved from `step.src` to `step.dst` along the noise `eps` (docs/theory.md, eq. 2), in x's dtype.

@@ -13,8 +13,6 @@ from .denoiser import Denoiser
 from .grid import Step
 from .stepper import Moved, Stepper
 
-__all__ = ["walk"]
-
 
 def walk(
     denoiser: Denoiser,

@@ -17,8 +17,6 @@ from .._tensors import check_dense
 from .._tensors import wide as wide_there
 from ..errors import ArgumentError
 
-__all__: list[str] = []
-
 Batch = Float[Tensor, "batch channels height width"]
 """Images, latents or noise."""
 

@@ -18,8 +18,6 @@ from ..errors import ArgumentError
 from ._checks import PerImage, blocks, check_at_least, check_finite, check_fraction, check_same_shape, wide
 from .null import Null, permutations
 
-__all__ = ["alignment_null", "feature_cosine", "linear_cka", "svcca"]
-
 Left = Float[Tensor, "items *left"]
 Right = Float[Tensor, "items *right"]
 Items = Float[Tensor, "items *item"]

@@ -18,8 +18,6 @@ from ..errors import ArgumentError
 from ._checks import IN_CACHE, Batch, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .intervals import Interval, proportion
 
-__all__ = ["Assignment", "assignment_accuracy", "nearest"]
-
 Items = Float[Tensor, "batch *item"]
 OtherItems = Float[Tensor, "others *item"]
 Index = Int64[Tensor, " batch"]

@@ -20,16 +20,6 @@ from ._checks import Batch, blocks, check_at_least, check_batch, check_finite
 from .intervals import jackknife_error
 from .null import Null, true_noise
 
-__all__ = [
-    "MIN_IMAGES",
-    "TopK",
-    "correlation_floor",
-    "patch_correlation",
-    "top_k_correlation",
-    "top_k_jackknife",
-    "top_k_r",
-]
-
 Tiles = Float[Tensor, "rows columns image channels window_height window_width"]
 Chunk = Float[Tensor, "window image variable"]
 Matrices = Float[Tensor, "window variable variable"]
@@ -232,6 +222,7 @@ def chunks(tiles: Tiles, matrices: int) -> Iterator[Chunk]:
 
 
 def check_top_k(n: int, variables: int, k: int) -> None:
+    """Raise an `ArgumentError` unless the `k` highest correlations of `n` images and so many variables exist."""
     if n < MIN_IMAGES:
         raise ArgumentError(
             f"expected at least {MIN_IMAGES} images for correlations across images, given {n}; "

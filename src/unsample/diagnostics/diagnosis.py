@@ -24,8 +24,6 @@ from .regions import area_sums, plain_area, plain_mask
 from .row import PATCH_ROW, Diagnosis, Row
 from .spectrum import low_frequency_null, low_frequency_power
 
-__all__ = ["diagnose", "patch_row"]
-
 Areas = Mapping[str, Bool[Tensor, "batch area_height area_width"] | None]
 Noise = Float[Tensor, "noise_batch noise_channels noise_height noise_width"]
 

@@ -21,8 +21,6 @@ from ._checks import Array, Batch, Mask, blocks, check_finite, check_images, che
 from .intervals import Pooled, ratio
 from .regions import _steps
 
-__all__ = ["Complexity", "complexity", "group_diversity", "pairwise_distance"]
-
 Items = Float[Tensor, "items *item"]
 Groups = Float[Tensor, "groups members *item"]
 PerGroup = Float[Tensor, " groups"]

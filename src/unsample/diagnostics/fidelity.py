@@ -13,8 +13,6 @@ from .._typing import Images
 from ..errors import ArgumentError
 from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask, wide
 
-__all__ = ["DATA_RANGE", "mae", "mse", "psnr", "ssim"]
-
 DATA_RANGE = 2.0
 """Width of the pixel range [-1, 1]."""
 

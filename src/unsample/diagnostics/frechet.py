@@ -19,8 +19,6 @@ from ._checks import blocks, check_at_least, check_finite, wide
 from .intervals import jackknife_error
 from .null import Null, permutations
 
-__all__ = ["Frechet", "frechet", "frechet_distance", "frechet_jackknife", "frechet_null"]
-
 Vector = Float[Tensor, " dims"]
 Matrix = Float[Tensor, "dims dims"]
 Left = Float[Tensor, "left_items *item"]

@@ -19,7 +19,6 @@ from ..errors import ArgumentError
 from ._checks import Array, blocks, check_finite, flat_items, wide
 from .intervals import Pooled
 
-__all__ = ["Moments", "kl_per_coordinate", "kl_to_normal", "moments", "pooled_moments"]
 Values = Float[Tensor, "..."]
 Items = Float[Tensor, "batch *item"]
 Item = Float[Tensor, "*item"]

@@ -19,17 +19,6 @@ from ..errors import ArgumentError
 from ._checks import IN_CACHE, Batch, PerImage, blocks, check_at_least, check_batch, check_finite, check_same_shape, wide
 from .null import Null
 
-__all__ = [
-    "Triangle",
-    "independent_angles",
-    "line_distances",
-    "line_position",
-    "line_products",
-    "most_probable_triangle",
-    "products_to_distances",
-    "triangle",
-]
-
 Rows = Float[Tensor, "batch values"]
 Products = Float[Tensor, "batch 3"]
 

@@ -20,8 +20,6 @@ from torch import Tensor
 from ..errors import ArgumentError, UnknownNameError
 from ._checks import BLOCK, Array, blocks, check_at_least, check_fraction
 
-__all__ = ["Interval", "Pooled", "bootstrap", "bootstrap_sums", "jackknife_error", "proportion"]
-
 
 @dataclass(frozen=True)
 class Interval:

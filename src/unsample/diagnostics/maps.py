@@ -12,8 +12,6 @@ from torch.nn.functional import avg_pool2d, pad
 from ..errors import ArgumentError
 from ._checks import Batch, Map, check_batch
 
-__all__ = ["excess_variance", "local_correlation"]
-
 
 def local_correlation(x: Batch, window: int = 5) -> Map:
     """Mean product of touching pixels in the window about each pixel: lag-1 in units of the unit variance of noise.

@@ -18,8 +18,6 @@ from .null import nulls
 from .regions import area_sums, plain_area
 from .row import Row
 
-__all__ = ["MIN_PLAIN", "PLAIN_MEDIAN", "PSNR_MEDIAN", "medians", "plain_stds"]
-
 MIN_PLAIN = 32
 """Fewest values in the plain area of a latent whose standard deviation is taken by itself."""
 

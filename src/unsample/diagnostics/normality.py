@@ -20,15 +20,6 @@ from ._checks import PerImage, blocks, check_at_least, check_finite, check_fract
 from .intervals import Interval, proportion
 from .null import Null
 
-__all__ = [
-    "QuantileQuantile",
-    "ShapiroWilk",
-    "normality_rejection",
-    "quantile_quantile",
-    "rejection_null",
-    "shapiro_wilk",
-]
-
 Items = Float[Tensor, "batch *item"]
 Array = npt.NDArray[np.floating]
 Values = Float[Tensor, "..."]

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ._checks import check_at_least
 
-__all__ = ["Null", "null", "nulls", "true_noise"]
-
 
 @dataclass(frozen=True)
 class Null:

@@ -19,8 +19,6 @@ from ..errors import ArgumentError, UnknownNameError
 from ._checks import Array, Batch, Latent, Mask, blocks, check_batch, check_images, check_mask, wide
 from .intervals import Pooled
 
-__all__ = ["AreaSums", "area_sums", "plain_area", "plain_mask", "resize_mask"]
-
 
 def plain_mask(images: Images, tau: float = 0.025) -> Mask:
     """Where images are plain: (|dH| + |dW|) / 2 < tau in every channel, on values rescaled to [0, 1].

@@ -11,8 +11,6 @@ from ._checks import PerImage
 from .intervals import Interval, bootstrap
 from .null import Null
 
-__all__ = ["PATCH_ROW", "Diagnosis", "Row", "format_number"]
-
 PATCH_ROW = "top-20 patch correlation"
 """Name of the row of the paper's Table 1."""
 

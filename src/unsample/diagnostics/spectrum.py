@@ -21,17 +21,6 @@ from ._checks import Batch, blocks, check_at_least, check_batch, check_fraction,
 from .intervals import Pooled, bootstrap, ratio
 from .null import Null
 
-__all__ = [
-    "Autocorrelation",
-    "RadialSpectrum",
-    "autocorrelation",
-    "autocorrelation_sums",
-    "low_frequency_null",
-    "low_frequency_power",
-    "radial_spectrum",
-    "spectrum_sums",
-]
-
 Lags = Float[Tensor, "lags_y lags_x"]
 LagSums = Float[Tensor, "batch 3 lags_y lags_x"]
 Bins = Float[Tensor, " bins"]

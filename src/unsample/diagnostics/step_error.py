@@ -19,8 +19,6 @@ from ..errors import ArgumentError
 from ._checks import Array, Batch, Mask, blocks, check_batch, check_mask, check_same_shape, wide
 from .intervals import Pooled
 
-__all__ = ["StepErrors", "step_sums"]
-
 OfTwo = Callable[[Array, Array], Array]
 
 COLUMNS = 6

@@ -20,8 +20,6 @@ from ..core.stepper import Moved, Stepper
 from ..errors import ArgumentError
 from .fixed_point import Mixing, Update, at_least, per_item, solve
 
-__all__ = ["ContractionAware", "contraction"]
-
 
 def contraction(step: Step) -> float:
     """The share q = 1 - 1/r of the error that one fixed-point iteration of a move up leaves in plain areas.

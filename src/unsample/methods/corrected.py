@@ -20,8 +20,6 @@ from ..core.trajectory import What
 from ..errors import ArgumentError
 from .multistep import AdamsBashforth
 
-__all__ = ["Direct", "ExactAndGaussian"]
-
 
 @dataclass(frozen=True)
 class Direct(Corrected):

@@ -25,8 +25,6 @@ from ..core.stepper import Stepper
 from ..core.trajectory import What
 from .stochastic import Ancestral, SDEDPMSolverPP, Stochastic
 
-__all__ = ["CycleDiffusion", "EditFriendly", "LEditsPP", "noise_maps"]
-
 
 def noise_maps(corrections: Mapping[int, Tensor], sampler: Stochastic, grid: Grid) -> dict[int, Tensor]:
     """The z of every level that `sampler` arrives at with noise: correction / spread, what it would have had to draw.

@@ -21,8 +21,6 @@ from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
-__all__ = ["EasyInv", "Heun", "Midpoint"]
-
 
 @dataclass(frozen=True)
 class Heun(Stepper):

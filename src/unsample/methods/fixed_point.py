@@ -26,8 +26,6 @@ from ..core.stepper import Moved, Stepper, eps_ahead
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
-__all__ = ["Anderson", "AveragedFixedPoint", "DampedFixedPoint", "FixedPoint", "Iterated", "residual_of", "solve"]
-
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(e, the network's answer at transfer(x, e), residual per item) -> the next e."""
 

@@ -23,8 +23,6 @@ from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .explicit import between
 
-__all__ = ["Controlled", "Direction", "FireFlow", "RFInversion", "RFSolver", "direction_at", "moved_along"]
-
 Direction = tuple[float, Tensor]
 """tau, and w there."""
 

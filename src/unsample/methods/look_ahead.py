@@ -19,8 +19,6 @@ from ..core.stepper import Moved, Stepper
 from ..errors import ArgumentError, UnknownNameError
 from .flow import Direction, direction_at, moved_along
 
-__all__ = ["First", "LookAhead", "UniInv"]
-
 First = Literal["source", "zero"]
 
 

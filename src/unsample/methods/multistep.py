@@ -26,8 +26,6 @@ from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError, UnknownNameError
 
-__all__ = ["AdamsBashforth", "DPMSolverPP", "Memory", "Solver", "Variable"]
-
 Variable = Literal["auto", "ratio", "flow", "log-snr"]
 Solver = Literal["midpoint", "heun"]
 Memory = tuple[tuple[Level, Tensor], ...]

@@ -21,8 +21,6 @@ from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .fixed_point import FixedPoint, Iterated, per_item, residual_of
 
-__all__ = ["GradientDescent", "GradientThenFixedPoint"]
-
 
 @dataclass(frozen=True)
 class GradientDescent(Iterated):

@@ -25,23 +25,6 @@ from .renoise import ReNoise
 from .reversible import BDIA, EDICT, OBELM
 from .starts import parse_start
 
-__all__ = [
-    "AUTO",
-    "DEFAULT",
-    "DEFAULT_METHOD",
-    "DEFAULT_START",
-    "METHODS",
-    "PAPER",
-    "PAPER_METHOD",
-    "PAPER_START",
-    "Method",
-    "Typed",
-    "method_text",
-    "parse_method",
-    "spelled",
-    "spelled_out",
-]
-
 
 @dataclass(frozen=True)
 class Method:

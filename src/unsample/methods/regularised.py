@@ -19,8 +19,6 @@ from ..errors import ArgumentError
 from .fixed_point import at_least
 from .renoise import autocorrelation, descended
 
-__all__ = ["Pix2PixZero", "normal_divergence", "regularised"]
-
 PIXELS, VALUES = 64 * 64, 4 * 64 * 64
 """The maps that the published step sizes are for: latents of four channels of 64x64."""
 

@@ -23,8 +23,6 @@ from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .fixed_point import Iterated, residual_of
 
-__all__ = ["ReNoise", "autocorrelation", "descended", "patch_divergence", "whitened"]
-
 PATCH = 4
 SMALLEST = 8
 """The pyramid of `autocorrelation` ends at maps no larger than this."""

@@ -33,8 +33,6 @@ from ..core.stepper import Moved, Stepper
 from ..core.transfer import transfer
 from ..errors import ArgumentError
 
-__all__ = ["BDIA", "EDICT", "OBELM"]
-
 Tensors = tuple[Tensor, ...]
 Memory = tuple[Any, ...]
 """Nothing; or a state and its level; or, as it was kept, a state and rows of its level's alpha and sigma."""

@@ -15,8 +15,6 @@ from ..core.starts import PAPER_STEPS, Climb, ForwardNoise, FromImage, Start
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
 
-__all__ = ["AUTO_SCORE", "AutoStart", "PlainNoise", "parse_start", "start_text", "whiteness_scores"]
-
 AUTO_FRACTION = 0.1
 """An automatic start tries the levels of 1, 2, ... of 50 moves, up to this share."""
 

@@ -24,8 +24,6 @@ from ..core.transfer import transfer
 from ..errors import ArgumentError
 from .multistep import Memory
 
-__all__ = ["Ancestral", "SDEDPMSolverPP", "Stochastic"]
-
 
 class Stochastic(Stepper):
     """A sampler whose moves down end in the mean of a Gaussian of deviation `spread`, and whose moves up are DDIM's."""

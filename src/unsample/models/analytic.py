@@ -21,8 +21,6 @@ from ..core.prediction import Prediction
 from ..core.schedule import AnySchedule, FlowSchedule, Schedule
 from ..errors import ArgumentError
 
-__all__ = ["bench_field", "gaussian", "mixture"]
-
 LEAST_VARIANCE = 1e-24
 """Stand-in for the variance of a state that has none: data without variance at a level without noise."""
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from ..core.files import expanded
 
-__all__ = ["BUNDLED", "FOLDER", "Card", "cached", "cards", "models_folder", "repository_weights"]
-
 BUNDLED = Path(str(resources.files(__package__) / "weights"))
 """The weights that come with this package."""
 

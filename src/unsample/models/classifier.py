@@ -26,8 +26,6 @@ from .configs import check_config
 from .digest import digest_of
 from .load import device_of
 
-__all__ = ["Classifier", "ResidualNetwork", "load_classifier"]
-
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is averaged where the block shrinks and projected where it widens."""

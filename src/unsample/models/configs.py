@@ -15,8 +15,6 @@ from typing import Any
 
 from ..errors import ModelError, one_line
 
-__all__ = ["LIMITS", "check_config", "read_json"]
-
 LIMITS = {
     "layers": 10_000,  # product of all numbers of layers and of blocks; FLUX has 19 * 38, T5-XXL 24 * 24
     "timesteps": 100_000,  # of training; ADM has 4000

@@ -6,8 +6,6 @@ import hashlib
 
 import torch
 
-__all__ = ["digest_of"]
-
 LARGE, HASHED = 2**22, 2**16
 """Of tensors with more than LARGE values only HASHED, evenly spaced, are hashed: hashing billions takes minutes."""
 

@@ -22,8 +22,6 @@ from ..errors import ArgumentError, ModelError, UnknownNameError
 from .cards import FOLDER, Card, cards, models_folder, repository_weights
 from .parts import own_part, put_in_place
 
-__all__ = ["LIST", "RELEASE", "fetch", "how_to_fetch", "list_files"]
-
 LIST = "files.json"
 """What the list of a model's files is called."""
 

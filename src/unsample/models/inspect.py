@@ -19,8 +19,6 @@ from .load import adapted, classes_of, find, load
 from .notes import VARIANCE_DROPPED
 from .pipeline_files import read_index, read_pipeline
 
-__all__ = ["Inspection", "inspect_model"]
-
 
 @dataclass(frozen=True)
 class Inspection:

@@ -20,8 +20,6 @@ from .offload import one_at_a_time
 from .openai import SUFFIXES, load_openai
 from .pipeline_files import quiet, read_index, read_pipeline
 
-__all__ = ["adapted", "classes_of", "device_of", "find", "load"]
-
 CONFIGS = ("model_index.json", "*config.json", "classes.json")
 """Files of a model on the hub that describe it."""
 

@@ -19,8 +19,6 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ModelError
 from .configs import check_config
 
-__all__ = ["has_weights", "read_network", "without_weights"]
-
 _FILE = re.compile(
     r"(?:model|diffusion_pytorch_model)"
     r"(?:-\d+-of-(?P<old_count>\d+))?(?:\.(?P<variant>\w+?))?(?:-\d+-of-(?P<count>\d+))?\.safetensors"

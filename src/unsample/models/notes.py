@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["VARIANCE_DROPPED", "clipping_ignored"]
-
 VARIANCE_DROPPED = "the network's learned variance is dropped: a deterministic move has none"
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["one_at_a_time"]
-
 
 def one_at_a_time(networks: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Keep `networks` on the CPU; each moves to `device` when it is called, and the others off it.

@@ -11,8 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-__all__ = ["own_part", "put_in_place"]
-
 
 @contextmanager
 def own_part(target: Path) -> Iterator[Path]:

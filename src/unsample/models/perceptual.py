@@ -27,18 +27,6 @@ from ..diagnostics.alignment import feature_cosine
 from ..errors import ArgumentError, ModelError
 from ..pictures.read import quantised
 
-__all__ = [
-    "PERCEPTUAL",
-    "Extra",
-    "apply_dino",
-    "clip_score",
-    "dino_cosine",
-    "dino_features",
-    "dreamsim",
-    "inception_features",
-    "lpips",
-]
-
 PerImage = Float[Tensor, " batch"]
 Features = Float[Tensor, "batch features"]
 

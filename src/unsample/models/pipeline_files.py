@@ -21,8 +21,6 @@ from .families import OPTIONAL
 from .network_files import read_network, without_weights
 from .shared import Shared
 
-__all__ = ["quiet", "read_index", "read_pipeline"]
-
 
 def read_index(path: Path) -> dict[str, Any]:
     """What `model_index.json` says; a directory with `unet/` and `scheduler/` alone is a `DDPMPipeline`.

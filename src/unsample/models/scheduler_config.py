@@ -15,8 +15,6 @@ from ..core.schedule import FlowSchedule, Least, Schedule
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .scheduler_settings import FLOW_LEVELS, notes_of, refusal
 
-__all__ = ["flow_schedule_of", "read_scheduler", "schedule_of"]
-
 _FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchInversionScheduler")
 """The schedulers whose levels are those of a `FlowSchedule`: diffusers', and ours that may stand in its place."""
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from .notes import clipping_ignored
 
-__all__ = ["CLIPPING", "FLOW_LEVELS", "HARMLESS", "LEVELS", "REFUSED", "USED", "notes_of", "refusal"]
-
 USED = frozenset(
     (
         *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),

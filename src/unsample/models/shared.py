@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-__all__ = ["Shared"]
-
 
 class Shared:
     """One context for each key, however many threads are in it.

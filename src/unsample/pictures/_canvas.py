@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .read import to_bytes
 
-__all__ = ["Drawing"]
-
 COLUMNS = 32
 """Columns of pictures drawn, at most: the layout of more takes minutes."""
 

@@ -16,8 +16,6 @@ from ._canvas import COLUMNS, Drawing, Span, bare, blank, drawing, grid_of, null
 from .overview import latent_picture
 from .read import to_bytes
 
-__all__ = ["Bar", "Curve", "Panel", "PictureRow", "bars", "curves", "heatmaps", "picture_rows", "triangles"]
-
 Values = Sequence[float]
 Angles = tuple[float, float, float]
 

@@ -20,8 +20,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, one_line
 
-__all__ = ["FORMATS", "file_bytes", "grey", "open_picture", "readable", "upright_rgb"]
-
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
 """What is opened, by Pillow's names. TGA, which has no signature, is tried last."""
 

@@ -10,8 +10,6 @@ from ._canvas import COLUMNS, panels, png, say_left_out, short
 from .overview import ROWS
 from .read import to_bytes
 
-__all__ = ["edit_sheet"]
-
 PANEL, NOTE, LINE, MARGIN = 1.25, 0.16, 0.13, 0.16
 """Inches: the width of a picture, the height of a note and of a line of a title, and what is above and below."""
 

@@ -16,8 +16,6 @@ from PIL import Image
 from ..errors import ImageError, printable
 from .decode import FORMATS, open_picture
 
-__all__ = ["Found", "distinct_names", "find_in", "find_photos", "is_picture"]
-
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
     | {".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"}

@@ -11,8 +11,6 @@ from typing import Any
 from ._canvas import Drawing, Span, blank, drawing, null_of, null_patch
 from .charts import Bar
 
-__all__ = ["Column", "forest"]
-
 SPREAD = 0.5
 """Share of a row's height that the values of its names are spread over."""
 

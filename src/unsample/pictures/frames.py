@@ -19,8 +19,6 @@ from ..errors import ArgumentError
 from ._canvas import columns_of, panels, png, say_left_out, show_images
 from .read import to_bytes
 
-__all__ = ["ANIMATIONS", "animation", "check_animation", "strip"]
-
 Pixels = npt.NDArray[np.uint8]
 
 ANIMATIONS, FFMPEG = ("gif", "mp4"), "ffmpeg"

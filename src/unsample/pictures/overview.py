@@ -14,8 +14,6 @@ from ..diagnostics import excess_variance, plain_mask, true_noise
 from ._canvas import COLUMNS, columns_of, panels, png, say_left_out, short, show_images
 from .read import to_bytes
 
-__all__ = ["ROWS", "LatentColumns", "latent_picture", "overview", "sheet"]
-
 Pixels = npt.NDArray[Any]
 Cell = tuple[Pixels, dict[str, Any]]
 

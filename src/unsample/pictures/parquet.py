@@ -8,8 +8,6 @@ from typing import Any
 
 from ..errors import ImageError, one_line
 
-__all__ = ["column_names", "column_of"]
-
 LARGE, TIMES = 2**30, 1000
 """Bytes of a column's part that are refused where they are so many times the bytes stored: pictures do not pack like that."""
 

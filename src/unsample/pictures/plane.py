@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from ._canvas import Drawing, Span, blank, drawing
 
-__all__ = ["tradeoff"]
-
 Pixels = npt.NDArray[Any]
 Point = tuple[float, float]
 

@@ -21,25 +21,8 @@ from torch import Tensor
 from ..core.files import write_atomically
 from ..errors import ImageError, printable
 from .decode import file_bytes, grey, open_picture, readable, upright_rgb
-from .find import distinct_names, find_in, find_photos
+from .find import distinct_names, find_in
 from .parquet import column_of
-
-__all__ = [
-    "Photo",
-    "Reading",
-    "Rejected",
-    "decode_photo",
-    "demo_photos",
-    "find_photos",
-    "fitted",
-    "fitted_mask",
-    "load_images",
-    "read_all",
-    "read_mask",
-    "read_photo",
-    "read_photos",
-    "save_png",
-]
 
 Size = tuple[int, int]
 """Height and width in pixels."""

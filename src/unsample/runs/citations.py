@@ -19,8 +19,6 @@ from ..methods.registry import METHODS, parse_method
 from ..methods.starts import AutoStart, PlainNoise, parse_start
 from .manifest import Manifest
 
-__all__ = ["bibtex", "entries", "gaps", "keys_of_method", "keys_of_run"]
-
 SOFTWARE = "unsample"
 FORWARD = "staniszewski2026there"
 SAMPLING = "song2021ddim"

@@ -32,8 +32,6 @@ from ..pictures.read import png_bytes
 from .manifest import HOW, MANIFEST, Item, Manifest, Origin, identity, short_hash
 from .tensor_file import read_tensors, tensor_bytes
 
-__all__ = ["TENSORS", "Part", "Run", "place_of", "slug", "slugs"]
-
 TENSORS = "latents.safetensors"
 SLUG_LENGTH = 80
 

@@ -22,8 +22,6 @@ from .edit_by_attention import attended
 from .parts import joined
 from .work import Work
 
-__all__ = ["Edits", "Varied"]
-
 NONE = "none"
 
 COSTS = ("up", "reconstruction", "mask", "edit", "source")

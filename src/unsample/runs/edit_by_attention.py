@@ -18,8 +18,6 @@ from .directory import Run
 from .inversions import settings_of
 from .work import Work
 
-__all__ = ["attended", "check_attention", "check_kept"]
-
 
 def check_kept(place: Path) -> None:
     """Refuse a run of `invert` without the states that a picture is put on.

@@ -13,8 +13,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from ..core.batching import OnStep
 from ..core.model import Model
 
-__all__ = ["Engine", "Local"]
-
 Result = TypeVar("Result")
 
 

@@ -7,8 +7,6 @@ import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Block", "Bullets", "Code", "Footer", "Heading", "Picture", "Table", "markdown", "page"]
-
 
 @dataclass(frozen=True)
 class Heading:

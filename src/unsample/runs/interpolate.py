@@ -24,8 +24,6 @@ from .progress import progress_bar
 from .sample import sampled_parts
 from .settings import InvertSettings
 
-__all__ = ["Interpolation"]
-
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:

@@ -11,8 +11,6 @@ from ..errors import RunError
 from .directory import TENSORS, Run
 from .settings import InvertSettings
 
-__all__ = ["inverted_tensors", "settings_of", "starts_of"]
-
 
 def settings_of(run: Run) -> InvertSettings:
     """How a run of `invert` was made.

@@ -34,8 +34,6 @@ from .parts import Batch, cost_of, item_of, joined, made_parts, stored_of
 from .report import diagnose_tensors, write_pictures, write_report
 from .settings import InvertSettings
 
-__all__ = ["invert_batch", "invert_photos", "invert_run"]
-
 KEPT = ("states", "eps", "residuals")
 """What a trajectory keeps of the way up, by level."""
 

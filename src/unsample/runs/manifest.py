@@ -12,8 +12,6 @@ from pydantic_core import from_json
 
 from ..errors import RunError, one_line, printable
 
-__all__ = ["HOW", "MANIFEST", "Item", "Manifest", "Origin", "first_fault", "identity", "short_hash"]
-
 MANIFEST = "manifest.json"
 
 HOW = ("batch_size", "device")

@@ -18,8 +18,6 @@ from .directory import Part, Run
 from .engine import Engine
 from .manifest import Item
 
-__all__ = ["Batch", "cost_of", "item_of", "joined", "made_parts", "stored_of"]
-
 STORED = "stored."
 """What names of tensors begin with that a method stored beside a latent."""
 

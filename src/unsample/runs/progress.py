@@ -17,8 +17,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ..core.batching import OnStep
 from ..errors import printable
 
-__all__ = ["bytes_bar", "progress_bar", "show_progress"]
-
 SHARE, PAUSE, LONGEST_PAUSE = 0.1, 10.0, 30.0
 """A line for each tenth of the work, but none within 10 seconds of another; and one every 30 seconds in any case."""
 

@@ -32,8 +32,6 @@ from .manifest import MANIFEST, Origin
 from .parts import stored_of
 from .settings import InvertSettings
 
-__all__ = ["InvertedRun", "read_inverted", "read_run", "run_in", "way_back"]
-
 
 @dataclass(frozen=True, eq=False)
 class InvertedRun:

@@ -20,8 +20,6 @@ from .directory import Run, slug
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
 from .inversions import inverted_tensors, starts_of
 
-__all__ = ["diagnose_run", "diagnose_tensors", "places_of", "sentences", "table_of", "title", "write_pictures", "write_report"]
-
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
     """The diagnoses of a complete run of `invert`, one per start, from its tensors."""

@@ -20,8 +20,6 @@ from .manifest import Item
 from .parts import Batch, cost_of, joined, made_parts
 from .settings import InvertSettings, SampleSettings
 
-__all__ = ["sample_batch", "sample_images", "sampled_parts"]
-
 
 def sample_batch(
     model: Model,

@@ -25,8 +25,6 @@ from ..methods.starts import parse_start
 from .directory import Run
 from .manifest import Item, Origin, first_fault, identity
 
-__all__ = ["InvertSettings", "SampleSettings", "precision_of"]
-
 
 def precision_of(model: Model) -> str:
     """The precision that a model's network works in, as the command line writes it."""

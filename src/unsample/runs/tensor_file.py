@@ -15,8 +15,6 @@ from torch import Tensor
 
 from ..errors import RunError
 
-__all__ = ["read_tensors", "tensor_bytes"]
-
 HEADER, DIGEST = "unsample", "sha256"
 
 

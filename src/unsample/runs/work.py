@@ -24,8 +24,6 @@ from .parts import Batch, item_of, made_parts
 from .read_back import read_inverted
 from .settings import InvertSettings
 
-__all__ = ["Work", "mask_of"]
-
 AUTO = "auto"
 
 

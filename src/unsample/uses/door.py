@@ -29,22 +29,6 @@ from ..errors import ArgumentError
 from ..methods.registry import parse_method
 from ..methods.starts import parse_start
 
-__all__ = [
-    "READERS",
-    "KeepLike",
-    "MethodLike",
-    "SamplerLike",
-    "StartLike",
-    "a_model",
-    "read_keep",
-    "read_method",
-    "read_negative",
-    "read_sampler",
-    "read_start",
-    "read_state",
-    "use",
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -32,8 +32,6 @@ from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor
 from .sources import Conditions, Picture, Size, Source, grid_of, opened, opened_for_latents
 from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
 
-__all__ = ["SOURCE", "Edit", "FromSource", "edit"]
-
 
 class _FromSource(Enum):
     """One value, which stands for the condition of the source."""

@@ -28,8 +28,6 @@ from .paths import along, corners, key_frames
 from .sample import sample
 from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened, opened_for_latents
 
-__all__ = ["Frames", "Interpolation", "frames_between", "interpolate"]
-
 Keys = Float[Tensor, "keys *item"]
 
 

@@ -29,17 +29,6 @@ from .door import KeepLike, MethodLike, SamplerLike, StartLike, use
 from .sample import sample
 from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened
 
-__all__ = [
-    "Reconstruction",
-    "check_images",
-    "encoded",
-    "invert",
-    "invert_encoded",
-    "invert_first",
-    "reconstruct",
-]
-
-
 BEYOND_NOISE = 100.0
 """No state of an image on its way to noise, of standard deviation 1, comes near this."""
 

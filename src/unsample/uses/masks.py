@@ -22,8 +22,6 @@ from ..pictures.read import fitted_mask, read_mask
 from .door import a_model, read_state, use
 from .sources import Conditions, Picture, Size, grid_of
 
-__all__ = ["AUTO", "Cells", "Mask", "cells_of", "difference_mask", "mask_tensor"]
-
 Cells = Bool[Tensor, "batch cell_height cell_width"]
 """Where a state may change."""
 

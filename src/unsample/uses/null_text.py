@@ -30,8 +30,6 @@ from ..methods.fixed_point import per_item
 from .door import a_model, use
 from .sources import Conditions, grid_of, one_condition
 
-__all__ = ["NullText", "null_text"]
-
 RATE_FALL = 0.5
 """The share that Adam's rate loses on the way down: 1e-2 (1 - i/100) at move i of 50 (Mokady et al. 2023, their code)."""
 

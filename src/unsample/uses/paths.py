@@ -16,8 +16,6 @@ from torch import Tensor
 from ..diagnostics._checks import wide
 from ..errors import ArgumentError, UnknownNameError
 
-__all__ = ["PATHS", "along", "corners", "key_frames", "lerp", "norm", "slerp"]
-
 Items = Float[Tensor, "items *item"]
 Keys = Float[Tensor, "keys *item"]
 Along = Float[Tensor, "frames *item"]

@@ -20,8 +20,6 @@ from ..errors import ArgumentError, DivergenceError
 from .door import SamplerLike, a_model, read_sampler, read_state, use
 from .sources import Conditions, Size, Source, grid_of, one_condition, opened_for_latents, way_down
 
-__all__ = ["Samples", "draw_noise", "sample"]
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:

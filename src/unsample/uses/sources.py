@@ -31,19 +31,6 @@ from ..models import load
 from ..models.families.prompts import PromptConditioner
 from ..pictures.read import fitted, read_photo
 
-__all__ = [
-    "Conditions",
-    "Picture",
-    "Pipeline",
-    "Size",
-    "Source",
-    "grid_of",
-    "one_condition",
-    "opened",
-    "opened_for_latents",
-    "way_down",
-]
-
 
 @runtime_checkable
 class Pipeline(Protocol):

@@ -26,8 +26,6 @@ from .invert import check_images, encoded, invert_encoded
 from .masks import Cells
 from .sources import Conditions
 
-__all__ = ["REPLAYED", "check_editable", "cut", "pivots_of", "turning_level", "walked_down", "walked_up"]
-
 REPLAYED = "what replays the source's eps on the way down cannot be edited: use exact with keep_eps=False"
 
 

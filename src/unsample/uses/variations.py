@@ -20,8 +20,6 @@ from .invert import check_images, encoded
 from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened
 from .turning import check_editable, cut, turning_level, walked_down, walked_up
 
-__all__ = ["VARIED_START", "Variations", "variations"]
-
 VARIED_START = ForwardNoise(fraction=0.1)
 """Enough noise for visible differences, little enough to recognise the picture (on the bundled model)."""
 

@@ -17,8 +17,6 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from ...errors import ArgumentError
 from .._checks import Batch, wide
 
-__all__: list[str] = []
-
 Products = Float[Tensor, "*window left right"]
 Left = Float[Tensor, "*window left"]
 Right = Float[Tensor, "*window right"]

@@ -16,8 +16,6 @@ from ..frechet import frechet_distance
 from ..geometry import angle_bins, likeliest, line_distances, triangle
 from ._sums import AboutPivot, Averages, centred, check_images_seen, varies
 
-__all__ = ["FrechetDistance", "LineDistances", "LinearCKA", "Triangles"]
-
 Left = Float[Tensor, "items *left"]
 Right = Float[Tensor, "right_items *right"]
 Items = Float[Tensor, "left_items *item"]

@@ -12,8 +12,6 @@ from ..gaussianity import divergence, power_sums
 from ..regions import AreaSums, area_sums
 from ._sums import AboutPivot, Sums, check_images_seen, varies
 
-__all__ = ["AreaMoments", "CoordinateKL", "PooledMoments"]
-
 Values = Float[Tensor, "..."]
 Items = Float[Tensor, "batch *item"]
 

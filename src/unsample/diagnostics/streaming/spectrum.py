@@ -14,8 +14,6 @@ from ..correlation import MIN_IMAGES, WORKING_BYTES, check_top_k, chunks, mean_t
 from ..spectrum import Autocorrelation, RadialSpectrum, autocorrelation_sums, spectrum_sums
 from ._sums import ROUNDING, AboutPivot, Averages, Sums, centred, check_images_seen
 
-__all__ = ["LagCorrelation", "SpectralPower", "TopKCorrelation"]
-
 
 class TopKCorrelation(AboutPivot):
     """`top_k_correlation` of all batches, in float64. To be read beside `correlation_floor` of the number of images seen.

@@ -8,8 +8,6 @@ from typing import Any
 from ..._typing import Images, Latents
 from .live import Widened, evaluating
 
-__all__ = ["AutoencoderCodec"]
-
 
 @dataclass(frozen=True)
 class AutoencoderCodec:

@@ -14,8 +14,6 @@ from .prompts import PromptConditioner, cleaning
 from .shapes import Size, halvings, noise_channels, state_shape
 from .stable_diffusion import TextUNet
 
-__all__ = ["adapt"]
-
 
 def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of an `IFPipeline` or `IFImg2ImgPipeline`, whose unconditional is the empty prompt; drops a learned variance.

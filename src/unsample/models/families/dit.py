@@ -20,8 +20,6 @@ from .autoencoder import AutoencoderCodec
 from .live import LookedUp, evaluated
 from .shapes import Size, noise_channels, state_shape
 
-__all__ = ["ClassTransformer", "LabelConditioner", "adapt"]
-
 
 @dataclass(frozen=True)
 class ClassTransformer:

@@ -22,8 +22,6 @@ from .live import evaluated
 from .prompts import Embedding, PromptConditioner
 from .shapes import Size, state_shape
 
-__all__ = ["PackedTransformer", "adapt"]
-
 
 @dataclass(frozen=True)
 class PackedTransformer:

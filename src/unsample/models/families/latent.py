@@ -14,8 +14,6 @@ from . import pixel
 from .autoencoder import AutoencoderCodec
 from .shapes import Size, halvings, state_shape
 
-__all__ = ["adapt"]
-
 
 def adapt(pipeline: Any, size: Size | None) -> Model:
     """The model of an `LDMPipeline`; its codec's factor is the one the pipeline divides by.

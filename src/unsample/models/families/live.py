@@ -19,9 +19,6 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ModelError
 from ..shared import Shared
 
-__all__ = ["LookedUp", "Widened", "check_live", "evaluated", "evaluating"]
-
-
 HARMLESS = ("casting", "autocast", "offloading", "tracker", "parallel")
 """Parts of the names of diffusers' hooks that move weights or cast them, and leave the answer as it is."""
 

@@ -19,8 +19,6 @@ from .live import evaluated
 from .prompts import Embedding, PromptConditioner, cleaning
 from .shapes import Size, noise_channels, state_shape
 
-__all__ = ["MaskedTransformer", "adapt"]
-
 
 @dataclass(frozen=True)
 class MaskedTransformer:

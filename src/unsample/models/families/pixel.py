@@ -14,8 +14,6 @@ from ..scheduler_config import read_scheduler
 from .live import LookedUp, evaluated
 from .shapes import Size, halvings, noise_channels, state_shape
 
-__all__ = ["UNet2D", "adapt"]
-
 
 @dataclass(frozen=True)
 class UNet2D:

@@ -13,8 +13,6 @@ from torch import Tensor
 from ...core.model import Condition
 from ...errors import ArgumentError
 
-__all__ = ["UNCLEANED", "Embedding", "PromptConditioner", "cleaning", "tokens_of"]
-
 UNCLEANED = (
     "the pipeline's cleaning of prompts is left out, as the pipeline itself does without beautifulsoup4 and ftfy: "
     "install both (unsample[text]) for the prompts it was trained on"

@@ -20,8 +20,6 @@ from ...errors import ModelError
 from .live import evaluated
 from .shapes import Size, halvings, state_shape
 
-__all__ = ["Score", "UnitInterval", "adapt"]
-
 
 @dataclass(frozen=True, eq=False)
 class Score:

@@ -6,8 +6,6 @@ from typing import Any
 
 from ...errors import ArgumentError, ModelError
 
-__all__ = ["Size", "halvings", "noise_channels", "state_shape"]
-
 Size = tuple[int, int]
 
 

@@ -20,8 +20,6 @@ from .live import evaluated
 from .prompts import Embedding, PromptConditioner
 from .shapes import Size, noise_channels, state_shape
 
-__all__ = ["JointTransformer", "adapt"]
-
 
 @dataclass(frozen=True)
 class JointTransformer:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 
-__all__ = ["refuse_others", "rising"]
-
 
 def refuse_others(others: Mapping[str, Any], instead: str) -> None:
     """Arguments of `set_timesteps` that other schedulers take; None is none."""

@@ -22,8 +22,6 @@ from ...core.starts import ForwardNoise
 from ...core.transfer import transfer
 from ...errors import ArgumentError, counted
 
-__all__ = ["InversionScheduler"]
-
 CLEAN = Level(0, 0, 1.0, 0.0)
 
 _OF_NOISE = ("s_tmin", "s_tmax", "s_noise")

@@ -17,8 +17,6 @@ from ...core.schedule import Schedule
 from ...errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .unet import Architecture
 
-__all__ = ["CLASSES", "PUBLISHED", "Flags", "flags_of", "published"]
-
 CLASSES = 1000
 """Of a class-conditional network whose weights do not show it; they are those of ImageNet."""
 

@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from ...errors import ModelError
 
-__all__ = ["Architecture", "OpenAIUNet", "timestep_embedding"]
-
 GROUPS = 32
 """Groups of every group norm."""
 

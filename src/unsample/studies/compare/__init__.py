@@ -24,7 +24,8 @@ from ...errors import ArgumentError, counted
 from ...methods.registry import METHODS, method_text, parse_method
 from ...methods.starts import start_text
 from ...models import load
-from ...pictures.read import Photo, find_photos, read_photos
+from ...pictures.find import find_photos
+from ...pictures.read import Photo, read_photos
 from ...runs.directory import Run
 from ...runs.parts import item_of
 from ...runs.settings import precision_of

@@ -14,8 +14,6 @@ from ...errors import ArgumentError
 from ...methods.registry import parse_method
 from ...runs.report import title
 
-__all__ = ["MIN_MOVES", "Candidate", "methods_and_starts", "most_steps", "moves_left"]
-
 MIN_MOVES = 2
 """Fewest moves up that are an inversion; a method that cannot afford them is too expensive."""
 

@@ -30,8 +30,6 @@ from ...runs.progress import progress_bar
 from ...runs.settings import InvertSettings, precision_of
 from .budget import MIN_MOVES, Candidate, methods_and_starts, most_steps, moves_left
 
-__all__ = ["Measured", "equal_cost", "measure_candidate", "run_candidate"]
-
 
 @dataclass(frozen=True, eq=False)
 class Measured:

@@ -19,8 +19,6 @@ from ...runs.html import Table
 from .budget import Candidate
 from .candidates import Measured
 
-__all__ = ["BRIEF", "COLUMNS", "EXACT", "Comparison", "pareto", "table"]
-
 PATCH = "top-20 patch correlation"
 
 COLUMNS = {

@@ -18,8 +18,6 @@ from ...core.model import Model
 from ...errors import ModelError
 from ...models.digest import digest_of
 
-__all__ = ["find_checkpoints", "load_checkpoint"]
-
 PARTS = ("unet", "transformer")
 """What a network's one part may be called."""
 

@@ -14,8 +14,6 @@ from .findings import Claim, Figure, Findings, bar, judged, numbers, span
 from .lab import Lab
 from .verdicts import above, beside_noise, lower
 
-__all__ = ["Correlation"]
-
 REACH = 8
 """The largest distance in the maps of the autocorrelation, in pixels: the side of a patch."""
 

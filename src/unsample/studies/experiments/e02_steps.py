@@ -12,8 +12,6 @@ from .lab import Lab
 from .sweep import Knob
 from .verdicts import above, below, beside_noise, lower
 
-__all__ = ["Steps"]
-
 KNOB = Knob(
     "T",
     "Inversion in T steps",

@@ -35,8 +35,6 @@ from .findings import Figure, Findings, Judged, judged, numbers
 from .lab import DDIM_LATENT, Lab, Pictures
 from .verdicts import GROUPS, above, beside_noise, lower, row_of, without_each_group
 
-__all__ = ["Normality"]
-
 Values = dict[str, Tensor]
 Rows = dict[str, dict[str, Row]]
 

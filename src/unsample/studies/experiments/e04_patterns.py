@@ -23,8 +23,6 @@ from .findings import Figure, Findings, Judged, judged
 from .lab import DDIM_LATENT, Lab, Pictures
 from .verdicts import apart, below, lower, row_of
 
-__all__ = ["Patterns"]
-
 Batch = Float[Tensor, "batch channels height width"]
 Map = Float[Tensor, "batch height width"]
 Values = dict[str, Tensor]

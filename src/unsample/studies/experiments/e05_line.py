@@ -23,8 +23,6 @@ from .findings import Claim, Figure, Findings, judged, line
 from .lab import DDIM_LATENT, GENERATED, Lab, Pictures
 from .verdicts import exceeds, within
 
-__all__ = ["Line"]
-
 POINTS = 25
 """Of the line at which distances are drawn, both ends among them; as many as in the paper."""
 

@@ -21,8 +21,6 @@ from .findings import Claim, Figure, Findings, judged, numbers
 from .lab import DDIM_LATENT, GENERATED, Lab
 from .verdicts import below, row_of
 
-__all__ = ["TriangleOf"]
-
 NOISE, UNRELATED = "true noise", "all unrelated, closed form"
 ANGLES = ("angle at image", "angle at noise", "angle at latent")
 SIDES = ("noise to latent", "image to latent", "image to noise")

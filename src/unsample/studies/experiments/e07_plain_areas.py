@@ -21,8 +21,6 @@ from .findings import Figure, Findings, Judged, bar, judged, numbers, span
 from .lab import Lab, forward_title
 from .verdicts import bootstrapped, exceeds, falls_short, row_of, signed
 
-__all__ = ["PlainAreas"]
-
 PLAIN, OTHER = "plain", "other"
 STD, ABSOLUTE, LAG, ERROR = "std", "std of absolute values", "lag-1", "error"
 EXPECTED = {STD: 1.0, ABSOLUTE: math.sqrt(1 - 2 / math.pi), LAG: 0.0, ERROR: 2 / math.sqrt(math.pi)}

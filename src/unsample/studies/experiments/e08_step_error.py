@@ -26,8 +26,6 @@ from .findings import Figure, Findings, Judged, joined, judged, line, numbers
 from .lab import Lab, Pictures
 from .verdicts import bootstrapped, exceeds, within
 
-__all__ = ["StepError"]
-
 AREAS = ("plain", "other")
 
 PATH_METHOD, PATH_FORWARD = "look-ahead", "2"

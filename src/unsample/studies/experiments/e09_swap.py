@@ -25,8 +25,6 @@ from .lab import GENERATED, Lab, Pictures, RoundTrip
 from .sweep import Sweep
 from .verdicts import beside_noise, bootstrapped, exceeds, percent
 
-__all__ = ["Swap"]
-
 COLUMNS = columns("top-20 r", "std plain", "std other", "KL to N(0, 1)", "MAE", "PSNR, dB")
 
 ROUNDING = 1e-3

@@ -10,8 +10,6 @@ from .lab import Lab, Pictures
 from .sweep import Knob, Sweep
 from .verdicts import below, beside_noise, exceeds, signed
 
-__all__ = ["ForwardStart"]
-
 KNOB = Knob(
     "k",
     "Forward start of k steps",

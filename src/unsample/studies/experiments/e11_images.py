@@ -17,8 +17,6 @@ from ...uses.sample import sample
 from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
 from .verdicts import Array, bootstrapped, jackknifed, left_out
 
-__all__ = ["NOISE", "USUAL", "PathImages"]
-
 NOISE, USUAL = "noise", "DDIM latents"
 
 

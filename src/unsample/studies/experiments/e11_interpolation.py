@@ -20,8 +20,6 @@ from .findings import Claim, Figure, Findings, Judged, columns, judged, line, nu
 from .lab import GENERATED, Lab
 from .verdicts import GROUPS, both, exceeds, falls_short, percent, within
 
-__all__ = ["Interpolation"]
-
 COLUMNS = columns("std", "lag-1", "excess kurtosis", "KL to N(0, 1)")
 
 FLAT, SHOWN = 0.25, 3

@@ -28,8 +28,6 @@ from .findings import Figure, Findings, Judged, judged
 from .lab import Lab, Pictures, labelled
 from .verdicts import exceeds, gap_closed, percent, signed
 
-__all__ = ["Editing", "distance"]
-
 NOISE, USUAL, OURS = "noise", "DDIM", "look-ahead"
 
 HALF, SHOWN = 0.5, 8

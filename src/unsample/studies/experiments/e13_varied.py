@@ -25,8 +25,6 @@ from .findings import Figure, Findings, Judged, judged, line
 from .lab import PHOTOGRAPHS, Lab, Pictures
 from .verdicts import both, exceeds, falls_short, percent, signed
 
-__all__ = ["StochasticEditing"]
-
 LITTLE, SHOWN, DRAWS = 0.1, 4, 2
 """The share of the diversity that we call little; how many photographs the figure shows, and how many draws of each."""
 

@@ -18,8 +18,6 @@ from .findings import Figure, Findings, Judged, bar, judged
 from .lab import Lab, Pictures
 from .verdicts import PSNR_CAP, Verdict, above, at_floor, both, exceeds, nearer, signed
 
-__all__ = ["PriorMethods"]
-
 USUAL, BASELINE, OURS = "0", "ddim", "unsample"
 
 LITTLE = 2.0

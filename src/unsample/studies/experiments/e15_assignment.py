@@ -18,8 +18,6 @@ from .findings import Figure, Findings, Judged, bar, judged
 from .lab import DDIM_LATENT, GENERATED, Lab
 from .verdicts import falls_short, lower, row_of, signed
 
-__all__ = ["AssignmentOf"]
-
 OWN, NOISE = "its noise", "unrelated noise"
 TO_IMAGE, FROM_IMAGE = "finds its image", "is found by its image"
 

@@ -23,22 +23,6 @@ from .checkpoints import load_checkpoint
 from .lab import Lab, Pictures, RoundTrip
 from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, left_out, row_of
 
-__all__ = [
-    "ANGLES",
-    "FOUND",
-    "FRECHET",
-    "IMAGE",
-    "IMAGES",
-    "LATENT",
-    "LATENTS",
-    "WHITENESS",
-    "Measured",
-    "Stage",
-    "classifier_for",
-    "measure",
-    "stage_of",
-]
-
 IMAGE, LATENT = "generations", "latents"
 IMAGES = ("CKA, generations", "SVCCA, generations", "cosine, generations", "SSIM", "PSNR, dB")
 LATENTS = ("CKA, latents", "SVCCA, latents", "cosine, latents")

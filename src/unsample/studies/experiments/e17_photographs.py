@@ -24,8 +24,6 @@ from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
 from .sweep import Sweep
 from .verdicts import Verdict, above, below, both, exceeds, percent, signed
 
-__all__ = ["Photographs"]
-
 INVERSIONS: Mapping[str, tuple[str, str]] = {
     "DDIM": ("ddim", "0"),
     "forward start, k = 2, DDIM": ("ddim", "2"),

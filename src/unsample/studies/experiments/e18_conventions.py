@@ -21,8 +21,6 @@ from .lab import Lab, Pictures
 from .sweep import Sweep
 from .verdicts import beside_noise, both, exceeds, falls_short, percent, signed
 
-__all__ = ["Conventions"]
-
 Key = tuple[str, str]
 """Convention of time, and start."""
 

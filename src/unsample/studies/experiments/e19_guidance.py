@@ -43,8 +43,6 @@ from .verdicts import (
     within,
 )
 
-__all__ = ["Guidance"]
-
 METHOD, START = LookAhead(), ForwardNoise(steps=1)
 
 COLUMNS = columns("top-20 r", "std plain", "std other", "lag-1 plain")

@@ -15,23 +15,6 @@ from ...pictures import Bar, Curve, Drawing, Panel
 from ...runs.html import Table
 from .verdicts import Verdict
 
-__all__ = [
-    "Claim",
-    "Figure",
-    "Findings",
-    "Judged",
-    "bar",
-    "columns",
-    "curve",
-    "joined",
-    "judged",
-    "line",
-    "numbers",
-    "panel",
-    "span",
-    "table_of",
-]
-
 DIAGNOSTICS = {"top-20 r": PATCH_ROW, "PSNR, dB": "PSNR", "plain share": "plain fraction"}
 """Heading of a column -> the diagnostic it shows, where they differ."""
 

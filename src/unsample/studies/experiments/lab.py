@@ -22,8 +22,9 @@ from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError, counted
+from ...pictures.find import find_photos
 from ...pictures.parquet import column_names, column_of
-from ...pictures.read import Photo, demo_photos, find_photos, read_photos
+from ...pictures.read import Photo, demo_photos, read_photos
 from ...runs.directory import Run, slug
 from ...runs.manifest import identity
 from ...runs.parts import item_of, joined
@@ -33,8 +34,6 @@ from ...runs.settings import SampleSettings
 from ...uses.invert import invert
 from ...uses.sample import sample
 from ..compare import Candidate, run_candidate
-
-__all__ = ["DDIM_LATENT", "GENERATED", "PHOTOGRAPHS", "Lab", "Pictures", "RoundTrip", "forward_title", "labelled"]
 
 GENERATED, PHOTOGRAPHS = "generated", "photographs"
 

@@ -34,8 +34,6 @@ from .e19_guidance import Guidance
 from .findings import Findings
 from .lab import Lab
 
-__all__ = ["EXPERIMENTS", "SIZES", "Experiment", "Recipe", "recipe"]
-
 Size = Literal["smoke", "cpu", "paper"]
 
 SIZES: tuple[Size, ...] = ("smoke", "cpu", "paper")

@@ -20,8 +20,6 @@ from .findings import Claim, Findings
 from .lab import Lab
 from .registry import EXPERIMENTS, Recipe, recipe
 
-__all__ = ["join", "open_reports", "side_by_side", "write"]
-
 METRICS = "metrics.json"
 
 _LEFT_OUT = "Pictures that show photographs of the data are left out here; the command draws them."

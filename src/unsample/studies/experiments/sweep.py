@@ -21,8 +21,6 @@ from .findings import Claim, Figure, Findings, panel, table_of
 from .lab import Lab, Pictures, RoundTrip
 from .verdicts import Array, bootstrapped, capped_psnr, correlations, jackknifed
 
-__all__ = ["Knob", "Sweep"]
-
 Key = TypeVar("Key", bound=Hashable)
 
 

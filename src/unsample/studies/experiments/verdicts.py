@@ -21,39 +21,6 @@ from ...diagnostics.intervals import Pooled, bootstrap_sums
 from ...diagnostics.null import student_reach
 from ...errors import ArgumentError
 
-__all__ = [
-    "GROUPS",
-    "PSNR_CAP",
-    "Array",
-    "Verdict",
-    "above",
-    "above_chance",
-    "alignment_of_items",
-    "alignment_of_sets",
-    "alignment_ratio",
-    "apart",
-    "at_floor",
-    "below",
-    "beside_noise",
-    "bootstrapped",
-    "both",
-    "capped_psnr",
-    "change_of_psnr",
-    "correlations",
-    "exceeds",
-    "falls_short",
-    "gap_closed",
-    "jackknifed",
-    "left_out",
-    "lower",
-    "nearer",
-    "percent",
-    "row_of",
-    "signed",
-    "within",
-    "without_each_group",
-]
-
 Array = npt.NDArray[np.float64]
 
 Verdict = bool | None

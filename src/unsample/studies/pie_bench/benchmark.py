@@ -30,8 +30,6 @@ from .controls import rows_of
 from .entries import Editable
 from .metrics import METRICS, TARGET_CLASS, Metric, Perception, judge
 
-__all__ = ["Benchmark"]
-
 NETWORKS = ("structure distance", "LPIPS", "CLIP whole", "CLIP edited")
 
 

@@ -20,8 +20,6 @@ from ...uses.attention import EDITORS, PROMPT, Named, parse_editor, samples_from
 from ...uses.attention.hooks import unet_of
 from ..compare.budget import Candidate, methods_and_starts, most_steps
 
-__all__ = ["EditCandidate", "budget_of", "edits_at_equal_cost", "evaluations_of", "listed_editors"]
-
 
 @dataclass(frozen=True)
 class EditCandidate(Candidate):

@@ -20,8 +20,6 @@ from .layout import Entry, Failure, Layout, without_brackets
 from .metrics import METRICS, Compared, Metric, Perception, eight_bit, measured
 from .scores import Scores
 
-__all__ = ["CODEC", "PASTED", "SOURCE", "EditImage", "measure", "measured_rows", "pictures_of", "rows_of"]
-
 EditImage = Callable[[Images, str, str, Bool[Tensor, "1 height width"]], Images]
 """(image [1, 3, H, W], source prompt, target prompt, region Bool[1, H, W]) -> the edited image, of the same shape."""
 

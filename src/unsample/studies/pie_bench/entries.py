@@ -20,8 +20,6 @@ from ...pictures.read import read_photo
 from ...runs.manifest import Item
 from .layout import Entry, Failure, read_layout, without_brackets
 
-__all__ = ["Editable", "editable"]
-
 
 @dataclass(frozen=True)
 class Editable:

@@ -22,8 +22,6 @@ from ...core.reading import read_json
 from ...errors import ArgumentError, ImageError, UnsampleError, printable
 from ...pictures.read import read_photo
 
-__all__ = ["IMAGES", "MAPPING", "Entry", "Failure", "Layout", "decode_mask", "encode_mask", "read_layout", "without_brackets"]
-
 MAPPING = "mapping_file.json"
 IMAGES = "annotation_images"
 

@@ -23,20 +23,6 @@ from ...models.perceptual import clip_score, lpips
 from ...pictures.read import quantised
 from .structure import structure_distance
 
-__all__ = [
-    "METRICS",
-    "TARGET_CLASS",
-    "Compared",
-    "Metric",
-    "Perception",
-    "background_mse",
-    "background_psnr",
-    "background_ssim",
-    "blackened",
-    "eight_bit",
-    "measured",
-]
-
 Mask = Bool[Tensor, "batch height width"]
 
 BLACK = -1.0

@@ -20,8 +20,6 @@ from .layout import Entry, without_brackets
 from .running import SCORES, read_scores, run_benchmark
 from .scores import Scores
 
-__all__ = ["as_dict", "benchmarked", "by_type", "differences", "notes", "table_of"]
-
 SHOWN = 10
 """Failures that are listed one by one; `scores.json` has all."""
 

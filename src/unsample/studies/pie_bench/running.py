@@ -28,8 +28,6 @@ from .controls import CODEC, measured_rows, pictures_of
 from .layout import Failure
 from .scores import Scores
 
-__all__ = ["SCORES", "read_scores", "run_benchmark"]
-
 SCORES = "scores.json"
 
 

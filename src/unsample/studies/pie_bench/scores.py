@@ -17,8 +17,6 @@ from ...runs.html import Table
 from .layout import Failure
 from .metrics import METRICS, TARGET_CLASS
 
-__all__ = ["KINDS", "Scores"]
-
 KINDS = {
     "0": "random",
     "1": "change object",

@@ -26,8 +26,6 @@ from ...pictures.parquet import column_of
 from ...pictures.read import Photo, decode_photo, save_png
 from .layout import IMAGES, MAPPING, encode_mask
 
-__all__ = ["Labelled", "Region", "make_small_set", "read_labelled"]
-
 Region = Literal["centre", "textured"]
 
 CENTRE = 0.75

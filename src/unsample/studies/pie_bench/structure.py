@@ -19,8 +19,6 @@ from ...diagnostics._checks import PerImage, check_same_shape
 from ...errors import ModelError
 from ...models.perceptual import IMAGENET_COLOURS, SIDE, apply_dino
 
-__all__ = ["dino_keys", "self_similarity", "structure_distance"]
-
 Keys = Float[Tensor, "batch tokens features"]
 
 PUBLISHED_WHITE = 255.0

@@ -34,8 +34,6 @@ from .editors import Editor
 from .hooks import AttentionChange, Moment, changed_attention, layers_of, unet_of, watched
 from .registry import EditorLike, read_editor
 
-__all__ = ["AttentionEdit", "bound", "edit_attention"]
-
 
 @dataclass(frozen=True, eq=False)
 class AttentionEdit:

@@ -14,8 +14,6 @@ from .functions import Heads, injected, mutual, shared
 from .hooks import AttentionChange, Layer, Moment
 from .words import aligned, one_to_one, weighed
 
-__all__ = ["Editor", "MasaCtrl", "PromptToPrompt", "StyleAligned"]
-
 Kind = Literal["replace", "refine", "reweight"]
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Heads", "adain", "attend", "injected", "maps_of", "mutual", "realigned", "shared"]
-
 VARIANCE = 1e-5
 """Added to the variance of a channel, which may be 0."""
 

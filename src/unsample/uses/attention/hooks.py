@@ -21,8 +21,6 @@ from ...errors import ModelError
 from ...models.families.stable_diffusion import TextUNet
 from .functions import Heads, attend
 
-__all__ = ["AttentionChange", "ChangedAttention", "Layer", "Moment", "changed_attention", "layers_of", "unet_of", "watched"]
-
 BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 """In the order a U-Net runs them, which is not the one it lists them in."""
 

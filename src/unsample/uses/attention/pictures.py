@@ -30,8 +30,6 @@ from ..turning import pivots_of, walked_up
 from .edit import edit_attention
 from .registry import Named
 
-__all__ = ["SourcePicture", "inverted_with_states", "samples_from_latent"]
-
 
 def samples_from_latent(method: Stepper | Corrected) -> bool:
     """Whether sampling back needs only the latent: no second state, recorded eps or noise, which targets do not have.

@@ -11,8 +11,6 @@ from ...core.specs import check_options, fitting, parse_spec
 from ...errors import ArgumentError, UnknownNameError
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 
-__all__ = ["EDITORS", "EditorLike", "Named", "parse_editor", "read_editor"]
-
 if TYPE_CHECKING:  # callers may give text as well, which `read_editor` has read before a function sees it
     EditorLike = Any
 else:

@@ -8,8 +8,6 @@ from typing import Any
 from ...errors import ArgumentError, UnknownNameError
 from ...models.families.prompts import tokens_of
 
-__all__ = ["aligned", "matched", "one_to_one", "weighed"]
-
 
 def one_to_one(tokenizer: Any, source: str, target: str) -> list[int]:
     """For each of the target's tokens, padding included, the same place in the source.
