@@ -1,4 +1,4 @@
-"""What tensors need whatever room they are in: enough precision, dense values, gradients where a method descends.
+"""What tensors need whatever room they are in: shapes with names, enough precision, gradients where a method descends.
 
 Callers have their own settings: half precision, `torch.autocast`, `torch.inference_mode`, a device without float64. They reach
 the network, and nothing else.
@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .errors import ArgumentError
+
+Images = Float[Tensor, "batch channels height width"]
+"""Pictures in [-1, 1]. Shapes are checked at run time in the tests (jaxtyping and beartype), free otherwise."""
+
+Latents = Float[Tensor, "batch cells cell_height cell_width"]
+"""States of a codec, of another size than its images."""
 
 
 def has_float64(x: Tensor) -> bool:

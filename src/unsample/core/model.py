@@ -13,7 +13,7 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
-from .._typing import Images, Latents
+from .._tensors import Images, Latents
 from ..errors import ArgumentError, UnknownNameError
 from .callable import AnyNetwork
 from .denoiser import Denoiser, Guided, Network, NetworkDenoiser

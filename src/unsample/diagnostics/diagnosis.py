@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._arguments import takes, whole
-from .._typing import Images
+from .._tensors import Images
 from ..errors import ArgumentError
 from . import fidelity
 from ._checks import Batch, Latent, Mask, PerImage, check_batch, check_image_pair, check_images, check_same_shape

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .._typing import Images
+from .._tensors import Images
 from ..errors import ArgumentError
 from ._checks import Array, Batch, Mask, blocks, check_finite, check_images, check_mask, wide
 from .intervals import Pooled, ratio

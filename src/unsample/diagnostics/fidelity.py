@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from .._tensors import full_precision
-from .._typing import Images
+from .._tensors import Images, full_precision
 from ..errors import ArgumentError
 from ._checks import Mask, PerImage, blocks, check_image_pair, check_mask, wide
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._typing import Images
+from .._tensors import Images
 from ._checks import Latent, Mask, PerImage
 from .fidelity import psnr
 from .null import nulls

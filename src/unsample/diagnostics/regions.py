@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .._tensors import full_precision
-from .._typing import Images
+from .._tensors import Images, full_precision
 from ..errors import ArgumentError, UnknownNameError
 from ._checks import Array, Batch, Latent, Mask, blocks, check_batch, check_images, check_mask, wide
 from .intervals import Pooled

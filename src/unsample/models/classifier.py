@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._typing import Images
+from .._tensors import Images
 from ..core.files import expanded
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .._typing import Images
+from .._tensors import Images
 from ..diagnostics._checks import check_at_least, check_images, check_same_shape
 from ..diagnostics.alignment import feature_cosine
 from ..errors import ArgumentError, ModelError

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from torch import Tensor
 
 from .._arguments import number
-from .._typing import Images
+from .._tensors import Images
 from ..core.batching import OnStep, broadcast_conditions, counter, negative_of
 from ..core.corrections import Corrected
 from ..core.files import expanded

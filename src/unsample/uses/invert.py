@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import undisturbed, wide
-from .._typing import Images
+from .._tensors import Images, undisturbed, wide
 from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.corrections import Corrected

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import as_state, check_rows, gradients, undisturbed
-from .._typing import Images
+from .._tensors import Images, as_state, check_rows, gradients, undisturbed
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.denoiser import Counted, Denoiser, Guided, NetworkDenoiser
 from ..core.grid import Grid, Step

@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._tensors import as_state, check_rows
-from .._typing import Images
+from .._tensors import Images, as_state, check_rows
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition, Model

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._typing import Images
+from .._tensors import Images
 from ..core.batching import batches, negative_of
 from ..core.corrections import Corrected, Replay
 from ..core.denoiser import Counted

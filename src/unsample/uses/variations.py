@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._typing import Images
+from .._tensors import Images
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.grid import Grid
 from ..core.rng import ItemNoise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..._typing import Images, Latents
+from ..._tensors import Images, Latents
 from .live import Widened, evaluating
 
 

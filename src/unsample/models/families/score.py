@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...core.model import Model
 from ...core.schedule import Schedule
 from ...errors import ModelError

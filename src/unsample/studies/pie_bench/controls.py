@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...core.model import Codec
 from ...errors import ArgumentError, UnsampleError
 from .layout import Entry, Failure, Layout, without_brackets

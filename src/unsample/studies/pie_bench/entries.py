@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...core.model import Model
 from ...errors import ArgumentError, UnsampleError
 from ...models.families.prompts import PromptConditioner

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...diagnostics import mse, psnr, ssim
 from ...diagnostics._checks import PerImage, check_mask
 from ...errors import ModelError, UnsampleError

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...core.batching import OnStep
 from ...core.reading import read_json
 from ...errors import RunError, UnsampleError

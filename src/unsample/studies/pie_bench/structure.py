@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..._typing import Images
+from ..._tensors import Images
 from ...diagnostics._checks import PerImage, check_same_shape
 from ...errors import ModelError
 from ...models.perceptual import IMAGENET_COLOURS, SIDE, apply_dino

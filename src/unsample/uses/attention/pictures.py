@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..._tensors import undisturbed
-from ..._typing import Images
+from ..._tensors import Images, undisturbed
 from ...core.corrections import Corrected
 from ...core.grid import Grid
 from ...core.model import Condition, Model
