@@ -6,15 +6,14 @@ No model is needed: whoever has images, prompts and guidance binds them to the f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from .._tensors import as_state, undisturbed
 from ..errors import ArgumentError
-from .corrections import Corrected, FreshNoise, Recorder, Replay
+from .corrections import Corrected, FreshNoise, Replay, record
 from .ddim import DDIM
 from .denoiser import Counted, Denoiser, Replayed
 from .grid import Grid
@@ -23,10 +22,7 @@ from .schedule import Level
 from .starts import FromImage, Start
 from .stepper import Stepper
 from .trajectory import Keep, Keeper, Stored, Trajectory
-from .walk import walk
-
-OnMove = Callable[[int], object]
-"""Called after each move with the number of items moved."""
+from .walk import OnMove, walk
 
 
 def ends(method: Stepper | Corrected, start: Start, grid: Grid, until: int | None = None) -> tuple[Level, int]:
@@ -77,17 +73,46 @@ def ascend(
     >>> import torch
     >>> from unsample import Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
-    >>> found = ascend(lambda x, level: torch.tanh(x), torch.ones(2, 4), grid)
-    >>> tuple(found.latent.shape), found.index, found.nfe
+    >>> trajectory = ascend(lambda x, level: torch.tanh(x), torch.ones(2, 4), grid)
+    >>> tuple(trajectory.latent.shape), trajectory.index, trajectory.nfe
     ((2, 4), 10, 10)
     """
-    _, last = ends(method, start, grid, until)
-    x0, noise = as_state(x0), noise or ItemNoise(0, range(len(x0)))
-    counted, keeper = Counted(denoiser), Keeper(keep, last)
-    climb = _Ascent(counted, x0, grid, start, noise, images, on_move or (lambda _items: None))
-    found = climb.recorded(method, keeper) if isinstance(method, Corrected) else climb.walked(method, last, keeper)
+    first, last = ends(method, start, grid, until)
+    x0, draws, counted, keeper = as_state(x0), noise or ItemNoise(0, range(len(x0))), Counted(denoiser), Keeper(keep, last)
+    report: OnMove = on_move or (lambda _items: None)
+
+    def up(method: Stepper, *keepers: Keeper) -> Trajectory:
+        """The walk itself."""
+        steered = method.steer(counted, lambda: draws.draw(x0.shape, dtype=x0.dtype, device=x0.device))
+
+        def climb(k: int) -> Tensor:
+            x = x0
+            for moved in walk(steered, x, grid.up(0, k), method):
+                x = moved.x
+            return x
+
+        x = start.place(x0, grid, draws, images=images, climb=climb)
+        state = method.init(x)
+        for keeper in keepers if first in grid.levels else ():  # in between there is no level to keep it as
+            keeper.begin(first.index, x)
+        for moved in walk(steered, x, grid.up(first, last), method, state):
+            x, state = moved.x, moved.state
+            for keeper in keepers:
+                keeper.take(moved)
+            report(len(x))
+        stored = Stored(method.kept(state), steps=grid.steps)
+        return Trajectory(x, first.index, last, 0, stored=stored, start_levels=(first,) * len(x))
+
+    if isinstance(method, Corrected):
+        needed = Keeper(Keep(method.keeps, device=str(x0.device)), last)
+        inverted = (
+            replace(up(method.inversion, keeper, needed), states=needed.states, eps=needed.eps) if method.inversion else None
+        )
+        walked = record(method, counted, x0, grid, draws, inverted, report)
+    else:
+        walked = up(method, keeper)
     kept: dict[str, Any] = {name: getattr(keeper, name) for name in ("states", "eps", "residuals")}
-    return replace(found, nfe=counted.nfe, grid=grid, sampler=method.sampler, **kept)
+    return replace(walked, nfe=counted.nfe, grid=grid, sampler=method.sampler, **kept)
 
 
 @undisturbed()
@@ -123,8 +148,8 @@ def descend(
     >>> import torch
     >>> from unsample import Schedule
     >>> grid, x0 = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10), torch.ones(2, 4)
-    >>> found = ascend(lambda x, level: 0 * x, x0, grid)
-    >>> torch.allclose(descend(lambda x, level: 0 * x, found.latent, grid).latent, x0)
+    >>> trajectory = ascend(lambda x, level: 0 * x, x0, grid)
+    >>> torch.allclose(descend(lambda x, level: 0 * x, trajectory.latent, grid).latent, x0)
     True
     """
     stored.check(grid)
@@ -142,58 +167,6 @@ def descend(
         if on_move is not None:
             on_move(len(x))
     return Trajectory(x, top, 0, counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
-
-
-@dataclass(frozen=True, eq=False)
-class _Ascent:
-    """Items that start at the same level and are walked together."""
-
-    denoiser: Denoiser
-    x0: Tensor
-    grid: Grid
-    start: Start
-    noise: ItemNoise
-    images: Tensor | None
-    on_move: OnMove
-
-    def walked(self, method: Stepper, last: int, *keepers: Keeper) -> Trajectory:
-        """From the start's level up to level `last`."""
-        x0, first = self.x0, self.start.level(self.grid)
-        denoiser = method.steer(self.denoiser, lambda: self.noise.draw(x0.shape, dtype=x0.dtype, device=x0.device))
-
-        def climb(k: int) -> Tensor:
-            x = x0
-            for moved in walk(denoiser, x, self.grid.up(0, k), method):
-                x = moved.x
-            return x
-
-        x = self.start.place(x0, self.grid, self.noise, images=self.images, climb=climb)
-        state = method.init(x)
-        for keeper in keepers if first in self.grid.levels else ():  # in between there is no level to keep it as
-            keeper.begin(first.index, x)
-        for moved in walk(denoiser, x, self.grid.up(first, last), method, state):
-            x, state = moved.x, moved.state
-            for keeper in keepers:
-                keeper.take(moved)
-            self.on_move(len(x))
-        stored = Stored(method.kept(state), steps=self.grid.steps)
-        return Trajectory(x, first.index, last, 0, stored=stored, start_levels=(first,) * len(x))
-
-    def recorded(self, method: Corrected, keeper: Keeper) -> Trajectory:
-        """Up the path of `method`, and down beside it."""
-        top = self.grid.steps
-        kept = Keeper(Keep(method.keeps, device=str(self.x0.device)), top)
-        found = self.walked(method.inversion, top, keeper, kept) if method.inversion else None
-        path = method.path(self.x0, self.grid, self.noise, kept.states)
-        latent, memory = (found.latent, found.stored.memory) if found else (path(top), ())
-        assert latent is not None  # a path of forward diffusion has a state at every level
-        eps = kept.eps if method.keeps == "eps" else {}
-        asked, recorder = Replayed(eps, otherwise=self.denoiser) if eps else self.denoiser, Recorder(path)
-        for moved in walk(asked, latent, self.grid.down(), method.sampler, memory or None, recorder):
-            self.on_move(len(moved.x))
-        stored = Stored(memory, recorder.corrections, eps, self.grid.steps)
-        levels = found.start_levels if found else (self.grid[top],) * len(latent)
-        return Trajectory(latent, found.start if found else top, top, 0, stored=stored, start_levels=levels)
 
 
 def _name(level: Level, grid: Grid) -> str:

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .._arguments import Checked
+from .denoiser import Denoiser, Replayed
 from .grid import Grid, Step
 from .rng import ItemNoise
 from .stepper import Moved, Stepper
-from .trajectory import What
+from .trajectory import Stored, Trajectory, What
+from .walk import OnMove, walk
 
 Path = Callable[[int], Tensor | None]
 """Level -> the state there; None where the sampler goes its own way."""
@@ -78,6 +80,26 @@ class Recorder:
             return moved.x
         self.corrections[index] = aim - moved.x
         return moved.x + self.corrections[index]
+
+
+def record(
+    method: Corrected, denoiser: Denoiser, x0: Tensor, grid: Grid, noise: ItemNoise, up: Trajectory | None, on_move: OnMove
+) -> Trajectory:
+    """The latents of clean states `x0` with the corrections of a walk down beside the path of `method`.
+
+    `up` is the walk of its `inversion`, if it has one, with the states or the eps that the method `keeps`.
+    """
+    top = grid.steps
+    path = method.path(x0, grid, noise, up.states if up else {})
+    latent, memory = (up.latent, up.stored.memory) if up else (path(top), ())
+    assert latent is not None  # a path of forward diffusion has a state at every level
+    eps = up.eps if up and method.keeps == "eps" else {}
+    asked, recorder = Replayed(eps, otherwise=denoiser) if eps else denoiser, Recorder(path)
+    for moved in walk(asked, latent, grid.down(), method.sampler, memory or None, recorder):
+        on_move(len(moved.x))
+    stored = Stored(memory, recorder.corrections, eps, top)
+    levels = up.start_levels if up else (grid[top],) * len(latent)
+    return Trajectory(latent, up.start if up else top, top, 0, stored=stored, start_levels=levels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,9 @@ from .denoiser import Denoiser
 from .grid import Step
 from .stepper import Moved, Stepper
 
+OnMove = Callable[[int], object]
+"""Called after each move with the number of items moved."""
+
 
 def walk(
     denoiser: Denoiser,
