@@ -59,10 +59,10 @@ class AnyNetwork:
         batch, channels, *size = x.shape
         shape, with_variance = (batch, channels, *size), (batch, 2 * channels, *size)
         if not isinstance(output, Tensor) or output.shape not in (shape, with_variance):
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ArgumentError(
                 f"expected the network to return, for states of shape {shape}, that shape, or {with_variance} with a learned "
-                f"variance, given {found}: check `shape`, or wrap the network"
+                f"variance, given {returned}: check `shape`, or wrap the network"
             )
         return output[:, :channels].to(x.dtype)
 

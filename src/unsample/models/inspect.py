@@ -87,8 +87,8 @@ def inspect_model(source: Any, *, size: tuple[int, int] | None = None, revision:
         UnknownNameError: A name without a slash that no card and no directory has.
         ArgumentError: A size that the model cannot take.
 
-    >>> found = inspect_model("tiny-imagenet-32")
-    >>> found.family, found.shape, found.parameters
+    >>> network = inspect_model("tiny-imagenet-32")
+    >>> network.family, network.shape, network.parameters
     ('pixel U-Net', (3, 32, 32), {'unet': 2761827})
     """
     if isinstance(source, Model):

@@ -52,7 +52,7 @@ def find_in(places: Sequence[str | Path]) -> Found:
     Raises:
         ImageError: A place that is missing, is neither file nor folder, or holds no picture.
     """
-    found = Found([], [])
+    pictures_found = Found([], [])
     for place in places:
         path, shown = os.path.expanduser(place), printable(str(place))
         shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
@@ -60,20 +60,20 @@ def find_in(places: Sequence[str | Path]) -> Found:
             pictures, others = _in_folder(Path(path))
             if not pictures:
                 raise ImageError(f"no pictures in folder {shown}: expected files of {', '.join(FORMATS)}{_listed(others)}")
-            found.paths.extend(pictures)
-            found.passed_over.extend(others)
+            pictures_found.paths.extend(pictures)
+            pictures_found.passed_over.extend(others)
         elif os.path.isfile(path):
-            found.paths.append(Path(path))
+            pictures_found.paths.append(Path(path))
         elif os.path.exists(path):
             raise ImageError(f"{shown} is a pipe or a device; expected a file or a folder")
         elif has_magic(path):
             matches = sorted(Path(match) for match in glob(path, recursive=True) if os.path.isfile(match))
             if not matches:
                 raise ImageError(f"no file matches {shown}; check the pattern")
-            found.paths.extend(matches)
+            pictures_found.paths.extend(matches)
         else:
             raise ImageError(f"no such file or folder: {shown}; check the path")
-    return found
+    return pictures_found
 
 
 def is_picture(path: Path) -> bool:

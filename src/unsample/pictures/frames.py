@@ -95,10 +95,10 @@ def check_animation(kind: str) -> None:
 
 def _ffmpeg() -> str | None:
     """The program: the one on the path, else the one that the package imageio-ffmpeg brings."""
-    found = shutil.which(FFMPEG)
-    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
-        found = str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    return found
+    program = shutil.which(FFMPEG)
+    if program is None and importlib.util.find_spec("imageio_ffmpeg"):
+        program = str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    return program
 
 
 def _enlarged(pixels: Pixels) -> Pixels:

@@ -132,7 +132,7 @@ def interpolate(
         )
         latents = there.latent
     made = frames_between(model, latents, frames=frames, path=path, condition=condition)
-    found = sample(
+    sampled = sample(
         made.model,
         made.latents,
         method=method,
@@ -142,7 +142,7 @@ def interpolate(
         grid=grid,
         on_step=on_step,
     )
-    return Interpolation(found.images, made.latents, made.keys, found.nfe)
+    return Interpolation(sampled.images, made.latents, made.keys, sampled.nfe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +191,8 @@ def _spread(keys: Tensor, frames: int | tuple[int, int], path: str) -> tuple[Ten
         raise ArgumentError(f"expected 4 latents, the corners of a grid, given {len(keys)}; frames=9 makes a path through all")
     rows, columns = frames
     a, b, c, d = keys
-    found = corners(a, b, c, d, rows, columns, path).flatten(0, 1)
-    return found, (0, columns - 1, (rows - 1) * columns, rows * columns - 1)
+    latents = corners(a, b, c, d, rows, columns, path).flatten(0, 1)
+    return latents, (0, columns - 1, (rows - 1) * columns, rows * columns - 1)
 
 
 @dataclass(frozen=True)

@@ -249,8 +249,8 @@ def invert_first(
     def counted_from(before: int) -> OnStep | None:
         return on_step and (lambda done, _total: on_step(before + done, moves_up + moves_after))
 
-    found = invert(model, images, method=method, start=start, grid=grid, on_step=counted_from(0), **settings)
-    return found, counted_from(moves_up)
+    trajectory = invert(model, images, method=method, start=start, grid=grid, on_step=counted_from(0), **settings)
+    return trajectory, counted_from(moves_up)
 
 
 def encoded(model: Model, images: Images, batch_size: int | None = None) -> list[Tensor]:

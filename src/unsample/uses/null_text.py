@@ -38,7 +38,7 @@ TOLERANCE_RISE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class NullText:
-    """Fitted embeddings, for `sample(..., negative=found.embeddings)` with the condition and guidance they were fitted for.
+    """Fitted embeddings, for `sample(..., negative=fitted.embeddings)` with the condition and guidance they were fitted for.
 
     Attributes:
         embeddings: Level -> what replaces the unconditional embedding there; (batch, ...).
@@ -46,8 +46,8 @@ class NullText:
         nfe: Forward evaluations per item, those of the slowest item at each level. The backward passes are extra: one for each
             evaluation but two a level.
 
-    >>> found = NullText({1: torch.zeros(2, 8)}, {1: torch.zeros(2)}, nfe=12)
-    >>> found.embeddings[1].shape
+    >>> fitted = NullText({1: torch.zeros(2, 8)}, {1: torch.zeros(2)}, nfe=12)
+    >>> fitted.embeddings[1].shape
     torch.Size([2, 8])
     """
 
@@ -111,8 +111,8 @@ def null_text(
     ... )
     >>> images = torch.zeros(1, 1, 4, 4)
     >>> pivots = invert(model, images, start=FromImage(), condition=0, keep=Keep("states"))
-    >>> found = null_text(model, images, pivots, condition=0, guidance=3.0, rate=0.1)
-    >>> [round(found.embeddings[level].item(), 1) for level in (50, 45, 40, 1)]
+    >>> fitted = null_text(model, images, pivots, condition=0, guidance=3.0, rate=0.1)
+    >>> [round(fitted.embeddings[level].item(), 1) for level in (50, 45, 40, 1)]
     [0.9, 1.0, 1.0, 1.0]
     """
     grid = grid_of(model, None, grid, pivots) if pivots.grid else grid_of(model, pivots.index, grid)

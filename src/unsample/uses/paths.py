@@ -175,10 +175,10 @@ def _flat(a: Tensor, b: Tensor, t: Position) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, s.to(x.device)
 
 
-def _shaped(found: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
+def _shaped(points: Tensor, a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     """As the ends were, and the ends themselves where the position says so."""
     dtype, at = torch.promote_types(a.dtype, b.dtype), s.reshape(-1, *[1] * (a.ndim - 1)).to(a.device)
-    between = found.reshape(a.shape).to(a.device, dtype)
+    between = points.reshape(a.shape).to(a.device, dtype)
     return torch.where(at == 0, a.to(dtype), torch.where(at == 1, b.to(dtype), between))
 
 

@@ -92,12 +92,12 @@ def walked_up(
         return Trajectory(states[0], 0, 0, 0, states=states)
     part, start = cut(grid, start, grid[level])
     how: dict[str, Any] = {"seed": noise.seed, "items": noise.items, "keep": keep, "batch_size": batch_size}
-    found = invert_encoded(model, images, clean, method=method, start=start, grid=part, condition=condition, **how)
+    up = invert_encoded(model, images, clean, method=method, start=start, grid=part, condition=condition, **how)
     if isinstance(method, Corrected) and states:
-        path = method.path(states[0], part, noise, found.states)
+        path = method.path(states[0], part, noise, up.states)
         passed = {i: path(i) for i in range(level + 1)}
         states |= {i: state for i, state in passed.items() if state is not None}
-    return replace(found, states={**found.states, **states}, grid=grid, stored=replace(found.stored, steps=grid.steps))
+    return replace(up, states={**up.states, **states}, grid=grid, stored=replace(up.stored, steps=grid.steps))
 
 
 def pivots_of(states: Mapping[int, Tensor], grid: Grid, level: int) -> dict[int, Tensor]:

@@ -44,8 +44,8 @@ class AutoencoderCodec:
         """Latents of images in [-1, 1], in their dtype."""
         vae = self._widened.on(images.device)
         with evaluating(vae):
-            found = vae.encode(images.to(vae.dtype))
-            mode = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+            encoded = vae.encode(images.to(vae.dtype))
+            mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         latents: Latents = mode.to(images.dtype)
         return (latents - self.shift) * self.factor
 

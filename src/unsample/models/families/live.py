@@ -154,22 +154,22 @@ def _copied(module: Any, device: torch.device, done: dict[int, nn.Module]) -> nn
     module = getattr(module, "_orig_mod", module)
     if id(module) in done:
         return done[id(module)]
-    found: nn.Module = copy.copy(module)
-    done[id(module)] = found
-    functions = [name for name in vars(found) if callable(getattr(type(found), name, None))]
+    copied: nn.Module = copy.copy(module)
+    done[id(module)] = copied
+    functions = [name for name in vars(copied) if callable(getattr(type(copied), name, None))]
     for name in (*functions, "_hf_hook", "_old_forward", "_diffusers_hook", "_compiled_call_impl"):
-        vars(found).pop(name, None)
-    vars(found)["_parameters"] = {
+        vars(copied).pop(name, None)
+    vars(copied)["_parameters"] = {
         name: None if weight is None else nn.Parameter(_wide(weight, device), requires_grad=False)
         for name, weight in module._parameters.items()
     }
-    vars(found)["_buffers"] = {
+    vars(copied)["_buffers"] = {
         name: None if buffer is None else _wide(buffer, device) for name, buffer in module._buffers.items()
     }
-    vars(found)["_modules"] = {
+    vars(copied)["_modules"] = {
         name: None if part is None else _copied(part, device, done) for name, part in module._modules.items()
     }
-    return found
+    return copied
 
 
 def _wide(weight: Tensor, device: torch.device) -> Tensor:

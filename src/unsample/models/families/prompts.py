@@ -56,15 +56,15 @@ class PromptConditioner:
     def _embedding(self, prompt: Condition) -> Embedding:
         if not (prompt is None or isinstance(prompt, str)):
             raise ArgumentError(f"this model takes prompts, given {prompt!r}: write what the picture shows")
-        found = self._kept.get(prompt)
-        if found is None:
+        embedding = self._kept.get(prompt)
+        if embedding is None:
             with torch.no_grad():
-                found = self.encode(prompt)
+                embedding = self.encode(prompt)
             with _LOCK:
-                self._kept[prompt] = found
+                self._kept[prompt] = embedding
                 if len(self._kept) > KEPT:
                     self._kept.pop(next(iter(self._kept)))
-        return found
+        return embedding
 
 
 def tokens_of(tokenizer: Any, prompt: str) -> list[int]:

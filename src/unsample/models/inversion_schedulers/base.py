@@ -127,10 +127,10 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ArgumentError("this scheduler has no timesteps yet: call set_timesteps first")
         index = self.begin_index if self.step_index is None else self.step_index
         if index is None:
-            found = (self.timesteps == torch.as_tensor(timestep).to(self.timesteps.device).flatten()[0]).nonzero()
-            if not len(found):
+            places = (self.timesteps == torch.as_tensor(timestep).to(self.timesteps.device).flatten()[0]).nonzero()
+            if not len(places):
                 raise ArgumentError(f"timestep {timestep} is none of this scheduler's: walk through its timesteps in order")
-            index = int(found[0])
+            index = int(places[0])
         if not 0 <= index < len(self._moves):
             raise ArgumentError(f"all {len(self._moves)} moves are made: call set_timesteps before another walk")
         return index

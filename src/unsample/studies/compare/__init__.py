@@ -143,8 +143,8 @@ def compare(
         RunError: `out` holds something else, another comparison, or one of another version.
 
     >>> import unsample as us
-    >>> found = compare(us.load(), us.pictures.read.demo_photos()[:1], methods="ddim", starts="0,1", nfe=2)
-    >>> [(candidate.title, candidate.steps) for candidate in found.candidates]
+    >>> results = compare(us.load(), us.pictures.read.demo_photos()[:1], methods="ddim", starts="0,1", nfe=2)
+    >>> [(candidate.title, candidate.steps) for candidate in results.candidates]
     [('ddim, usual inversion', 2), ('ddim, forward start 1', 3)]
     """
     wanted = one_condition(condition, prompt)
@@ -162,11 +162,11 @@ def compare(
         run = Run.open(out, "compare", settings, [item_of(photo) for photo in ready])
     with tempfile.TemporaryDirectory(prefix="unsample-") as scratch:
         runs = Path(scratch) if run is None else inside(run.path, "runs")
-        found = {one: measure_candidate(loaded, ready, one, runs, batch_size=batch_size, seed=seed) for one in candidates}
-    refused = [measured.failure.startswith("refused") for candidate, measured in found.items() if candidate.steps]
+        results = {one: measure_candidate(loaded, ready, one, runs, batch_size=batch_size, seed=seed) for one in candidates}
+    refused = [measured.failure.startswith("refused") for candidate, measured in results.items() if candidate.steps]
     if all(refused):
-        raise ArgumentError(next(measured.failure.partition(": ")[2] for one, measured in found.items() if one.steps))
-    compared = Comparison(found, nfe, len(ready))
+        raise ArgumentError(next(measured.failure.partition(": ")[2] for one, measured in results.items() if one.steps))
+    compared = Comparison(results, nfe, len(ready))
     if run is not None:
         _write(run, compared)
     return compared

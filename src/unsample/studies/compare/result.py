@@ -112,13 +112,13 @@ class Comparison:
         )
 
 
-def pareto(found: Mapping[Candidate, Measured]) -> tuple[Candidate, ...]:
+def pareto(candidates: Mapping[Candidate, Measured]) -> tuple[Candidate, ...]:
     """The candidates that no other beats, the whitest first.
 
     One beats another if it is better in whiteness, |std plain - 1|, or in reconstruction, the median PSNR, and at least as
     good in the other. All PSNR from 60 dB on are equal: rounding to 8 bits costs more than what distinguishes them.
     """
-    places = {one: (abs(m.place[0].value - 1), -min(m.place[1].value, EXACT)) for one, m in found.items() if m.place}
+    places = {one: (abs(m.place[0].value - 1), -min(m.place[1].value, EXACT)) for one, m in candidates.items() if m.place}
     front: list[Candidate] = []
     for candidate in sorted(places, key=places.__getitem__):
         place, last = places[candidate], places[front[-1]] if front else None
@@ -127,20 +127,20 @@ def pareto(found: Mapping[Candidate, Measured]) -> tuple[Candidate, ...]:
     return tuple(front)
 
 
-def _unaided(found: Mapping[Candidate, Measured]) -> dict[Candidate, Measured]:
-    return {candidate: measured for candidate, measured in found.items() if not measured.stored}
+def _unaided(candidates: Mapping[Candidate, Measured]) -> dict[Candidate, Measured]:
+    return {candidate: measured for candidate, measured in candidates.items() if not measured.stored}
 
 
-def table(found: Mapping[Candidate, Measured], columns: Mapping[str, str] = COLUMNS) -> Table:
+def table(candidates: Mapping[Candidate, Measured], columns: Mapping[str, str] = COLUMNS) -> Table:
     """Candidates as rows, diagnostics as columns, true noise last.
 
     A median is followed by its 95 % interval; ± is half the width of one. `stored` is in latents. A star marks the front, a
     plus the front of those that store nothing.
     """
     rows: list[tuple[str, ...]] = []
-    front, unaided = pareto(found), pareto(_unaided(found))
+    front, unaided = pareto(candidates), pareto(_unaided(candidates))
     heads, null = list(columns), [""] * len(columns)
-    for candidate, measured in found.items():
+    for candidate, measured in candidates.items():
         begins = (candidate.title, str(candidate.steps or ""))
         if measured.diagnosis is None:
             rows.append((*begins, "", measured.failure.partition(":")[0], *[""] * (len(columns) + 1)))

@@ -32,22 +32,22 @@ class Correlation:
 
     def run(self, lab: Lab) -> Findings:
         """One row of r per set of images, and maps of the autocorrelation."""
-        found: dict[str, dict[str, Row]] = {}
+        measured: dict[str, dict[str, Row]] = {}
         maps: dict[str, Tensor] = {}
         claims: list[Claim] = []
         for pictures in lab.sets(self.count, self.steps):
             name, latent = pictures.name, lab.inverted(pictures, steps=self.steps).latent
             white = {"latent": latent} if pictures.noise is None else {"noise": pictures.noise, "latent": latent}
-            found[name] = {part: patch_row(x) for part, x in {**white, "image": pictures.pixels}.items()}
+            measured[name] = {part: patch_row(x) for part, x in {**white, "image": pictures.pixels}.items()}
             maps |= {f"{part}, {name}": autocorrelation(x, REACH).value for part, x in white.items()}
-            r, image = found[name]["latent"], found[name]["image"]
+            r, image = measured[name]["latent"], measured[name]["image"]
             claims += judged(
                 name,
                 ("DDIM latents are correlated.", beside_noise("top-20 r", r), above(r)),
                 ("... but less than images.", f"latents {r}, images {image}", lower(r, image)),
             )
-        bars = {images: {name: bar(row) for name, row in rows.items()} for images, rows in found.items()}
-        rows = [(images, name, str(row), row.noise) for images, rows in found.items() for name, row in rows.items()]
+        bars = {images: {name: bar(row) for name, row in rows.items()} for images, rows in measured.items()}
+        rows = [(images, name, str(row), row.noise) for images, rows in measured.items() for name, row in rows.items()]
         return Findings(
             f"{self.count} images inverted by DDIM in {self.steps} steps. The mean of the 20 largest |Pearson r| across "
             "images in each 8 x 8 patch, with a 95 % jackknife interval; true noise is at the same number of images.",
@@ -56,7 +56,7 @@ class Correlation:
                 Figure(
                     "top20",
                     "Top-20 patch correlation; the grey band is true noise at this number of images.",
-                    plotting.bars(bars, "top-20 r", span(next(iter(found.values()))["latent"])),
+                    plotting.bars(bars, "top-20 r", span(next(iter(measured.values()))["latent"])),
                 ),
                 Figure(
                     "autocorrelation",
@@ -71,7 +71,7 @@ class Correlation:
                 ),
             ),
             tuple(claims),
-            numbers(found),
+            numbers(measured),
         )
 
 

@@ -40,10 +40,10 @@ class Steps:
 
     def run(self, lab: Lab) -> Findings:
         """A table and curves over T for each set of images."""
-        found: dict[str, dict[int, Diagnosis]] = {}
+        diagnoses: dict[str, dict[int, Diagnosis]] = {}
         for steps in sorted(set(self.steps)):
             for pictures in lab.sets(self.count, steps):
-                found.setdefault(pictures.name, {})[steps] = lab.diagnosed(pictures, lab.inverted(pictures, steps=steps))
+                diagnoses.setdefault(pictures.name, {})[steps] = lab.diagnosed(pictures, lab.inverted(pictures, steps=steps))
         setting = (
             f"{self.count} images inverted by DDIM in T steps and sampled back in T: T evaluations each way, so cost grows. "
             "Generated images are sampled in T steps, too, from the same noise for every T, and change a little with T; "
@@ -52,7 +52,7 @@ class Steps:
         )
         return joined(
             KNOB.shown(setting, name, by_steps, "number of steps T", judged(name, *_claims(by_steps)))
-            for name, by_steps in found.items()
+            for name, by_steps in diagnoses.items()
         )
 
 

@@ -63,10 +63,10 @@ class Normality:
     def run(self, lab: Lab) -> Findings:
         """A table, quantiles and spectra for each set of images."""
         values = {pictures.name: self._values(lab, pictures) for pictures in lab.sets(self.count, self.steps)}
-        found = {name: _measured(parts) for name, parts in values.items()}
+        measured = {name: _measured(parts) for name, parts in values.items()}
         return Findings(
             self._setting(),
-            {f"Against N(0, 1), {name}": _table(rows) for name, rows in found.items()},
+            {f"Against N(0, 1), {name}": _table(rows) for name, rows in measured.items()},
             (
                 Figure(
                     "quantiles",
@@ -79,8 +79,8 @@ class Normality:
                     plotting.curves(*(_spectrum_panel(name, parts) for name, parts in values.items())),
                 ),
             ),
-            tuple(claim for name, rows in found.items() for claim in judged(name, *self._claims(rows))),
-            numbers(found),
+            tuple(claim for name, rows in measured.items() for claim in judged(name, *self._claims(rows))),
+            numbers(measured),
         )
 
     def _setting(self) -> str:
@@ -99,8 +99,8 @@ class Normality:
         latents = lab.latents(pictures, self.steps, self.repair, DDIM_LATENT, f"forward start, k = {self.repair}")
         return latents if pictures.noise is None else {**latents, "noise": pictures.noise}
 
-    def _claims(self, found: Rows) -> list[Judged]:
-        usual, repaired, *_ = found.values()
+    def _claims(self, measured: Rows) -> list[Judged]:
+        usual, repaired, *_ = measured.values()
 
         def fails(sentence: str, row: str) -> Judged:
             return sentence, beside_noise(row, usual[row]), above(usual[row])
@@ -185,8 +185,8 @@ def _quantile_panel(name: str, parts: Values) -> plotting.Panel:
     normal, reach = first.normal, NORMAL_REACH * first.null_std
     lines = [_line("true noise", normal, 0 * normal, -reach, reach)]
     for part, x in parts.items():
-        found, spread = _jackknife(quantiles, x)
-        lines.append(_line(part, normal, found - normal, found - normal - spread, found - normal + spread))
+        reached, spread = _jackknife(quantiles, x)
+        lines.append(_line(part, normal, reached - normal, reached - normal - spread, reached - normal + spread))
     return plotting.Panel(name, lines, "quantile of N(0, 1)", "quantile of the values, less that of N(0, 1)")
 
 
@@ -194,8 +194,8 @@ def _spectrum_panel(name: str, parts: Values) -> plotting.Panel:
     first = radial_spectrum(next(iter(parts.values())))
     lines = [_line("true noise", first.frequencies, torch.ones_like(first.power), *first.null_interval())]
     for part, x in parts.items():
-        found = radial_spectrum(x)
-        lines.append(_line(part, found.frequencies, found.power, *found.interval()))
+        spectrum = radial_spectrum(x)
+        lines.append(_line(part, spectrum.frequencies, spectrum.power, *spectrum.interval()))
     return plotting.Panel(name, lines, "spatial frequency, cycles per pixel", "power", log="y")
 
 
@@ -203,8 +203,8 @@ def _line(name: str, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> plottin
     return plotting.Curve(name, x.tolist(), y.tolist(), low.tolist(), high.tolist())
 
 
-def _table(found: Rows) -> Table:
+def _table(parts: Rows) -> Table:
     """Statistics as rows, true noise last."""
-    names = list(next(iter(found.values())))
-    rows = [(name, *(str(rows[name]) for rows in found.values()), next(iter(found.values()))[name].noise) for name in names]
-    return Table(("", *found, "true noise"), tuple(rows))
+    names = list(next(iter(parts.values())))
+    rows = [(name, *(str(rows[name]) for rows in parts.values()), next(iter(parts.values()))[name].noise) for name in names]
+    return Table(("", *parts, "true noise"), tuple(rows))

@@ -56,17 +56,17 @@ class Patterns:
     def run(self, lab: Lab) -> Findings:
         """Pictures, and how far they show the image, for each set of images."""
         figures: list[Figure] = []
-        found: dict[str, Found] = {}
+        measured: dict[str, Found] = {}
         for pictures in lab.sets(self.count, self.steps):
             values = self._values(lab, pictures)
-            found[pictures.name] = _measured(pictures.shown, values)
+            measured[pictures.name] = _measured(pictures.shown, values)
             figures.append(self._figure(pictures, values))
         return Findings(
             self._setting(),
-            {"Latents beside their images": _table(found)},
+            {"Latents beside their images": _table(measured)},
             tuple(figures),
-            tuple(claim for name, rows in found.items() for claim in judged(name, *self._claims(rows))),
-            {name: {f"{of}: {what}": row.to_dict() for (what, of), row in rows.items()} for name, rows in found.items()},
+            tuple(claim for name, rows in measured.items() for claim in judged(name, *self._claims(rows))),
+            {name: {f"{of}: {what}": row.to_dict() for (what, of), row in rows.items()} for name, rows in measured.items()},
         )
 
     def _setting(self) -> str:
@@ -149,14 +149,14 @@ def _variance(name: str, chosen: Values) -> plotting.PictureRow:
 
 def _measured(images: Batch, values: Values) -> Found:
     """(Statistic, of what) -> how far a map of the latents follows a map of the images."""
-    found: Found = {}
+    measured: Found = {}
     plain = plain_area(images, values[LATENT]).double()
     for name, x in values.items():
-        found[PLAIN, name] = alignment(PLAIN, excess_variance(x), plain)
+        measured[PLAIN, name] = alignment(PLAIN, excess_variance(x), plain)
         if NOISE in values and name != NOISE:
             contours = _contours(images, (x.shape[2], x.shape[3]))
-            found[CONTOURS, name] = alignment(CONTOURS, (x - values[NOISE]).abs().mean(1), contours)
-    return found
+            measured[CONTOURS, name] = alignment(CONTOURS, (x - values[NOISE]).abs().mean(1), contours)
+    return measured
 
 
 def _contours(images: Batch, size: tuple[int, int]) -> Float[Tensor, "batch latent_height latent_width"]:
@@ -199,10 +199,10 @@ def _standardised(x: Float[Tensor, "batch pixels"]) -> Float[Tensor, "batch pixe
     return centred / centred.square().sum(1, keepdim=True).sqrt()
 
 
-def _table(found: dict[str, Found]) -> Table:
+def _table(measured: dict[str, Found]) -> Table:
     rows = [
         (images, what, of, str(row), row.noise, row.note)
-        for images, rows in found.items()
+        for images, rows in measured.items()
         for (what, of), row in sorted(rows.items(), key=lambda each: each[0][0], reverse=True)
     ]
     return Table(("images", "correlation of", "in", "r", "other images", ""), tuple(rows))

@@ -76,11 +76,11 @@ class Line:
         def compute(rows: slice) -> dict[str, Tensor]:
             x = first = noise[rows].to(model.device)
             ends = {name: latent[rows].to(model.device) for name, latent in latents.items()}
-            found = {name: [line_products(x, first, end)] for name, end in ends.items()}
+            products = {name: [line_products(x, first, end)] for name, end in ends.items()}
             for moved in walk(model.denoiser(), x, model.grid(self.steps).down(), DDIM()):
                 for name, end in ends.items():
-                    found[name].append(line_products(moved.x, first, end))
-            return {name: torch.stack(states, dim=1) for name, states in found.items()}
+                    products[name].append(line_products(moved.x, first, end))
+            return {name: torch.stack(states, dim=1) for name, states in products.items()}
 
         return lab.streamed("line", pictures, compute, steps=self.steps, forward=self.forward)
 
@@ -181,8 +181,8 @@ class _Path:
 
     def curve(self, name: str) -> Curve:
         """Position over the way, with its intervals."""
-        found = [bootstrap(column, "median") for column in self.position.unbind(1)]
-        return line(name, torch.linspace(0, 1, len(found)).tolist(), found)
+        medians = [bootstrap(column, "median") for column in self.position.unbind(1)]
+        return line(name, torch.linspace(0, 1, len(medians)).tolist(), medians)
 
     def to_dict(self) -> dict[str, object]:
         """For the metrics."""

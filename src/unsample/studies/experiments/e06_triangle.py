@@ -86,18 +86,18 @@ class TriangleOf:
         )
 
 
-def _parts(found: Triangle) -> dict[str, Tensor]:
+def _parts(triangles: Triangle) -> dict[str, Tensor]:
     """[B] values by name."""
-    angles = dict(zip(ANGLES, found.angles.unbind(1), strict=True))
-    return angles | dict(zip(SIDES, (found.noise_latent, found.image_latent, found.image_noise), strict=True))
+    angles = dict(zip(ANGLES, triangles.angles.unbind(1), strict=True))
+    return angles | dict(zip(SIDES, (triangles.noise_latent, triangles.image_latent, triangles.image_noise), strict=True))
 
 
-def _means(found: Triangle) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in _parts(found).items()}
+def _means(measured: Triangle) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in _parts(measured).items()}
 
 
-def _rows(found: Triangle, null: Mapping[str, Null]) -> Rows:
-    return {name: row_of(name, bootstrap(values), null[name]) for name, values in _parts(found).items()}
+def _rows(measured: Triangle, null: Mapping[str, Null]) -> Rows:
+    return {name: row_of(name, bootstrap(values), null[name]) for name, values in _parts(measured).items()}
 
 
 def _unrelated(image: Tensor) -> tuple[Angles, Angles]:
@@ -146,8 +146,8 @@ def _histogram(angle: str, shapes: Mapping[str, Triangle], bins: int) -> Panel:
 
     def share(values: Tensor) -> list[float]:
         index = (values / width).long().clamp(0, bins - 1)
-        found: list[float] = (index.bincount(minlength=bins).double() / len(index)).tolist()
-        return found
+        shares: list[float] = (index.bincount(minlength=bins).double() / len(index)).tolist()
+        return shares
 
     lines = [Curve(name, middles, share(_parts(shape)[angle])) for name, shape in shapes.items()]
     return Panel("", lines, f"{angle}, degrees", "share of images", marks=False)

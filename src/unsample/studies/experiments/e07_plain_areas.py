@@ -51,21 +51,21 @@ class PlainAreas:
 
     def run(self, lab: Lab) -> Findings:
         """A table for each set of images, and bars."""
-        found: dict[str, dict[str, Measured]] = {}
+        measured: dict[str, dict[str, Measured]] = {}
         rows: dict[str, dict[str, Rows]] = {}
         share: dict[str, float] = {}
         for pictures in lab.sets(self.count, self.steps):
             name, latents = pictures.name, lab.latents(pictures, self.steps, self.forward, usual=USUAL)
             plain = plain_area(pictures.shown, latents[USUAL])
             null = _nulls(latents[USUAL].shape, plain, pictures.noise, lab.seed)
-            found[name] = {start: _measured(latent, plain, pictures.noise) for start, latent in latents.items()}
-            rows[name] = {start: _rows(one, null) for start, one in found[name].items()}
+            measured[name] = {start: _measured(latent, plain, pictures.noise) for start, latent in latents.items()}
+            rows[name] = {start: _rows(one, null) for start, one in measured[name].items()}
             share[name] = float(plain.double().mean())
         return Findings(
             self._setting(share),
-            {f"Plain and other areas, {name}": _table(found[name], rows[name]) for name in found},
+            {f"Plain and other areas, {name}": _table(measured[name], rows[name]) for name in measured},
             _figures(rows),
-            tuple(claim for name, by in found.items() for claim in judged(name, *self._claims(by, rows[name][USUAL]))),
+            tuple(claim for name, by in measured.items() for claim in judged(name, *self._claims(by, rows[name][USUAL]))),
             {name: {"plain share": share[name], **numbers(by)} for name, by in rows.items()},
         )
 
@@ -131,20 +131,20 @@ def _nulls(shape: torch.Size, plain: Tensor, noise: Tensor | None, seed: int) ->
     """Statistic -> area -> what true noise takes there."""
 
     def values(x: Tensor) -> dict[str, float]:
-        found = _measured(x, plain, noise)
-        return {f"{name}/{area}": one.value for name, areas in found.items() for area, one in areas.items()}
+        measured = _measured(x, plain, noise)
+        return {f"{name}/{area}": one.value for name, areas in measured.items() for area, one in areas.items()}
 
     flat = nulls(values, shape, seed=seed)
     return {name: {area: flat[f"{name}/{area}"] for area in (PLAIN, OTHER)} for name in EXPECTED if f"{name}/{PLAIN}" in flat}
 
 
-def _rows(found: Measured, null: Mapping[str, Mapping[str, Null]]) -> Rows:
+def _rows(measured: Measured, null: Mapping[str, Mapping[str, Null]]) -> Rows:
     def row(name: str, area: str, one: Pooled) -> Row:
         if math.isnan(one.value):
             return Row(f"{name} {area}", one.value, null=null[name][area], note="no such pixels in these images")
         return row_of(f"{name} {area}", one.interval(), null[name][area])
 
-    return {name: {area: row(name, area, one) for area, one in areas.items()} for name, areas in found.items()}
+    return {name: {area: row(name, area, one) for area, one in areas.items()} for name, areas in measured.items()}
 
 
 def _difference(areas: Mapping[str, Pooled]) -> Interval:
@@ -156,12 +156,12 @@ def _both(rows: Mapping[str, Row]) -> str:
     return f"{rows[PLAIN]} in plain areas, {rows[OTHER]} elsewhere"
 
 
-def _table(found: Mapping[str, Measured], rows: Mapping[str, Rows]) -> Table:
-    names = list(found[USUAL])
+def _table(measured: Mapping[str, Measured], rows: Mapping[str, Rows]) -> Table:
+    names = list(measured[USUAL])
     lines = []
     for start, one in rows.items():
         lines += [(f"{start}, {area}", *(str(one[name][area]) for name in names)) for area in (PLAIN, OTHER)]
-        lines += [(f"{start}, plain less other", *(signed(_difference(found[start][name])) for name in names))]
+        lines += [(f"{start}, plain less other", *(signed(_difference(measured[start][name])) for name in names))]
     lines += [(f"true noise, {area}", *(rows[USUAL][name][area].noise for name in names)) for area in (PLAIN, OTHER)]
     return Table(("latents of", *names), (*lines, ("true noise, in the mean", *(f"{EXPECTED[name]:.3f}" for name in names))))
 

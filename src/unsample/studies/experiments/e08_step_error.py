@@ -128,9 +128,9 @@ class _Curves:
     @cached_property
     def intervals(self) -> dict[str, list[Interval]]:
         """By step."""
-        found = {f"xi {area}": [step.interval() for step in self.sums[area].error] for area in AREAS}
-        found |= {f"recovered {name}": [step.interval() for step in sums.recovered] for name, sums in self.sums.items()}
-        return found
+        intervals = {f"xi {area}": [step.interval() for step in self.sums[area].error] for area in AREAS}
+        intervals |= {f"recovered {name}": [step.interval() for step in sums.recovered] for name, sums in self.sums.items()}
+        return intervals
 
     @property
     def steps(self) -> range:

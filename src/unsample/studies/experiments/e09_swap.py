@@ -149,16 +149,16 @@ def _closed(statistic: str, swap: Sweep[int], k: int) -> tuple[Interval, str]:
     latents = (swap.trips[0].latent, swap.trips[k].latent, pictures.source)
     parts = [area_sums(x, plain_area(pictures.shown, x)).pooled(statistic) for x in latents]
     usual, repaired, own = (part.interval() for part in parts)
-    found = bootstrapped(parts, lambda usual, repaired, own: 1 - np.abs(repaired - own) / np.abs(usual - own))
-    return found, f"{usual} becomes {repaired}; their own noise has {own}"
+    closed = bootstrapped(parts, lambda usual, repaired, own: 1 - np.abs(repaired - own) / np.abs(usual - own))
+    return closed, f"{usual} becomes {repaired}; their own noise has {own}"
 
 
 def _table(swept: Sweep[int]) -> Table:
     """By k, true noise last."""
     names, apart = COLUMNS.values(), _apart(swept)
     rows = [
-        (str(k), str(swept.trips[k].nfe_up), *(str(found[name]) for name in names), str(apart[k]))
-        for k, found in swept.diagnoses.items()
+        (str(k), str(swept.trips[k].nfe_up), *(str(diagnosis[name]) for name in names), str(apart[k]))
+        for k, diagnosis in swept.diagnoses.items()
     ]
     last = ("true noise", "", *(swept[0][name].noise for name in names), "0")
     return Table(("k", "evaluations up", *COLUMNS, "distance to the noise"), (*rows, last))
@@ -172,8 +172,8 @@ def _apart(swept: Sweep[int]) -> dict[int, Interval]:
 def _metrics(swept: Sweep[int]) -> dict[str, Any]:
     apart = _apart(swept)
     return {
-        f"k={k}": {**found.to_dict(), "distance": asdict(apart[k]), "nfe_up": swept.trips[k].nfe_up}
-        for k, found in swept.diagnoses.items()
+        f"k={k}": {**diagnosis.to_dict(), "distance": asdict(apart[k]), "nfe_up": swept.trips[k].nfe_up}
+        for k, diagnosis in swept.diagnoses.items()
     }
 
 
@@ -184,14 +184,14 @@ def _swap_rows(lab: Lab, noise: Tensor, steps: int, swaps: Sequence[int]) -> dic
     for moved in walk(denoiser, noise, grid.down(), DDIM()):
         x0 = moved.x
         recorded[moved.step.src.index] = moved.eps
-    found = {}
+    tensors = {}
     for k in swaps:
         known, x = Replayed({i: eps for i, eps in recorded.items() if i <= k}, otherwise=denoiser), x0
         for moved in walk(known, x, grid.up(), DDIM()):
             x = moved.x
-        found[f"latent.{k}"] = x
-        found[f"reconstruction.{k}"] = sample(model, x, grid=grid).images
-    return found
+        tensors[f"latent.{k}"] = x
+        tensors[f"reconstruction.{k}"] = sample(model, x, grid=grid).images
+    return tensors
 
 
 def _exact(swap: Sweep[int], steps: int) -> Judged:

@@ -53,10 +53,10 @@ class PathImages:
     @cached_property
     def references(self) -> dict[str, Tensor]:
         """Features of images that are no end: the other half of those sampled, and photographs if there are any."""
-        found = {GENERATED: self._every.shown[len(self.ends) :]}
+        references = {GENERATED: self._every.shown[len(self.ends) :]}
         if self.lab.data:
-            found[PHOTOGRAPHS] = self.lab.photographs(len(self.ends)).pixels
-        enough = {name: images for name, images in found.items() if len(images) >= len(self.ends)}
+            references[PHOTOGRAPHS] = self.lab.photographs(len(self.ends)).pixels
+        enough = {name: images for name, images in references.items() if len(images) >= len(self.ends)}
         return {name: self.judge.features(images).double().cpu() for name, images in enough.items()}
 
     @cached_property
@@ -90,11 +90,11 @@ class PathImages:
     def own(self) -> dict[str, Tensor]:
         """Kind of latent -> images on the path to it from the noise of its own image, [points, pairs, ...]."""
         noise, image = (x[0::2] for x in self._known[NOISE])
-        found = {}
+        images_of = {}
         for name in list(self._known)[1:3]:
             latent, back = (x[0::2] for x in self._known[name])
-            found[name] = self._sampled(f"own {name}", _paths(noise, latent, self.points), (image, back))
-        return found
+            images_of[name] = self._sampled(f"own {name}", _paths(noise, latent, self.points), (image, back))
+        return images_of
 
     def _sampled(self, kind: str, path: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
         """Images of the points of paths; those of the ends are known."""

@@ -59,7 +59,7 @@ class Interpolation:
                 **{f"Frechet distance to {name}": _table(made, by) for name, by in made.frechet.items()},
                 "Diversity, mean distance of two images": _table(made, made.diversity),
                 "From a noise to the latent of its own sample": _own_table(made),
-                **{f"Latents on the way, {name}": table_of(found, COLUMNS, "point") for name, found in made.whiteness.items()},
+                **{f"Latents on the way, {name}": table_of(rows, COLUMNS, "point") for name, rows in made.whiteness.items()},
             },
             (
                 Figure("frechet", "Frechet distance and diversity along the way.", plotting.curves(*_panels(made))),

@@ -129,12 +129,12 @@ class _Edits:
     @property
     def images(self) -> dict[str, Tensor]:
         """Title -> edited images."""
-        return {title: found["images"] for title, found in self.found.items()}
+        return {title: edits["images"] for title, edits in self.found.items()}
 
     @cached_property
     def changes(self) -> dict[str, Tensor]:
         """Title -> distance of each edit to what the same latent gives under its own class."""
-        return {title: distance(found["back"], found["images"]) for title, found in self.found.items()}
+        return {title: distance(edits["back"], edits["images"]) for title, edits in self.found.items()}
 
     @cached_property
     def distances(self) -> dict[str, Tensor]:

@@ -54,21 +54,21 @@ class StochasticEditing:
         if self.seeds < DRAWS:
             raise ArgumentError(f"seeds: expected at least {DRAWS}, whose results are compared, given {self.seeds}")
         pictures = lab.photographs(self.count)
-        found = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
-        drawn = plotting.picture_rows(_rows(pictures, found))
+        varied = {k: _Varied.of(lab, pictures, self.steps, self.seeds, k) for k in self.forwards}
+        drawn = plotting.picture_rows(_rows(pictures, varied))
         whose = "" if lab.data else " (those that come with unsample)"
         return Findings(
             f"{len(pictures)} photographs{whose} that the model never saw, {self.seeds} draws each, N = {self.steps}, no "
             "class; inverted by look-ahead from k forward moves to the noisy end and sampled back, or turned around at k, "
             "which takes k evaluations. Distances are root mean square differences, in units of a pixel in [-1, 1]; 95 % "
             "intervals over photographs (bootstrap).",
-            {"Variations": _table(found)},
+            {"Variations": _table(varied)},
             (
-                Figure("curves", "How different results are from each other and from the photograph.", _chart(found)),
+                Figure("curves", "How different results are from each other and from the photograph.", _chart(varied)),
                 Figure("pictures", "Photographs, and variations of them.", drawn, shows_data=bool(lab.data)),
             ),
-            judged(PHOTOGRAPHS, *_claims(found)),
-            {str(k): one.to_dict() for k, one in found.items()},
+            judged(PHOTOGRAPHS, *_claims(varied)),
+            {str(k): one.to_dict() for k, one in varied.items()},
         )
 
 
@@ -116,40 +116,40 @@ def _made(lab: Lab, pictures: Pictures, steps: int, seeds: int, k: int, strength
     return lab.streamed("variations", pictures, compute, steps=steps, seeds=seeds, k=k, strength=strength)
 
 
-def _table(found: Mapping[int, _Varied]) -> Table:
+def _table(varied: Mapping[int, _Varied]) -> Table:
     head = ("k", "between results", "to the photograph", "by leaving out the inversion", "evaluations", "without inversion")
     rows = [
         (str(k), *(str(bootstrap(v)) for v in (one.diversity, one.fidelity, one.skipped)), *map(str, one.nfe))
-        for k, one in found.items()
+        for k, one in varied.items()
     ]
     return Table(head, tuple(rows))
 
 
-def _chart(found: Mapping[int, _Varied]) -> plotting.Drawing:
+def _chart(varied: Mapping[int, _Varied]) -> plotting.Drawing:
     named = {"between results": "diversity", "to the photograph": "fidelity", "by leaving out the inversion": "skipped"}
-    x = [float(k) for k in found]
-    lines = [line(title, x, [bootstrap(getattr(one, name)) for one in found.values()]) for title, name in named.items()]
+    x = [float(k) for k in varied]
+    lines = [line(title, x, [bootstrap(getattr(one, name)) for one in varied.values()]) for title, name in named.items()]
     return plotting.curves(plotting.Panel("Variations", lines, "k, moves replaced by forward diffusion", "distance", None))
 
 
-def _rows(pictures: Pictures, found: Mapping[int, _Varied]) -> list[plotting.PictureRow]:
+def _rows(pictures: Pictures, varied: Mapping[int, _Varied]) -> list[plotting.PictureRow]:
     rows = [plotting.PictureRow("photograph", pictures.shown[:SHOWN])]
-    for k, one in found.items():
+    for k, one in varied.items():
         rows += [plotting.PictureRow(f"k = {k}, draw {i}", one.whole[:SHOWN, i].clamp(-1, 1)) for i in range(DRAWS)]
     return rows
 
 
-def _claims(found: Mapping[int, _Varied]) -> list[Judged]:
-    first, last = min(found), max(found)
+def _claims(varied: Mapping[int, _Varied]) -> list[Judged]:
+    first, last = min(varied), max(varied)
     wider, further = (
-        bootstrap(getattr(found[last], name) - getattr(found[first], name)) for name in ("diversity", "fidelity")
+        bootstrap(getattr(varied[last], name) - getattr(varied[first], name)) for name in ("diversity", "fidelity")
     )
-    shares = {k: bootstrap(one.skipped / one.diversity) for k, one in found.items()}
-    each = [bootstrap(one.diversity) for one in found.values()]
+    shares = {k: bootstrap(one.skipped / one.diversity) for k, one in varied.items()}
+    each = [bootstrap(one.diversity) for one in varied.values()]
     return [
         (
             "Draws of forward noise give different results of one photograph.",
-            "; ".join(f"k = {k}: {value}" for k, value in zip(found, each, strict=True)),
+            "; ".join(f"k = {k}: {value}" for k, value in zip(varied, each, strict=True)),
             both(*(exceeds(value, 0) for value in each)),
         ),
         (f"The more forward noise, the more they differ (k = {last} against {first}),", signed(wider), exceeds(wider, 0)),

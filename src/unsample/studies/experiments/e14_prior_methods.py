@@ -58,8 +58,8 @@ class PriorMethods:
         methods = METHODS if "all" in self.methods else self.methods
         candidates = equal_cost((BASELINE, *methods), (USUAL, *self.starts), self.nfe, lab.model)
         settings = {"batch_size": lab.batch_size, "seed": lab.seed}
-        found = {one: measure_candidate(lab.model, pictures.photos, one, lab.cache, **settings) for one in candidates}
-        compared = Comparison(found, self.nfe, len(pictures))
+        results = {one: measure_candidate(lab.model, pictures.photos, one, lab.cache, **settings) for one in candidates}
+        compared = Comparison(results, self.nfe, len(pictures))
         failed = f" Not measured: {'; '.join(compared.failures)}." if compared.failures else ""
         return Findings(
             f"{len(pictures)} {_named(pictures)}. Each method has as many steps N as {self.nfe} network evaluations on the "
@@ -67,12 +67,12 @@ class PriorMethods:
             "latents). A forward start of k steps is k of the method's own N: a larger share where N is small. 95 % intervals "
             f"over images (bootstrap; jackknife for r). PSNR above {PSNR_CAP:g} dB counts as that in claims, which leave out "
             f"methods that are forward diffusion alone.{failed}",
-            {f"Every way at {self.nfe} evaluations": table(found, {name: COLUMNS[name] for name in SHOWN})},
+            {f"Every way at {self.nfe} evaluations": table(results, {name: COLUMNS[name] for name in SHOWN})},
             (
-                Figure("methods", "Every method with and without a forward start, at the same cost.", _chart(found)),
+                Figure("methods", "Every method with and without a forward start, at the same cost.", _chart(results)),
                 Figure("tradeoff", "Whiteness against reconstruction, and the ways that no other beats.", compared.picture()),
             ),
-            judged(pictures.name, *_claims(found, dict.fromkeys(self.starts))),
+            judged(pictures.name, *_claims(results, dict.fromkeys(self.starts))),
             compared.to_dict(),
         )
 
@@ -87,11 +87,11 @@ def _named(pictures: Pictures) -> str:
     return "photographs" if pictures.noise is None else "generated images, clamped to [-1, 1]"
 
 
-def _chart(found: Found) -> plotting.Drawing:
+def _chart(results: Found) -> plotting.Drawing:
     def column(name: str, title: str, limits: tuple[float, float]) -> Column:
         rows: dict[str, dict[str, plotting.Bar]] = {}
         spans: dict[str, tuple[float, float]] = {}
-        for candidate, diagnosis in ((one, measured.diagnosis) for one, measured in found.items()):
+        for candidate, diagnosis in ((one, measured.diagnosis) for one, measured in results.items()):
             if diagnosis is not None:
                 rows.setdefault(candidate.method, {})[_start(candidate)] = bar(diagnosis[name])
                 null = diagnosis[name].null
@@ -105,10 +105,10 @@ def _start(candidate: Candidate) -> str:
     return "usual inversion" if candidate.forward == USUAL else f"forward start, k = {candidate.forward}"
 
 
-def _claims(found: Found, starts: Iterable[str]) -> list[Judged]:
+def _claims(results: Found, starts: Iterable[str]) -> list[Judged]:
     """Of all prior methods, counted; those that are forward diffusion alone have no start to compare, and are left out."""
     by_start: dict[str, dict[str, Measured]] = {}
-    for candidate, measured in found.items():
+    for candidate, measured in results.items():
         if measured.diagnosis is not None and parse_method(candidate.method).inversion is not None:
             by_start.setdefault(candidate.forward, {})[candidate.method] = measured
     usual = by_start.get(USUAL, {})

@@ -47,13 +47,13 @@ class AssignmentOf:
         noise = pictures.source
         image = lab.encoded(pictures).to(noise)
         starts = {OWN: noise, **lab.latents(pictures, self.steps, self.forward)}
-        found = {name: assignment_accuracy(x, image, self.division) for name, x in starts.items()}
+        assignments = {name: assignment_accuracy(x, image, self.division) for name, x in starts.items()}
         null = nulls(lambda x: _estimates(assignment_accuracy(x, image, self.division)), noise.shape, seed=lab.seed)
-        shares = {name: _shares(one) for name, one in found.items()}
+        shares = {name: _shares(one) for name, one in assignments.items()}
         shares[NOISE] = {name: Interval(one.mean, max(one.low, 0.0), one.high) for name, one in null.items()}
         far = {name: _distance(x, image) for name, x in starts.items()}
         others = {name: _distance(x, image.roll(1, 0)) for name, x in starts.items()}
-        chance = found[OWN].chance
+        chance = assignments[OWN].chance
         ends = {name: {which: list(astuple(one)) for which, one in both.items()} for name, both in shares.items()}
         return Findings(
             f"{self.count} images sampled by DDIM in {self.steps} steps and inverted on the same grid ({self.steps} "
@@ -73,7 +73,7 @@ class AssignmentOf:
             ),
             judged(GENERATED, *_claims(shares, far, others)),
             {
-                **{name: ends[name] for name in found},
+                **{name: ends[name] for name in assignments},
                 "L2 to own image": {name: float(x.mean()) for name, x in far.items()},
                 "L2 to another image": {name: float(x.mean()) for name, x in others.items()},
                 "chance": chance,
@@ -82,12 +82,12 @@ class AssignmentOf:
         )
 
 
-def _shares(found: Assignment) -> dict[str, Interval]:
-    return {TO_IMAGE: found.to_images, FROM_IMAGE: found.to_noise}
+def _shares(assignment: Assignment) -> dict[str, Interval]:
+    return {TO_IMAGE: assignment.to_images, FROM_IMAGE: assignment.to_noise}
 
 
-def _estimates(found: Assignment) -> dict[str, float]:
-    return {name: one.estimate for name, one in _shares(found).items()}
+def _estimates(assignment: Assignment) -> dict[str, float]:
+    return {name: one.estimate for name, one in _shares(assignment).items()}
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def _aligned(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], judge: Cl
 def _geometry(image: Tensor, noise: Tensor, latent: Tensor, division: int) -> Rows:
     """Mean angles, and how often pairs are found by distance; the null has true noise for a latent, and for the noise."""
     angles = triangle(image, noise, latent).angles
-    found = assignment_accuracy(noise, image, division)
+    assignment = assignment_accuracy(noise, image, division)
 
     def drawn(x: Tensor) -> dict[str, float]:
         means = triangle(image, noise, x).angles.mean(0).tolist()
@@ -131,7 +131,7 @@ def _geometry(image: Tensor, noise: Tensor, latent: Tensor, division: int) -> Ro
         return dict(zip((*ANGLES, *FOUND), (*means, shares.to_images.estimate, shares.to_noise.estimate), strict=True))
 
     null = nulls(drawn, noise.shape)
-    intervals = [*(bootstrap(column) for column in angles.T), found.to_images, found.to_noise]
+    intervals = [*(bootstrap(column) for column in angles.T), assignment.to_images, assignment.to_noise]
     named = zip((*ANGLES, *FOUND), intervals, strict=True)
     return {name: row_of(name, one, null[name]) for name, one in named}
 
@@ -154,7 +154,7 @@ def _quality(lab: Lab, shown: Tensor, judge: Classifier | None) -> Rows:
     count = min(len(shown), len(real) // 2)
     if count < 2 * GROUPS:
         return {FRECHET: Row(FRECHET, math.nan, note=f"needs {4 * GROUPS} photographs, given {len(real)}")}
-    found = frechet_jackknife(judge.features(shown[:count]).cpu(), real[:count], features=judge.name, groups=GROUPS)
-    reach = student_reach(GROUPS - 1) * (found.error or 0.0)
+    apart = frechet_jackknife(judge.features(shown[:count]).cpu(), real[:count], features=judge.name, groups=GROUPS)
+    reach = student_reach(GROUPS - 1) * (apart.error or 0.0)
     note = f"{count} and {count} images, biased upwards; null: two sets of photographs"
-    return {FRECHET: Row(FRECHET, found.value, found.value - reach, found.value + reach, frechet_null(real, count), note)}
+    return {FRECHET: Row(FRECHET, apart.value, apart.value - reach, apart.value + reach, frechet_null(real, count), note)}

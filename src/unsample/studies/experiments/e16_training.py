@@ -77,30 +77,30 @@ class Training:
         last = stage_of(lab, files[end], self.count, self.steps)
         if last.inverted is None:
             raise ArgumentError(f"the generations of {files[end]} cannot be inverted: train on, or raise steps")
-        found: dict[int, Measured] = {}
+        stages: dict[int, Measured] = {}
         for step, file in files.items():
             stage = last if step == end else stage_of(lab, file, self.count, self.steps)
-            found[step] = measure(lab, stage, last, judge, self.coarse, self.division)
+            stages[step] = measure(lab, stage, last, judge, self.coarse, self.division)
         return Findings(
-            f"{len(found)} checkpoints up to step {end}; {self.count} images each, sampled by DDIM in {self.steps} steps from "
-            f"the same noise and inverted on the same grid ({self.steps} evaluations each way). Alignment is with the last "
-            "checkpoint; in brackets chance, where pairs are broken up, or true noise. SVCCA is of maps averaged to "
+            f"{len(stages)} checkpoints up to step {end}; {self.count} images each, sampled by DDIM in {self.steps} steps "
+            f"from the same noise and inverted on the same grid ({self.steps} evaluations each way). Alignment is with the "
+            "last checkpoint; in brackets chance, where pairs are broken up, or true noise. SVCCA is of maps averaged to "
             f"{self.coarse} x {self.coarse}; the cosine is of {judge.name if judge else 'pixels'}. A checkpoint whose "
             f"generations exceed {IMAGE_LIMIT:g} is not inverted. 95 % intervals over images: jackknife (CKA, SVCCA, r, "
             "Frechet), Wilson's (shares), bootstrap (the rest).",
             {
-                "Generations and the last checkpoint's": _table(found, IMAGES),
-                "Latents and the last checkpoint's": _table(found, LATENTS),
-                "Noise, latent and image": _table(found, (*ANGLES, *FOUND)),
-                "Whiteness of the latents": _table(found, WHITENESS),
+                "Generations and the last checkpoint's": _table(stages, IMAGES),
+                "Latents and the last checkpoint's": _table(stages, LATENTS),
+                "Noise, latent and image": _table(stages, (*ANGLES, *FOUND)),
+                "Whiteness of the latents": _table(stages, WHITENESS),
             },
-            _figures(found),
-            judged(GENERATED, *_claims(found)),
-            {f"step={step}": numbers(one.rows) for step, one in found.items()},
+            _figures(stages),
+            judged(GENERATED, *_claims(stages)),
+            {f"step={step}": numbers(one.rows) for step, one in stages.items()},
         )
 
 
-def _table(found: Mapping[int, Measured], names: Sequence[str]) -> Table:
+def _table(measured: Mapping[int, Measured], names: Sequence[str]) -> Table:
     """By step, chance or true noise in brackets; the last checkpoint where it has a value."""
 
     def cell(row: Row | None) -> str:
@@ -108,19 +108,19 @@ def _table(found: Mapping[int, Measured], names: Sequence[str]) -> Table:
             return ""
         return str(row) if row.null is None else f"{row} ({format_number(row.null.mean)})"
 
-    kept = [name for name in names if any(name in one.rows for one in found.values())]
-    rows = [(str(step), *(cell(one.rows.get(name)) for name in kept)) for step, one in found.items()]
+    kept = [name for name in names if any(name in one.rows for one in measured.values())]
+    rows = [(str(step), *(cell(one.rows.get(name)) for name in kept)) for step, one in measured.items()]
     return Table(("step", *kept), tuple(row for row in rows if any(row[1:])))
 
 
-def _figures(found: Mapping[int, Measured]) -> tuple[Figure, ...]:
-    picked = sorted({list(found)[round(i * (len(found) - 1) / (ROWS - 1))] for i in range(ROWS)})
-    rows = [plotting.PictureRow(f"step {step}", found[step].shown) for step in picked]
+def _figures(measured: Mapping[int, Measured]) -> tuple[Figure, ...]:
+    picked = sorted({list(measured)[round(i * (len(measured) - 1) / (ROWS - 1))] for i in range(ROWS)})
+    rows = [plotting.PictureRow(f"step {step}", measured[step].shown) for step in picked]
     panels = [
-        _panel(found, "correlation of the latents", "top-20 r", [PATCH_ROW], noise=True),
-        _panel(found, "variance of the latents", "std", ["std plain", "std other"], noise=True),
+        _panel(measured, "correlation of the latents", "top-20 r", [PATCH_ROW], noise=True),
+        _panel(measured, "variance of the latents", "std", ["std plain", "std other"], noise=True),
     ]
-    panels += [_panel(found, "distance to photographs", "Frechet distance", [FRECHET])] if _any(found, FRECHET) else []
+    panels += [_panel(measured, "distance to photographs", "Frechet distance", [FRECHET])] if _any(measured, FRECHET) else []
     return (
         Figure(
             "generations", "The same noise through checkpoints; the last row is the last one's.", plotting.picture_rows(rows)
@@ -129,66 +129,66 @@ def _figures(found: Mapping[int, Measured]) -> tuple[Figure, ...]:
             "settling",
             "Alignment with the last checkpoint, as the share of the way from chance (0) to equality (1); and PSNR.",
             plotting.curves(
-                _alignment(found, "generations", [name for name in IMAGES if name != "PSNR, dB"]),
-                _alignment(found, "latents", LATENTS),
-                _beside_chance(found, "generations", "PSNR, dB", ["PSNR, dB"]),
+                _alignment(measured, "generations", [name for name in IMAGES if name != "PSNR, dB"]),
+                _alignment(measured, "latents", LATENTS),
+                _beside_chance(measured, "generations", "PSNR, dB", ["PSNR, dB"]),
             ),
         ),
         Figure(
             "geometry",
             "Angles of image, noise and latent, and how often noise and image find each other by distance alone.",
             plotting.curves(
-                _panel(found, "triangle", "mean angle, degrees", ANGLES),
-                _beside_chance(found, "assignment", "share of pairs found", FOUND),
+                _panel(measured, "triangle", "mean angle, degrees", ANGLES),
+                _beside_chance(measured, "assignment", "share of pairs found", FOUND),
             ),
         ),
         Figure("whiteness", "Latents of each checkpoint's own samples.", plotting.curves(*panels)),
     )
 
 
-def _any(found: Mapping[int, Measured], name: str) -> bool:
-    return any(name in one.rows and not math.isnan(one.rows[name].value) for one in found.values())
+def _any(measured: Mapping[int, Measured], name: str) -> bool:
+    return any(name in one.rows and not math.isnan(one.rows[name].value) for one in measured.values())
 
 
-def _panel(found: Mapping[int, Measured], title: str, up: str, names: Sequence[str], noise: bool = False) -> plotting.Panel:
+def _panel(measured: Mapping[int, Measured], title: str, up: str, names: Sequence[str], noise: bool = False) -> plotting.Panel:
     """Rows over training; with true noise's interval at the last checkpoint."""
-    known = [span(found[max(found)].rows[name]) for name in names] if noise else []
+    known = [span(measured[max(measured)].rows[name]) for name in names] if noise else []
     ends = [end for each in known if each for end in each]
     shaded = (min(ends), max(ends)) if ends else None
-    return plotting.Panel(title, _curves(found, names), "training step", up, shaded, log="x")
+    return plotting.Panel(title, _curves(measured, names), "training step", up, shaded, log="x")
 
 
-def _alignment(found: Mapping[int, Measured], title: str, names: Sequence[str]) -> plotting.Panel:
-    return plotting.Panel(title, _curves(found, names, above_chance), "training step", "alignment above chance", log="x")
+def _alignment(measured: Mapping[int, Measured], title: str, names: Sequence[str]) -> plotting.Panel:
+    return plotting.Panel(title, _curves(measured, names, above_chance), "training step", "alignment above chance", log="x")
 
 
-def _beside_chance(found: Mapping[int, Measured], title: str, up: str, names: Sequence[str]) -> plotting.Panel:
+def _beside_chance(measured: Mapping[int, Measured], title: str, up: str, names: Sequence[str]) -> plotting.Panel:
     """Rows over training, and the chance of the first of them."""
-    chance = {step: one.rows[names[0]].null for step, one in found.items() if names[0] in one.rows}
+    chance = {step: one.rows[names[0]].null for step, one in measured.items() if names[0] in one.rows}
     known = {step: null.mean for step, null in chance.items() if null}
-    curves = [*_curves(found, names), plotting.Curve("chance", list(known), list(known.values()))]
+    curves = [*_curves(measured, names), plotting.Curve("chance", list(known), list(known.values()))]
     return plotting.Panel(title, curves, "training step", up, log="x")
 
 
 def _curves(
-    found: Mapping[int, Measured], names: Sequence[str], shown: Callable[[Row], Row] = lambda row: row
+    measured: Mapping[int, Measured], names: Sequence[str], shown: Callable[[Row], Row] = lambda row: row
 ) -> list[plotting.Curve]:
     lines = []
-    for name in (name for name in names if _any(found, name)):
-        rows = {step: one.rows[name] for step, one in found.items() if name in one.rows}
+    for name in (name for name in names if _any(measured, name)):
+        rows = {step: one.rows[name] for step, one in measured.items() if name in one.rows}
         lines.append(curve(name.partition(",")[0], list(rows), [shown(row) for row in rows.values()]))
     return lines
 
 
-def _claims(found: Mapping[int, Measured]) -> list[Judged]:
-    last = max(found)
+def _claims(measured: Mapping[int, Measured]) -> list[Judged]:
+    last = max(measured)
     early, late = (
-        min((step for step in found if step < last), key=lambda step: abs(step / last - at)) for at in (EARLY, LATE)
+        min((step for step in measured if step < last), key=lambda step: abs(step / last - at)) for at in (EARLY, LATE)
     )
-    r, std = found[last].rows[PATCH_ROW], found[last].rows["std plain"]
+    r, std = measured[last].rows[PATCH_ROW], measured[last].rows["std plain"]
     return [
-        *(_settles(found, what, early, late) for what in (IMAGE, LATENT)),
-        _turns(found, early),
+        *(_settles(measured, what, early, late) for what in (IMAGE, LATENT)),
+        _turns(measured, early),
         (
             "Training does not whiten latents: the last checkpoint's are correlated.",
             beside_noise("top-20 r", r),
@@ -198,15 +198,15 @@ def _claims(found: Mapping[int, Measured]) -> list[Judged]:
     ]
 
 
-def _settles(found: Mapping[int, Measured], what: str, early: int, late: int) -> Judged:
-    last = max(found)
+def _settles(measured: Mapping[int, Measured], what: str, early: int, late: int) -> Judged:
+    last = max(measured)
     times = f"at {100 * EARLY:.0f} % of training over {100 * SETTLED:.0f} % of the alignment at {100 * LATE:.0f} %"
     sentence = f"{what.capitalize()} settle early ({times})."
     name = f"CKA, {what}"
-    first, second = (found[step].rows.get(name) for step in (early, late))
+    first, second = (measured[step].rows.get(name) for step in (early, late))
     if early == late or first is None or second is None or first.null is None or second.null is None:
         return sentence, f"no {what} of checkpoints near both times", None
-    ratio = alignment_ratio((found[early].cka[what], first.null), (found[late].cka[what], second.null))
+    ratio = alignment_ratio((measured[early].cka[what], first.null), (measured[late].cka[what], second.null))
     numbers = (
         f"CKA with the last checkpoint ({last} steps): {first} at step {early}, {second} at step {late}, by chance "
         f"{first.noise} and {second.noise}; ratio above chance {ratio}"
@@ -214,13 +214,13 @@ def _settles(found: Mapping[int, Measured], what: str, early: int, late: int) ->
     return sentence, numbers, exceeds(ratio, SETTLED)
 
 
-def _turns(found: Mapping[int, Measured], early: int) -> Judged:
-    last, name = max(found), ANGLES[2]
+def _turns(measured: Mapping[int, Measured], early: int) -> Judged:
+    last, name = max(measured), ANGLES[2]
     turn = f"it changes by less than {TURN:g} degrees after {100 * EARLY:.0f} % of training"
     sentence = f"The angle at the latent settles early ({turn})."
-    then, now = found[early].angle, found[last].angle
+    then, now = measured[early].angle, measured[last].angle
     if then is None or now is None:
         return sentence, f"no latents at step {early}", None
     change = bootstrap(now - then)
-    numbers = f"{found[early].rows[name]} at step {early}, {found[last].rows[name]} at step {last}"
+    numbers = f"{measured[early].rows[name]} at step {early}, {measured[last].rows[name]} at step {last}"
     return sentence, f"{numbers}; paired change {signed(change)}", within(change, -TURN, TURN)

@@ -99,22 +99,22 @@ class Photographs:
         """A table for each set, and all sets side by side."""
         photographs = lab.photographs(self.count)
         sets = [lab.generated(self.count, self.steps), photographs, *(_made(photographs, kind) for kind in KINDS)]
-        found = {pictures.name: Sweep.inverted(lab, pictures, INVERSIONS, self.steps) for pictures in sets}
+        sweeps = {pictures.name: Sweep.inverted(lab, pictures, INVERSIONS, self.steps) for pictures in sets}
         return Findings(
             self._setting(len(photographs), bool(lab.data)),
-            {name.capitalize(): table_of(one.diagnoses, COLUMNS, "inversion") for name, one in found.items()},
+            {name.capitalize(): table_of(one.diagnoses, COLUMNS, "inversion") for name, one in sweeps.items()},
             (
-                Figure("sets", "Each set of images, each way; the grey bands are true noise.", _chart(found)),
+                Figure("sets", "Each set of images, each way; the grey bands are true noise.", _chart(sweeps)),
                 Figure(
                     "pictures",
                     "Images, and their latents by DDIM from the image and from a forward start; each row of latents in units "
                     "of true noise.",
-                    plotting.picture_rows(_rows(found)),
+                    plotting.picture_rows(_rows(sweeps)),
                     shows_data=bool(lab.data),
                 ),
             ),
-            _claims(found),
-            {name: numbers(one.diagnoses) for name, one in found.items()},
+            _claims(sweeps),
+            {name: numbers(one.diagnoses) for name, one in sweeps.items()},
         )
 
     def _setting(self, photographs: int, given: bool) -> str:
@@ -134,39 +134,39 @@ def _made(pictures: Pictures, kind: str) -> Pictures:
     return Pictures(kind, tuple(Photo.of(KINDS[kind](photo.pixels), photo.name) for photo in pictures.photos))
 
 
-def _chart(found: Mapping[str, Sweep[str]]) -> plotting.Drawing:
+def _chart(sweeps: Mapping[str, Sweep[str]]) -> plotting.Drawing:
     def column(title: str) -> Column:
-        bars = {name: {how: bar(d[COLUMNS[title]]) for how, d in one.diagnoses.items()} for name, one in found.items()}
-        spans = {name: noise for name, one in found.items() if (noise := span(one[USUAL][COLUMNS[title]]))}
+        bars = {name: {how: bar(d[COLUMNS[title]]) for how, d in one.diagnoses.items()} for name, one in sweeps.items()}
+        spans = {name: noise for name, one in sweeps.items() if (noise := span(one[USUAL][COLUMNS[title]]))}
         return Column(title, bars, spans or None)
 
     return plotting.forest([column(title) for title in CHART])
 
 
-def _rows(found: Mapping[str, Sweep[str]]) -> list[plotting.PictureRow]:
+def _rows(sweeps: Mapping[str, Sweep[str]]) -> list[plotting.PictureRow]:
     rows = []
-    for name, one in found.items():
+    for name, one in sweeps.items():
         rows.append(plotting.PictureRow(name, one.pictures.shown[:SHOWN]))
         rows += [plotting.PictureRow(f"latent: {how}", one.trips[how].latent[:SHOWN], "latent") for how in (USUAL, PAPER)]
     return rows
 
 
-def _claims(found: Mapping[str, Sweep[str]]) -> tuple[Claim, ...]:
+def _claims(sweeps: Mapping[str, Sweep[str]]) -> tuple[Claim, ...]:
     seen = {
         PHOTOGRAPHS: "On photographs that the model never saw",
         ", ".join(KINDS): "On images like none that it was trained on",
     }
     return tuple(
-        claim for names, where in seen.items() for claim in judged(names, *_claims_of(found, names.split(", "), where))
+        claim for names, where in seen.items() for claim in judged(names, *_claims_of(sweeps, names.split(", "), where))
     )
 
 
-def _claims_of(found: Mapping[str, Sweep[str]], names: Sequence[str], where: str) -> list[Judged]:
+def _claims_of(sweeps: Mapping[str, Sweep[str]], names: Sequence[str], where: str) -> list[Judged]:
     """The flaw, its repair and its price, on each of the sets, beside generated images."""
 
     def claim(sentence: str, judge: Callable[[Sweep[str]], tuple[Verdict, str]]) -> Judged:
-        numbers = [f"{name} {judge(found[name])[1]}" for name in (*names, GENERATED)]
-        return sentence, "; ".join(numbers), both(*(judge(found[name])[0] for name in names))
+        numbers = [f"{name} {judge(sweeps[name])[1]}" for name in (*names, GENERATED)]
+        return sentence, "; ".join(numbers), both(*(judge(sweeps[name])[0] for name in names))
 
     floor = f"{where}, a forward start of k = 2 brings the correlation to its floor,"
     return [

@@ -83,7 +83,7 @@ class Conventions:
             },
             _figures(made, parts),
             judged(name, *_claims_of_time(made), *_claims_of_level(made)),
-            {name: numbers({"ways": {", ".join(key): found for key, found in made.diagnoses.items()}, "parts": parts})},
+            {name: numbers({"ways": {", ".join(key): each for key, each in made.diagnoses.items()}, "parts": parts})},
         )
 
 
@@ -95,11 +95,11 @@ def _parts(made: Sweep[Key]) -> Parts:
     def part(before: Key, after: Key) -> dict[str, Interval]:
         return {name: _closed(made, name, before, after) for name in SHARED} | {"PSNR": made.gain("PSNR", after, before)}
 
-    found: dict[str, dict[str, dict[str, Interval]]] = {}
+    parts: dict[str, dict[str, dict[str, Interval]]] = {}
     for path, changes in PATHS.items():
         befores = [USUAL, *(after for _, after in changes)]
-        found[path] = {what: part(before, after) for (what, after), before in zip(changes, befores, strict=False)}
-    return found
+        parts[path] = {what: part(before, after) for (what, after), before in zip(changes, befores, strict=False)}
+    return parts
 
 
 def _closed(made: Sweep[Key], name: str, before: Key, after: Key) -> Interval:
@@ -111,9 +111,9 @@ def _closed(made: Sweep[Key], name: str, before: Key, after: Key) -> Interval:
 
 def _parts_table(parts: Parts) -> Table:
     rows = [
-        (path, what, *(percent(found[name]) for name in SHARED), signed(found["PSNR"]))
+        (path, what, *(percent(shares[name]) for name in SHARED), signed(shares["PSNR"]))
         for path, changes in parts.items()
-        for what, found in changes.items()
+        for what, shares in changes.items()
     ]
     return Table(("from the usual inversion to", "change", *SHARED.values(), "PSNR, dB"), tuple(rows))
 
@@ -143,12 +143,12 @@ def _inversions_column(made: Sweep[Key], title: str, name: str) -> Column:
 def _parts_column(parts: Parts, title: str, name: str) -> Column:
     scale = 1 if name == "PSNR" else 100
     unit = "change of PSNR, dB" if name == "PSNR" else f"{title}: % of the distance to noise"
-    rows = {path: {what: _scaled(found[name], scale) for what, found in changes.items()} for path, changes in parts.items()}
+    rows = {path: {what: _scaled(shares[name], scale) for what, shares in changes.items()} for path, changes in parts.items()}
     return Column(unit, rows, mark=0.0)
 
 
-def _scaled(found: Interval, scale: float) -> Bar:
-    return Bar(scale * found.estimate, scale * found.low, scale * found.high)
+def _scaled(interval: Interval, scale: float) -> Bar:
+    return Bar(scale * interval.estimate, scale * interval.low, scale * interval.high)
 
 
 def _claims_of_time(made: Sweep[Key]) -> list[Judged]:

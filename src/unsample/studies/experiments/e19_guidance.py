@@ -141,7 +141,7 @@ class _Returns:
     def psnr(self) -> dict[str, Tensor]:
         """Title -> PSNR of each image."""
         images = self.pictures.shown
-        return {title: capped_psnr(images, found["images"].clamp(-1, 1)) for title, found in self.back.items()}
+        return {title: capped_psnr(images, back["images"].clamp(-1, 1)) for title, back in self.back.items()}
 
     @property
     def std_change(self) -> Interval:
@@ -172,8 +172,8 @@ class _Returns:
         def compute(rows: slice) -> dict[str, Tensor]:
             there = self._there(rows, 1.0, Keep("states"))
             known: dict[str, Any] = {"condition": self.labels[rows], "guidance": self.guidance, "rate": rate, "grid": grid}
-            found = null_text(model, self.pictures.pixels[rows], there, **known)
-            return self._down(there.latent, rows, self.guidance, found.embeddings, found.nfe)
+            fitted = null_text(model, self.pictures.pixels[rows], there, **known)
+            return self._down(there.latent, rows, self.guidance, fitted.embeddings, fitted.nfe)
 
         return self._streamed("way back, null-text", compute, down=self.guidance, rate=rate)
 
@@ -198,9 +198,9 @@ def _fitted(w: str, rate: float) -> str:
 
 def _table(returns: _Returns) -> Table:
     rows = []
-    for title, found in returns.back.items():
+    for title, back in returns.back.items():
         values = returns.psnr[title]
-        spent = (str(int(found[name].max())) for name in ("down", "fit"))
+        spent = (str(int(back[name].max())) for name in ("down", "fit"))
         rows.append((title, str(row_of("PSNR", bootstrap(values))), number(float(values.min())), *spent))
     return Table(("sampled back with", "PSNR, dB: mean", "worst image", "NFE down", "NFE to fit"), tuple(rows))
 
@@ -211,7 +211,7 @@ def _chart(returns: _Returns) -> plotting.Drawing:
 
 
 def _rows(returns: _Returns) -> list[plotting.PictureRow]:
-    shown = {"image": returns.pictures.shown, **{title: found["images"].clamp(-1, 1) for title, found in returns.back.items()}}
+    shown = {"image": returns.pictures.shown, **{title: back["images"].clamp(-1, 1) for title, back in returns.back.items()}}
     return [plotting.PictureRow(title, images[:SHOWN]) for title, images in shown.items()]
 
 
@@ -260,7 +260,7 @@ def _change(returns: _Returns, ours: str, theirs: str) -> Interval:
 
 
 def _metrics(returns: _Returns, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
-    spent = {title: {name: int(found[name].max()) for name in ("down", "fit")} for title, found in returns.back.items()}
+    spent = {title: {name: int(back[name].max()) for name in ("down", "fit")} for title, back in returns.back.items()}
     return {
         "ways": {title: {"psnr": values.tolist(), "nfe": spent[title]} for title, values in returns.psnr.items()},
         "latents": numbers(diagnoses),

@@ -92,17 +92,17 @@ def joined(parts: Iterable[Findings]) -> Findings:
     )
 
 
-def numbers(found: Any) -> Any:
+def numbers(value: Any) -> Any:
     """Rows, intervals and diagnoses, in whatever mappings and sequences, as `json.dumps` takes them.
 
     >>> numbers({"E1": [Interval(0.5, 0.4, 0.6)]})
     {'E1': [{'estimate': 0.5, 'low': 0.4, 'high': 0.6}]}
     """
-    if isinstance(found, Mapping):
-        return {name: numbers(part) for name, part in found.items()}
-    if isinstance(found, list):
-        return [numbers(part) for part in found]
-    return found.to_dict() if isinstance(found, Row | Diagnosis) else asdict(found) if isinstance(found, Interval) else found
+    if isinstance(value, Mapping):
+        return {name: numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [numbers(part) for part in value]
+    return value.to_dict() if isinstance(value, Row | Diagnosis) else asdict(value) if isinstance(value, Interval) else value
 
 
 def judged(images: str, *claims: Judged) -> tuple[Claim, ...]:
@@ -119,30 +119,30 @@ def columns(*headings: str) -> dict[str, str]:
     return {heading: DIAGNOSTICS.get(heading, heading) for heading in headings}
 
 
-def table_of(found: Mapping[str, Diagnosis], columns: Mapping[str, str], head: str = "") -> Table:
+def table_of(diagnoses: Mapping[str, Diagnosis], columns: Mapping[str, str], head: str = "") -> Table:
     """Diagnoses as rows, diagnostics as columns (heading -> name), true noise last.
 
     >>> from unsample.diagnostics import Null
     >>> noise = Null(1.0, 0.01, 0.98, 1.02)
-    >>> found = {"DDIM": Diagnosis(2, (Row("std plain", 0.5, 0.4, 0.6, noise),))}
-    >>> print(table_of(found, {"std": "std plain"}).markdown())
+    >>> diagnoses = {"DDIM": Diagnosis(2, (Row("std plain", 0.5, 0.4, 0.6, noise),))}
+    >>> print(table_of(diagnoses, {"std": "std plain"}).markdown())
     |  | std |
     | --- | --- |
     | DDIM | 0.500 [0.400, 0.600] |
     | true noise | 1.000 [0.980, 1.020] |
     """
-    rows = [(title, *(str(diagnosis[name]) for name in columns.values())) for title, diagnosis in found.items()]
-    last = next(iter(found.values()))
+    rows = [(title, *(str(diagnosis[name]) for name in columns.values())) for title, diagnosis in diagnoses.items()]
+    last = next(iter(diagnoses.values()))
     return Table((head, *columns), (*rows, ("true noise", *(last[name].noise for name in columns.values()))))
 
 
 def panel(
-    title: str, across: str, found: Mapping[float, Diagnosis], names: Mapping[str, str], up: str, log: str = ""
+    title: str, across: str, diagnoses: Mapping[float, Diagnosis], names: Mapping[str, str], up: str, log: str = ""
 ) -> Panel:
     """Diagnostics (label -> name) as curves over a number, with intervals, and what true noise takes."""
-    rows = {label: [diagnosis[name] for diagnosis in found.values()] for label, name in names.items()}
+    rows = {label: [diagnosis[name] for diagnosis in diagnoses.values()] for label, name in names.items()}
     null = next((row for line in rows.values() for row in line if row.null), None)
-    lines = [curve(label, list(found), line) for label, line in rows.items()]
+    lines = [curve(label, list(diagnoses), line) for label, line in rows.items()]
     return Panel(title, lines, across, up, span(null) if null else None, log)
 
 
@@ -160,10 +160,10 @@ def curve(name: str, x: Sequence[float], rows: Sequence[Row]) -> Curve:
 
 def line(name: str, x: Sequence[float], intervals: Sequence[Interval]) -> Curve:
     """Estimates over a number as a curve with their intervals."""
-    values, low, high = zip(*((found.estimate, found.low, found.high) for found in intervals), strict=True)
+    values, low, high = zip(*((interval.estimate, interval.low, interval.high) for interval in intervals), strict=True)
     return Curve(name, x, values, low, high)
 
 
-def bar(found: Row | Interval) -> Bar:
+def bar(value: Row | Interval) -> Bar:
     """A row or an interval as a bar."""
-    return Bar(found.value if isinstance(found, Row) else found.estimate, found.low, found.high)
+    return Bar(value.value if isinstance(value, Row) else value.estimate, value.low, value.high)

@@ -133,9 +133,9 @@ def recipe(name: str) -> Recipe:
     else:
         raise UnknownNameError("experiment", name, EXPERIMENTS)
     try:
-        found = Recipe.model_validate(tomllib.loads(text))
+        read = Recipe.model_validate(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # of TOML, of nesting too deep for it, and of values
         raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
-    if found.id not in EXPERIMENTS:
-        raise UnknownNameError("experiment", found.id, EXPERIMENTS)
-    return found
+    if read.id not in EXPERIMENTS:
+        raise UnknownNameError("experiment", read.id, EXPERIMENTS)
+    return read

@@ -59,19 +59,19 @@ def open_reports(out: Path | None, size: str, lab: Lab, *, shows_data: bool = Tr
     return Run.open(place_of(out, "experiment", json.dumps(identity(settings))), "experiment", settings, [])
 
 
-def write(run: Run, chosen: Recipe, size: str, lab: Lab, found: Findings, *, shows_data: bool = True) -> Path:
+def write(run: Run, chosen: Recipe, size: str, lab: Lab, findings: Findings, *, shows_data: bool = True) -> Path:
     """`report.md`, `report.html`, `metrics.json`, and each figure as PNG and SVG, below `run`; the path of the report.
 
     Without `shows_data`, figures in which photographs of the data can be seen are left out, and the report says so.
     """
-    figures = [figure for figure in found.figures if shows_data or not figure.shows_data]
-    about = f"{found.setting} {_made_with(lab, size)}"
+    figures = [figure for figure in findings.figures if shows_data or not figure.shows_data]
+    about = f"{findings.setting} {_made_with(lab, size)}"
     blocks: list[Block] = [chosen.question, about, Code(_command(chosen, size, lab)), f"The paper: {chosen.paper}"]
-    blocks += [Heading("Claims"), _claims_table(found.claims)] if found.claims else []
-    for title, table in found.tables.items():
+    blocks += [Heading("Claims"), _claims_table(findings.claims)] if findings.claims else []
+    for title, table in findings.tables.items():
         blocks += [Heading(title), table]
     blocks += [Picture(figure.caption, figure.drawing.png, f"{figure.name}.png") for figure in figures]
-    blocks += [_LEFT_OUT] if len(figures) < len(found.figures) else []
+    blocks += [_LEFT_OUT] if len(figures) < len(findings.figures) else []
     title = f"{chosen.id}. {chosen.title}"
     metrics = {
         "id": chosen.id,
@@ -79,8 +79,8 @@ def write(run: Run, chosen: Recipe, size: str, lab: Lab, found: Findings, *, sho
         "model": lab.model.name,
         "digest": lab.model.digest,
         "about": about,
-        "claims": [asdict(claim) for claim in found.claims],
-        "metrics": found.metrics,
+        "claims": [asdict(claim) for claim in findings.claims],
+        "metrics": findings.metrics,
     }
     for figure in figures:
         run.write(f"{chosen.id}/{figure.name}.png", figure.drawing.png)
@@ -140,10 +140,10 @@ def side_by_side(folders: Sequence[Path]) -> Table:
     keys = dict.fromkeys(key for column in columns for key in column if sum(key[0] in ids for ids in made) > 1)
     rows = []
     for key in sorted(keys, key=lambda key: int(key[0][1:])):
-        found = [column.get(key) for column in columns]
-        differ = len({claim.verdict for claim in found if claim}) > 1
+        judged = [column.get(key) for column in columns]
+        differ = len({claim.verdict for claim in judged if claim}) > 1
         rows.append(
-            ("differs" if differ else "", *key, *(f"{claim.verdict}: {claim.numbers}" if claim else "" for claim in found))
+            ("differs" if differ else "", *key, *(f"{claim.verdict}: {claim.numbers}" if claim else "" for claim in judged))
         )
     return Table(("", "", "claim", "images", *heads), tuple(sorted(rows, key=lambda row: not row[0])))
 

@@ -120,16 +120,16 @@ class Knob:
     log: str = ""
 
     def shown(
-        self, setting: str, images: str, found: Mapping[int, Diagnosis], across: str, claims: Iterable[Claim]
+        self, setting: str, images: str, diagnoses: Mapping[int, Diagnosis], across: str, claims: Iterable[Claim]
     ) -> Findings:
         """A table, curves over the number with `across` under them, and all numbers."""
-        x = {float(value): diagnosis for value, diagnosis in found.items()}
+        x = {float(value): diagnosis for value, diagnosis in diagnoses.items()}
         panels = [panel(title, across, x, names, up, self.log) for title, (names, up) in self.panels.items()]
-        named = {f"{self.letter} = {value}": diagnosis for value, diagnosis in found.items()}
+        named = {f"{self.letter} = {value}": diagnosis for value, diagnosis in diagnoses.items()}
         return Findings(
             setting,
             {f"{self.table}, {images}": table_of(named, self.columns)},
             (Figure(f"{self.file}-{images}", f"{self.caption}{images}.", plotting.curves(*panels)),),
             tuple(claims),
-            {images: {f"{self.letter}={value}": diagnosis.to_dict() for value, diagnosis in found.items()}},
+            {images: {f"{self.letter}={value}": diagnosis.to_dict() for value, diagnosis in diagnoses.items()}},
         )

@@ -33,33 +33,33 @@ PSNR_CAP = 60.0
 """In dB: reconstructions above it count as equal, since rounding to 8 bits alone leaves no more than 58.9 dB."""
 
 
-def exceeds(found: Interval, bound: float) -> Verdict:
+def exceeds(interval: Interval, bound: float) -> Verdict:
     """Whether a value lies above a bound; None where its interval reaches across, or has no ends.
 
     >>> exceeds(Interval(2.0, 1.5, 2.5), 1.0), exceeds(Interval(2.0, 1.5, 2.5), 2.1)
     (True, None)
     """
-    return True if found.low > bound else False if found.high < bound else None
+    return True if interval.low > bound else False if interval.high < bound else None
 
 
-def falls_short(found: Interval, bound: float) -> Verdict:
+def falls_short(interval: Interval, bound: float) -> Verdict:
     """Whether a value lies below a bound; None where its interval reaches across, or has no ends.
 
     >>> falls_short(Interval(2.0, 1.5, 2.5), 3.0), falls_short(Interval(2.0, 1.5, 2.5), 2.1)
     (True, None)
     """
-    verdict = exceeds(found, bound)
+    verdict = exceeds(interval, bound)
     return None if verdict is None else not verdict
 
 
-def within(found: Interval, low: float, high: float) -> Verdict:
+def within(value: Interval, low: float, high: float) -> Verdict:
     """Whether a value lies between two bounds or on one; None where its interval reaches across either, or has no ends.
 
-    >>> found = Interval(2.0, 1.5, 2.5)
-    >>> within(found, 1.5, 3), within(found, 2, 3), within(found, 3, 4)
+    >>> value = Interval(2.0, 1.5, 2.5)
+    >>> within(value, 1.5, 3), within(value, 2, 3), within(value, 3, 4)
     (True, None, False)
     """
-    return True if low <= found.low and found.high <= high else False if found.high < low or found.low > high else None
+    return True if low <= value.low and value.high <= high else False if value.high < low or value.low > high else None
 
 
 def both(*verdicts: Verdict) -> Verdict:
@@ -139,9 +139,9 @@ def _distances(row: Row, to: float) -> tuple[float, float] | None:
     return 0.0 if row.low <= to <= row.high else min(ends), max(ends)
 
 
-def row_of(name: str, found: Interval, null: Null | None = None, note: str = "") -> Row:
+def row_of(name: str, interval: Interval, null: Null | None = None, note: str = "") -> Row:
     """An interval as a row of a table, beside its value on true noise."""
-    return Row(name, found.estimate, found.low, found.high, null, note)
+    return Row(name, interval.estimate, interval.low, interval.high, null, note)
 
 
 def beside_noise(name: str, *rows: Row) -> str:
@@ -154,26 +154,26 @@ def beside_noise(name: str, *rows: Row) -> str:
     return f"{name} {' becomes '.join(map(str, rows))}; noise {rows[-1].noise}"
 
 
-def signed(found: Interval, unit: str = "") -> str:
+def signed(interval: Interval, unit: str = "") -> str:
     """A change with its interval.
 
     >>> signed(Interval(-1.5, -2.0, 0.25), " dB")
     '-1.50 dB [-2.00, +0.25]'
     """
-    if math.isnan(found.low):
-        return "-" if math.isnan(found.estimate) else f"{found.estimate:+.2f}{unit}"
-    return f"{found.estimate:+.2f}{unit} [{found.low:+.2f}, {found.high:+.2f}]"
+    if math.isnan(interval.low):
+        return "-" if math.isnan(interval.estimate) else f"{interval.estimate:+.2f}{unit}"
+    return f"{interval.estimate:+.2f}{unit} [{interval.low:+.2f}, {interval.high:+.2f}]"
 
 
-def percent(found: Interval) -> str:
+def percent(interval: Interval) -> str:
     """A share with its interval.
 
     >>> percent(Interval(0.774, 0.75, 0.8))
     '77 % [75, 80]'
     """
-    if math.isnan(found.low):
-        return "-" if math.isnan(found.estimate) else f"{100 * found.estimate:.0f} %"
-    return f"{100 * found.estimate:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+    if math.isnan(interval.low):
+        return "-" if math.isnan(interval.estimate) else f"{100 * interval.estimate:.0f} %"
+    return f"{100 * interval.estimate:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
 def bootstrapped(parts: Sequence[Pooled], value: Callable[..., Array], seed: int = 0) -> Interval:
@@ -246,11 +246,11 @@ def alignment_of_sets(name: str, statistic: Callable[[Tensor, Tensor], float], a
     [True, False]
     """
     try:
-        found = jackknifed([left_out(statistic, a, b)])
+        interval = jackknifed([left_out(statistic, a, b)])
         null = alignment_null(statistic, a, b)
     except ArgumentError as error:
         return Row(name, math.nan, note=str(error))
-    return Row(name, found.estimate, found.low, min(found.high, 1.0), null, "null: pairs broken up")
+    return Row(name, interval.estimate, interval.low, min(interval.high, 1.0), null, "null: pairs broken up")
 
 
 def alignment_of_items(name: str, statistic: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Row:

@@ -87,12 +87,12 @@ def rows_of(names: Iterable[str], *, codec: bool) -> list[str]:
 
 def pictures_of(image: Images, region: Bool[Tensor, "1 height width"], edited: Mapping[str, Images]) -> dict[str, Images]:
     """Row -> 8-bit picture of an entry: the source, then `edited`, and beside each but the codec's the pasted one."""
-    found = {SOURCE: image}
+    pictures = {SOURCE: image}
     for name, picture in edited.items():
-        found[name] = picture
+        pictures[name] = picture
         if name != CODEC:
-            found[PASTED.format(name)] = torch.where(region[:, None], picture, image)
-    return {row: eight_bit(picture) for row, picture in found.items()}
+            pictures[PASTED.format(name)] = torch.where(region[:, None], picture, image)
+    return {row: eight_bit(picture) for row, picture in pictures.items()}
 
 
 def measured_rows(
@@ -114,8 +114,8 @@ def measured_rows(
         (without_brackets(entry.target_prompt),) * count,
     )
     nothing = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    found = measured(compared, perception, reasons, metrics)
-    return {name: nothing.index_copy(0, places, values.double().cpu()) for name, values in found.items()}
+    values_of = measured(compared, perception, reasons, metrics)
+    return {name: nothing.index_copy(0, places, values.double().cpu()) for name, values in values_of.items()}
 
 
 def _edited(

@@ -191,7 +191,7 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ArgumentError(f"cannot read {path}: not a regular file; expected a folder in the layout of PIE-Bench")
-        found = read_json(path)
+        mapping = read_json(path)
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror}; expected a folder in the layout of PIE-Bench") from None
     except ArgumentError:
@@ -199,9 +199,9 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         reason = " ".join(str(error).split())[:100]
         raise ArgumentError(f"{path} is not JSON ({reason}); expected {{key: {{image_path, original_prompt, ...}}}}") from None
-    if not isinstance(found, dict):
-        raise ArgumentError(f"{path} holds a {type(found).__name__}; expected {{key: {{image_path, original_prompt, ...}}}}")
-    return found
+    if not isinstance(mapping, dict):
+        raise ArgumentError(f"{path} holds a {type(mapping).__name__}; expected {{key: {{image_path, original_prompt, ...}}}}")
+    return mapping
 
 
 def _entry(root: Path, key: str, given: Any) -> Entry:

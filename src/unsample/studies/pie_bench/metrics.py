@@ -130,15 +130,15 @@ def measured(
 
     Of `metrics`, by default the seven. A network whose package or weights were missing is not tried again.
     """
-    found: dict[str, PerImage] = {}
+    values: dict[str, PerImage] = {}
     for metric in METRICS if metrics is None else metrics:
         if isinstance(reasons.get(metric.name), ModelError):
             continue
         try:
-            found[metric.name] = metric.of(compared, perception)
+            values[metric.name] = metric.of(compared, perception)
         except UnsampleError as error:  # what is missing, or an image that is too small
             reasons[metric.name] = error
-    return found
+    return values
 
 
 @cache

@@ -59,11 +59,11 @@ def read_scores(run: Run) -> Scores:
         RunError: They are missing or damaged.
     """
     try:
-        found = read_json(run.checked(SCORES))
+        scores = read_json(run.checked(SCORES))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise RunError(f"cannot read {run.path / SCORES} ({reason}); delete the folder and run again") from None
-    return Scores.from_dict(found)
+    return Scores.from_dict(scores)
 
 
 @dataclass(eq=False)

@@ -105,14 +105,14 @@ class Scores:
 
     def by_type(self) -> dict[str, Scores]:
         """The type of edit, in words (`KINDS`) -> the scores of its entries; failed edits of entries that were read, too."""
-        found = {}
+        scores = {}
         for kind in sorted(set(self.kinds.values())):
             keys = {key for key, own in self.kinds.items() if own == kind}
             values = _each(self.values, partial(_chosen, keys))
             failed = tuple(one for one in self.failed if one.key in keys)
             own = {key: kind for key in self.kinds if key in keys}
-            found[KINDS.get(kind, kind or "no type")] = Scores(values, failed, self.reasons, len(keys), own)
-        return found
+            scores[KINDS.get(kind, kind or "no type")] = Scores(values, failed, self.reasons, len(keys), own)
+        return scores
 
     def table(self, *, empty: bool = True) -> Table:
         """Rows with the mean, its interval and the number of entries; `empty` shows numbers that no entry has, too."""

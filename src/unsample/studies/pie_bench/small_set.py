@@ -69,11 +69,11 @@ def read_labelled(
     rows = sorted(order[:limit])
     if bad := [every[row] for row in rows if type(every[row]) is not int or not 0 <= every[row] < len(names)]:
         raise ImageError(f"{path}: expected labels 0..{len(names) - 1}, given {bad[0]}; give the names of its classes")
-    wanted, found = set(rows), list[Labelled]()
+    wanted, pictures = set(rows), list[Labelled]()
     for row, data in enumerate(islice(column_of(path, "image.bytes"), max(rows, default=-1) + 1)):
         if row in wanted:
-            found.append(Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]]))
-    return found
+            pictures.append(Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]]))
+    return pictures
 
 
 def make_small_set(

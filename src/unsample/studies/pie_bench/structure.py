@@ -45,8 +45,8 @@ def structure_distance(images: Images, others: Images, *, keys: Callable[[Images
     [0.0]
     """
     check_same_shape(images, others, ("images", "others"))
-    found = keys or dino_keys
-    apart = self_similarity(found(images)) - self_similarity(found(others))
+    keys_of = keys or dino_keys
+    apart = self_similarity(keys_of(images)) - self_similarity(keys_of(others))
     return apart.square().mean((1, 2)).double()
 
 

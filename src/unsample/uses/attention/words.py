@@ -61,7 +61,7 @@ def weighed(tokenizer: Any, prompt: str, weights: Mapping[str, float]) -> list[f
     Raises:
         UnknownNameError: A word that is not in the prompt, or lies in the part that is cut off.
     """
-    tokens, found = tokens_of(tokenizer, prompt), [1.0] * tokenizer.model_max_length
+    tokens, per_token = tokens_of(tokenizer, prompt), [1.0] * tokenizer.model_max_length
     written, whole = tokenizer.convert_ids_to_tokens(tokens), set(tokenizer.added_tokens_encoder)  # of textual inversions
     starts = [1, *(i + 1 for i in range(1, len(tokens)) if written[i].endswith("</w>") or written[i] in whole)]
     for word, weight in weights.items():
@@ -72,5 +72,5 @@ def weighed(tokenizer: Any, prompt: str, weights: Mapping[str, float]) -> list[f
             words = ("".join(written[start:end]).removesuffix("</w>") for start, end in zip(starts, ends, strict=True))
             raise UnknownNameError("word", word, {word for word in words if word and word != written[-1]})
         for start in places:
-            found[start : start + len(own)] = [weight] * len(own)
-    return found
+            per_token[start : start + len(own)] = [weight] * len(own)
+    return per_token
