@@ -21,8 +21,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-FEW, LONG = 10, 80
-"""Messages list about so many names, and quote so many characters of what was given."""
+FEW, LONG, SUGGESTED = 10, 80, 3
+"""Messages list about so many names, quote so many characters of what was given, and suggest at most so many names."""
 
 
 class UnsampleError(Exception):
@@ -41,22 +41,32 @@ class ArgumentError(UnsampleError, ValueError):
 
 
 class UnknownNameError(ArgumentError):
-    """A name that no registry knows.
+    """A name that no registry knows; names that hold what was given as words, or else begin with it, are suggested first.
 
     >>> print(UnknownNameError("method", "dimm", ["ddim"]))
     unknown method 'dimm': did you mean 'ddim'? Expected one of ddim
+    >>> print(UnknownNameError("class", "Bus", ["abacus", "school bus", "trolleybus"]))
+    unknown class 'Bus': did you mean 'school bus' or 'trolleybus'? Expected one of abacus, school bus, trolleybus
     >>> print(UnknownNameError("class", "x", map(str, range(99)), see="see `unsample x`"))
     unknown class 'x': expected one of 0, 1, 10, 11, 12, 13, 14, 15, 16, 17 ... and 89 more; see `unsample x`
     """
 
     def __init__(self, kind: str, given: str, known: Iterable[str], see: str = "") -> None:
         names, given = sorted(known), str(given)
-        close = difflib.get_close_matches(given[:LONG], names, n=1)
+        close = _containing(given[:LONG], names) or difflib.get_close_matches(given[:LONG], names, n=1)
         left = len(names) - FEW
         listed = ", ".join(names) if left <= 2 else f"{', '.join(names[:FEW])} ... and {left} more"
-        expected = f"did you mean {close[0]!r}? Expected" if close else "expected"
+        expected = f"did you mean {' or '.join(map(repr, close))}? Expected" if close else "expected"
         more = f"; {see}" if see and left > 2 else ""
         super().__init__(f"unknown {kind} {shortened(repr(given))}: {expected} one of {listed}{more}")
+
+
+def _containing(given: str, names: Iterable[str]) -> list[str]:
+    """The first few names that have `given` as words of theirs, or else as the end or the beginning of one."""
+    part, found = re.escape(given.strip().lower()), dict[str, None]()
+    for pattern in (rf"\b{part}\b", rf"{part}\b", rf"\b{part}") if len(given.strip()) > 2 else ():
+        found |= dict.fromkeys(name for name in names if re.search(pattern, name.lower()))
+    return list(found)[:SUGGESTED]
 
 
 class ImageError(UnsampleError):

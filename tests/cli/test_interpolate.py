@@ -131,7 +131,7 @@ def test_a_finished_run_is_drawn_again_and_not_made_again(call, pictures, tmp_pa
 @pytest.mark.parametrize(
     ("count", "arguments", "says"),
     [
-        (1, (), "at least 2 latents"),
+        (1, (), "at least 2 pictures or latents"),
         (3, ("--frames", 2), "at least 3"),
         (3, ("--grid", "3x3"), "corners of a grid"),
         (4, ("--grid", "3x3", "--frames", 5), "leave out --frames"),

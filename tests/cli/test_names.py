@@ -80,7 +80,9 @@ HINTS = {
     "edit --prompt cat": "it is --source and --to here",
     "edit --target_prompt cat": "it is --to here",
     "invert --image cat.jpg": "give pictures by their paths alone",
-    "invert --negative_prompt cat": "the setting --negative is not one of this command",
+    "invert --negative_prompt cat": "this command has no --negative; `unsample sample` and `unsample reconstruct` have it",
+    "invert --strength 0.3": "this command has no --strength; `unsample edit` and `unsample variations` have it",
+    "edit --to cat --frames=9": "this command has no --frames; `unsample interpolate` has it",
     "invert --stepz 3": "--steps",
 }
 

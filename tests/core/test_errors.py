@@ -82,6 +82,22 @@ def test_unknown_names_suggest_only_what_is_close():
 
 
 @pytest.mark.parametrize(
+    ("given", "suggested"),
+    [
+        ("bus", "'school bus' or 'trolleybus'"),
+        ("cat", "'Egyptian cat' or 'cathedral'"),
+        ("Egyptian", "'Egyptian cat'"),
+        ("abacuss", "'abacus'"),
+        ("scool bus", "'school bus'"),
+        ("CAT", "'Egyptian cat' or 'cathedral'"),
+    ],
+)
+def test_a_part_of_a_name_suggests_the_whole(given, suggested):
+    names = ["abacus", "school bus", "trolleybus", "Egyptian cat", "cathedral", "vacation"]
+    assert f"did you mean {suggested}?" in str(us.UnknownNameError("class", given, names))
+
+
+@pytest.mark.parametrize(
     "call",
     [
         lambda: parse_start("x"),

@@ -50,8 +50,8 @@ def test_the_threshold_counts_values_not_pixels():
 
 def test_medians_and_their_intervals_against_a_loop():
     """Reference: the same resamples one by one, the median by sorting, the order statistics that the interval names."""
-    images, latent = photos(), true_noise((6, 3, 16, 16), draw=5) * 0.7
-    back = (images + 0.1 * torch.arange(1, 7)[:, None, None, None]).clamp(-8, 8)
+    images, latent = photos().repeat(2, 1, 1, 1), true_noise((12, 3, 16, 16), draw=5) * 0.7
+    back = (images + 0.1 * torch.arange(1, 13)[:, None, None, None]).clamp(-8, 8)
     std, psnr = medians(latent, images, back)
     for row, values in (
         (std, [v for v in plain_stds(latent, images).tolist() if not math.isnan(v)]),
@@ -67,7 +67,7 @@ def test_medians_and_their_intervals_against_a_loop():
         assert row.value == pytest.approx(middle(values), rel=1e-6)
         assert row.low == pytest.approx(resampled[math.ceil(0.025 * 2000) - 1], rel=1e-6)
         assert row.high == pytest.approx(resampled[math.ceil(0.975 * 2000) - 1], rel=1e-6)
-    assert std.note == f"{len([v for v in plain_stds(latent, images).tolist() if not math.isnan(v)])} of 6 photos"
+    assert std.note == f"{len([v for v in plain_stds(latent, images).tolist() if not math.isnan(v)])} of 12 photos"
 
 
 def test_the_null_is_the_median_on_true_noise_in_the_same_areas():
@@ -81,11 +81,17 @@ def test_the_null_is_the_median_on_true_noise_in_the_same_areas():
 
 
 def test_photos_without_plain_areas_and_exact_reconstructions():
-    noisy = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    std, psnr = medians(true_noise((3, 3, 16, 16)), noisy, noisy)
+    noisy = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    std, psnr = medians(true_noise((6, 3, 16, 16)), noisy, noisy)
     assert math.isnan(std.value)
     assert std.null is None
-    assert std.note == "0 of 3 photos"
+    assert std.note == "0 of 6 photos"
     assert (psnr.value, psnr.low, psnr.high) == (math.inf, math.inf, math.inf)
-    one, _ = medians(true_noise((1, 3, 16, 16)), torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
-    assert (one.low, one.high) == (None, None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_of_few_photos_there_is_no_interval(count):
+    grey = torch.zeros(count, 3, 16, 16)
+    for row in medians(true_noise((count, 3, 16, 16)), grey, grey):
+        assert (row.low, row.high) == (None, None)
+        assert not math.isnan(row.value)

@@ -49,7 +49,7 @@ def fireflow(x, times):
 
 
 def uni_inv(x, times, v):
-    """Jiao et al. 2025: correct, then step."""
+    """Jiao et al. 2026: correct, then step."""
     for t, to in pairwise(times):
         v = velocity(x + (to - t) * v, to)
         x = x + (to - t) * v

@@ -174,7 +174,7 @@ def test_what_is_stored_is_counted_in_latents(toy, pictures):
 
 
 def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
-    found = us.compare(model, demo_photos()[:3], methods="ddim", starts=("0", "1"), nfe=3)
+    found = us.compare(model, demo_photos(), methods="ddim", starts=("0", "1"), nfe=3)
     made = comparison.table(found.candidates)
     column = {name: [row[i] for row in made.rows] for i, name in enumerate(made.head)}
     usual = next(iter(found.candidates.values())).diagnosis
@@ -185,6 +185,23 @@ def test_the_table_tells_the_medians_their_photos_and_the_floor(model):
     assert "[" in column[head][2]
     assert column["PSNR, dB (median)"][2] == ""
     assert usual["median std plain"].null.low < 1.01
+
+
+def test_a_table_says_what_its_columns_mean_and_why_cells_are_empty(model):
+    few = us.compare(model, demo_photos()[:2], methods="ddim", nfe=3)
+    assert [one.forward for one in few.candidates] == ["0", "4%"]
+    said = few.table()
+    assert "top-20 r has no value: it needs at least 32 images, given 2" in said
+    assert "no intervals over images: 2 are too few" in said
+    assert "front: * no other" in said
+    assert "beyond the budget" not in said
+    assert "±" not in "".join(comparison.table(few.candidates).rows[0])
+
+
+def test_a_table_says_that_an_automatic_start_costs_more_than_its_first_level(model):
+    found = us.compare(model, demo_photos()[:2], methods="ddim", starts="auto", nfe=3)
+    assert next(iter(found.candidates.values())).nfe_up > 3
+    assert "beyond the budget" in found.table()
 
 
 def test_whiteness_is_told_twice_in_json(model):
@@ -212,7 +229,7 @@ def test_what_a_way_refuses_is_listed_and_if_all_refuse_raised(toy, pictures, mo
     monkeypatch.setattr(jobs, "invert_run", picky)
     found = us.compare(toy(), pictures, methods="ab,ddim", starts="0", nfe=2)
     assert found.failures == ("ab, usual inversion: refused: not with me",)
-    assert found.table().endswith("refused: not with me")
+    assert "refused: not with me\n" in found.table()
     with pytest.raises(us.ArgumentError, match=r"^not with me$"):
         us.compare(toy(), pictures, methods="ab", starts="0", nfe=2)
 

@@ -148,3 +148,33 @@ def test_the_line_of_the_front_has_every_point_on_or_below_it():
             reached = [h for at, h in zip(x, y, strict=True) if abs(at - 1) <= abs(mirrored - 1) + 1e-12]
             assert min(height, 60.0) <= max(reached)
     assert axis.get_xlim() == (0.6, 1.4)
+
+
+def test_the_line_of_the_front_leaves_no_tick_at_an_edge():
+    """The mirror image of a point may lie beyond the picture: its step was drawn back to the edge."""
+    _, _, axis = plane._plane("across", "up", 1.0, None)
+    axis.set_xlim(0.4, 1.2)
+    lines = plane._draw_front(axis, [(0.5, 40.0), (0.9, 30.0)], 1.0, "C0", "front")
+    assert lines[1] == [(1.1, 30.0), (1.2, 30.0)]
+    assert lines[0][-1] == (0.4, 40.0)
+    assert all(0.4 <= x <= 1.2 for line in lines for x, _ in line)
+
+
+def test_names_are_written_beside_the_line_of_the_front_not_on_it():
+    figure, canvas, axis = plane._plane("across", "up", 1.0, None)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    line = [(0.5, 0.5), (1.0, 0.5)]
+    plane._label(figure, canvas, axis, [("a name", (0.5, 0.5), False)], [line])
+    (box,) = (text.get_window_extent() for text in figure.texts)
+    left, height = axis.transData.transform(line[0])
+    assert box.y0 > height or box.y1 < height or box.x1 < left
+
+
+def test_one_front_has_one_line(monkeypatch):
+    """The second hid the first."""
+    drawn = {}
+    monkeypatch.setattr(plotting, "tradeoff", lambda *_, **how: drawn.update(how))
+    compared = Comparison(found([(0.98, 30.0), (0.9, 40.0)]), 50, 4)
+    assert compared.pareto == compared.pareto_unaided
+    compared.picture()
+    assert len(drawn["fronts"]) == 1

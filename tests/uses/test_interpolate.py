@@ -114,7 +114,7 @@ def test_masks_that_differ_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"frames": (3, 3)}, "4 latents, the corners of a grid"),
+        ({"frames": (3, 3)}, "4 pictures or latents, the corners of a grid"),
         ({"frames": 1}, "at least 2"),
         ({"path": "arc"}, "unknown path"),
         ({"condition": ["0", "1", "2"]}, "one per latent"),
@@ -198,9 +198,9 @@ def test_progress_counts_both_ways(pipe, frames, count):
 @pytest.mark.parametrize(
     ("keys", "settings", "kind", "says"),
     [
-        (picture(), {}, us.ArgumentError, "at least 2 latents to interpolate between, given 1; add one"),
+        (picture(), {}, us.ArgumentError, "at least 2 pictures or latents to interpolate between, given 1; add one"),
         ([*BOTH, picture()], {"frames": 2}, us.ArgumentError, "frames: expected at least 3"),
-        (BOTH, {"frames": (2, 2)}, us.ArgumentError, "expected 4 latents, the corners of a grid, given 2"),
+        (BOTH, {"frames": (2, 2)}, us.ArgumentError, "expected 4 pictures or latents, the corners of a grid, given 2"),
         (BOTH, {"path": "arc"}, us.UnknownNameError, "path 'arc'"),
         (BOTH, {"prompt": ["a cat"]}, us.ArgumentError, "2 latents, 1 condition"),
         (BOTH, {"prompt": "a cat", "condition": "a dog"}, us.ArgumentError, "give one, not both"),

@@ -190,7 +190,7 @@ def test_a_grid_has_its_corners_and_its_sides(path):
         (lambda x: slerp(x, x, 1.5), r"t in \[0, 1\]"),
         (lambda x: slerp(x, x, float("nan")), r"t in \[0, 1\]"),
         (lambda x: slerp(x, x[:, :1], 0.5), "one shape"),
-        (lambda x: along(x[:1], 5), "at least 2 latents"),
+        (lambda x: along(x[:1], 5), "at least 2 pictures or latents"),
         (lambda x: along(x, 2), "at least 3"),
         (lambda x: along(x, 5, "straight"), "unknown path"),
         (lambda x: corners(x[0], x[1], x[2], x[0, :1], 2, 2), "one shape"),

@@ -144,8 +144,18 @@ def _run(arguments: Sequence[str]) -> int:
 def _message(error: Any) -> str:
     """What is wrong with what was typed; of an option that there is not, what it is called here."""
     name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    ours = instead(name, context.command) if name and context else ""
+    ours = instead(name, context.command, _siblings(context)) if name and context else ""
     return f"{error.message}: {ours}" if ours else str(error.format_message())
+
+
+def _siblings(context: Any) -> dict[str, set[str]]:
+    """The other commands of the group, in the order of --help, and their options."""
+    commands = getattr(getattr(context.parent, "command", None), "commands", {})
+    return {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in commands.items()
+        if command is not context.command
+    }
 
 
 def _dropped(code: int) -> int:

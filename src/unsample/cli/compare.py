@@ -41,7 +41,7 @@ def compare(
     nfe: Annotated[
         int, whole(BUDGET, "--nfe", help="Network evaluations on the way up, the same for every method.", least=2)
     ] = 50,
-    start: Start = "0,2",
+    start: Start = "0,4%",
     spacing: SpacingOption = None,
     label: Label = None,
     guidance: Guidance = 1.0,
@@ -70,7 +70,7 @@ def compare(
         print_json(found.to_dict())
     else:
         print_table(comparison.table(found.candidates, comparison.BRIEF))
-        for failure in found.failures:
-            print(printable(failure))
+        for line in (*found.failures, *found.notes()):
+            print(printable(line))
         print(printable(str(place / "comparison.png")))
     leave(reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import ArgumentError, printable, shortened
@@ -96,12 +96,13 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise ArgumentError(f"expected arguments in UTF-8, given '{printable(shortened(argument))}'")
 
 
-def instead(name: str, command: Any) -> str:
+def instead(name: str, command: Any, siblings: Mapping[str, Collection[str]] = {}) -> str:
     """What an option that `command` does not have is called here; "" if nothing is known.
 
     Args:
         name: As typed, `--guidance_scale`.
         command: A click command.
+        siblings: The other commands -> their options.
     """
     known = {option for parameter in command.params for option in parameter.opts}
     plain = name.lstrip("-").replace("_", "-").lower()
@@ -110,7 +111,10 @@ def instead(name: str, command: Any) -> str:
         return "give pictures by their paths alone, without an option"
     if ours and ours.split()[0] in known:
         return f"it is {ours} here" + (" HEIGHTxWIDTH" if ours == "--size" else "")
-    return f"the setting {ours} is not one of this command" if ours.startswith("--") and " " not in ours else ""
+    if not ours.startswith("--"):
+        ours = f"--{plain}"
+    others = [f"`unsample {other}`" for other, options in siblings.items() if ours in options]
+    return f"this command has no {ours}; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it" if others else ""
 
 
 def _is_text(argument: str) -> bool:

@@ -17,7 +17,7 @@ from ._checks import Batch, Latent, Mask, PerImage, check_batch, check_image_pai
 from .correlation import MIN_IMAGES, PATCH, TOP, correlation_floor, top_k_jackknife
 from .gaussianity import kl_per_coordinate, pooled_moments
 from .geometry import triangle
-from .intervals import Pooled
+from .intervals import FEWEST_IMAGES, Pooled
 from .normality import FEWEST, normality_rejection, rejection_null
 from .null import Null, null, nulls, student_reach
 from .regions import area_sums, plain_area, plain_mask
@@ -150,7 +150,7 @@ def _shape_rows(latent: Latent, seed: int) -> list[Row]:
         return [*rows, Row(NORMAL_ROW, math.nan, note=f"needs at least {FEWEST} values an image")]
     share = normality_rejection(latent)
     null, note = rejection_null(len(latent)), "share of latents, Shapiro-Wilk at 5 %"
-    if len(latent) < 2:
+    if len(latent) < FEWEST_IMAGES:
         return [*rows, Row(NORMAL_ROW, share.estimate, null=null, note=note)]
     return [*rows, Row.from_interval(NORMAL_ROW, share, null, note)]
 
@@ -217,6 +217,6 @@ def _pooled_row(name: str, pooled: Pooled, seed: int, null: Null | None = None, 
     value = pooled.value
     if math.isnan(value):
         return Row(name, value, null=null, note="no such pixels in these images, or all alike")
-    if len(pooled.sums) < 2:
+    if len(pooled.sums) < FEWEST_IMAGES:
         return Row(name, value, null=null, note=note)
     return Row.from_interval(name, pooled.interval(seed=seed), null, note)

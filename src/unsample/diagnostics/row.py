@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from ..errors import UnknownNameError
 from ._checks import PerImage
-from .intervals import Interval, bootstrap
+from .intervals import FEWEST_IMAGES, Interval, bootstrap
 from .null import Null
 
 PATCH_ROW = "top-20 patch correlation"
@@ -57,9 +59,9 @@ class Row:
         null: Null | None = None,
         note: str = "",
     ) -> Row:
-        """The mean or median of one value per image, with its bootstrap interval from two images; NaN without an image."""
-        if len(values) < 2:
-            return cls(name, float(values.mean()), null=null, note=note)
+        """The mean or median of one value per image, NaN without an image; with its bootstrap interval unless they are few."""
+        if len(values) < FEWEST_IMAGES:
+            return cls(name, _middle(values, statistic), null=null, note=note)
         return cls.from_interval(name, bootstrap(values, statistic, seed=seed), null, note)
 
     def __str__(self) -> str:
@@ -92,6 +94,7 @@ class Diagnosis:
     >>> print(Diagnosis(images=2, rows=(Row("std", 0.5, null=Null(1.0, 0.01, 0.97, 1.03)),)))
     diagnostic   value   95 % interval             true noise   note
     std          0.500   -               1.000 [0.970, 1.030]
+    no intervals over images: 2 are too few, from 6 on there are some
     """
 
     images: int
@@ -114,11 +117,27 @@ class Diagnosis:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         align = (str.ljust, str.rjust, str.ljust, str.rjust, str.ljust)
         padded = [[side(cell, w) for side, cell, w in zip(align, line, widths, strict=True)] for line in lines]
-        return "\n".join("   ".join(line).rstrip() for line in padded)
+        return "\n".join(
+            ["   ".join(line).rstrip() for line in padded] + [text for text in [no_intervals(self.images)] if text]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As `json.dumps` takes it: NaN becomes None, an infinite value the string "inf" or "-inf"."""
         return {"images": self.images, "rows": [row.to_dict() for row in self.rows]}
+
+
+def no_intervals(images: int) -> str:
+    """Why so many images have no intervals; "" if they have some.
+
+    >>> no_intervals(1), no_intervals(6)
+    ('no intervals over images: 1 is too few, from 6 on there are some', '')
+    """
+    few = f"{images} {'is' if images == 1 else 'are'} too few"
+    return f"no intervals over images: {few}, from {FEWEST_IMAGES} on there are some" if images < FEWEST_IMAGES else ""
+
+
+def _middle(values: PerImage, statistic: str) -> float:
+    return float(values.mean() if statistic == "mean" or not len(values) else np.median(values.detach().cpu().numpy()))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class LookAhead(Stepper):
 
 @dataclass(frozen=True)
 class UniInv(Stepper):
-    """Euler's way down, undone by one look at where the last move's direction would lead (Uni-Inv, Jiao et al. 2025).
+    """Euler's way down, undone by one look at where the last move's direction would lead (Uni-Inv, Jiao et al. 2026).
 
     u' = u + dtau w(u + dtau w_last, dst): an explicit guess at the implicit step that undoes DDIM. One evaluation a move. Down
     it is DDIM.

@@ -54,16 +54,17 @@ def tradeoff(
     for name, place in places.items():
         color, size = colors.get(name, OTHER), 4 if name in numbers else 8
         for line in _bars(place, (bars or {}).get(name, (None, None)), limits):
-            axis.plot(*line, color=color, linewidth=1, alpha=0.5, zorder=1)
+            axis.plot(*line, color=color, linewidth=3, alpha=0.25, solid_capstyle="butt", zorder=1)  # unlike a front's line
         label = f"{numbers[name]}  {labels[name]}" if name in numbers else None
         axis.plot(*place, _marker(points[name], limits), color=color, markersize=size, zorder=size, label=label)
     axis.margins(0.08)
+    corners: list[list[Point]] = []
     for (title, names), color in zip((fronts or {}).items(), FRONTS, strict=False):
-        _draw_front(axis, [places[name] for name in names], best, color, title)
+        corners += _draw_front(axis, [places[name] for name in names], best, color, title)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", fontsize=7, frameon=False, handlelength=0.7, labelcolor="0.3")
     texts = [(numbers.get(name, labels[name]), places[name], name in numbers) for name in [*colors, *numbers]]
-    _label(figure, canvas, axis, texts)
+    _label(figure, canvas, axis, texts, corners)
     return drawing(figure, canvas)
 
 
@@ -81,15 +82,22 @@ def _plane(across: str, up: str, best: float, band: Span | None, height: float =
     return figure, canvas, axis
 
 
-def _draw_front(axis: Any, front: Sequence[Point], best: float, color: str, title: str) -> None:
-    """Steps through the points in the order of their distance from `best`, and their mirror image, to the picture's edges."""
-    edges = axis.get_xlim()
+def _draw_front(axis: Any, front: Sequence[Point], best: float, color: str, title: str) -> list[list[Point]]:
+    """Steps through the points in the order of their distance from `best`, and their mirror image, to the picture's edges.
+
+    Returns the corners of both lines.
+    """
+    edges, drawn = axis.get_xlim(), list[list[Point]]()
     steps = sorted((abs(x - best), y) for x, y in front)
     for side, edge in zip((-1, 1), edges, strict=True) if steps else ():
-        x, y = [best + side * distance for distance, _ in steps], [height for _, height in steps]
-        how: dict[str, Any] = {"color": color, "linewidth": 1.2, "alpha": 0.6, "zorder": 1}
-        axis.step([*x, edge], [*y, y[-1]], where="post", label=title if side > 0 else None, **how)
+        reach = max(side * (edge - best), steps[0][0])  # a mirrored point beyond the edge would leave a tick there
+        x, y = zip(*((best + side * distance, height) for distance, height in steps if distance <= reach), strict=True)
+        line = list(zip(np.repeat([*x, edge], 2)[1:].tolist(), np.repeat(y, 2).tolist(), strict=False))
+        how: dict[str, Any] = {"color": color, "linewidth": 1.2, "alpha": 0.7, "zorder": 2}
+        axis.plot(*zip(*line, strict=True), label=title if side > 0 else None, **how)
+        drawn.append(line)
     axis.set_xlim(edges)
+    return drawn
 
 
 def _within(point: Point, limits: tuple[Span, Span]) -> Point:
@@ -126,13 +134,19 @@ def _cut(span: Span, limit: Span) -> Span:
     return min(max(span[0], low), high), min(max(span[1], low), high)
 
 
-def _label(figure: Any, canvas: Any, axis: Any, texts: Sequence[tuple[str, Point, bool]]) -> None:
-    """Writes each text beside its point, where it hides least of what was there before; small ones in grey."""
+def _label(
+    figure: Any, canvas: Any, axis: Any, texts: Sequence[tuple[str, Point, bool]], lines: Sequence[Sequence[Point]] = ()
+) -> None:
+    """Writes each text beside its point, where it hides least of lines and what was there before; small ones in grey."""
     canvas.draw()  # only then does the layout hold, and with it places in pixels
     figure.set_layout_engine("none")
     dots = axis.transData.transform([place for _, place, _ in texts]) if texts else np.empty((0, 2))
     radii = np.array([[4.0 if small else 7.0] for _, _, small in texts]).reshape(-1, 1)
     taken, frame = np.hstack([dots - radii, dots + radii]), axis.get_window_extent().extents[None]
+    for line in lines:
+        corners = axis.transData.transform(line)
+        ends = np.stack([corners[:-1], corners[1:]])
+        taken = np.vstack([taken, np.hstack([ends.min(0) - 1, ends.max(0) + 1])])
     for (text, _, small), dot in zip(texts, dots, strict=True):
         paper = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.3}
         how: dict[str, Any] = {"va": "bottom", "zorder": 5, "bbox": paper}

@@ -188,7 +188,9 @@ def _spread(keys: Tensor, frames: int | tuple[int, int], path: str) -> tuple[Ten
     if isinstance(frames, int):
         return along(keys, frames, path), tuple(key_frames(len(keys), frames))
     if len(keys) != 4:
-        raise ArgumentError(f"expected 4 latents, the corners of a grid, given {len(keys)}; frames=9 makes a path through all")
+        raise ArgumentError(
+            f"expected 4 pictures or latents, the corners of a grid, given {len(keys)}; frames=9 makes a path through all"
+        )
     rows, columns = frames
     a, b, c, d = keys
     latents = corners(a, b, c, d, rows, columns, path).flatten(0, 1)

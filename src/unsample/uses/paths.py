@@ -101,9 +101,9 @@ def key_frames(keys: int, frames: int) -> list[int]:
     ([0, 8], [0, 4, 8], [0, 3, 5, 8])
     """
     if keys < 2:
-        raise ArgumentError(f"expected at least 2 latents to interpolate between, given {keys}; add one")
+        raise ArgumentError(f"expected at least 2 pictures or latents to interpolate between, given {keys}; add one")
     if frames < keys:
-        raise ArgumentError(f"frames: expected at least {keys}, one for each latent, given {frames}")
+        raise ArgumentError(f"frames: expected at least {keys}, one for each picture or latent, given {frames}")
     return [(2 * key * (frames - 1) + keys - 1) // (2 * (keys - 1)) for key in range(keys)]
 
 

@@ -104,7 +104,7 @@ def compare(
     images: Given,
     *,
     methods: MethodsLike = "all",
-    starts: StartsLike = ("0", "2"),
+    starts: StartsLike = ("0", "4%"),
     nfe: int = 50,
     spacing: str | None = None,
     condition: Condition = None,
@@ -208,7 +208,10 @@ def _write(run: Run, compared: Comparison) -> None:
     """`comparison.md`, `.png` and `.json`."""
     run.write("comparison.png", compared.picture().png)
     run.write("comparison.json", json.dumps(compared.to_dict(), indent=1, allow_nan=False))
-    run.write("comparison.md", "\n\n".join([table(compared.candidates).markdown(), *compared.failures]) + "\n")
+    run.write(
+        "comparison.md",
+        "\n\n".join([table(compared.candidates).markdown(), *compared.failures, *compared.notes(COLUMNS)]) + "\n",
+    )
     run.finish({}, {})
 
 

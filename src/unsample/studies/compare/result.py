@@ -13,6 +13,7 @@ from ... import pictures as plotting
 from ...diagnostics import Row
 from ...diagnostics.medians import PLAIN_MEDIAN, PSNR_MEDIAN
 from ...diagnostics.row import format_number as number
+from ...diagnostics.row import no_intervals
 from ...errors import counted
 from ...pictures import Drawing
 from ...runs.html import Table
@@ -37,8 +38,17 @@ COLUMNS = {
 }
 """Heading of a column -> its diagnostic: over photos where the heading says so, otherwise of all their pixels together."""
 
-BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "std plain (median)", "lag-1 plain", "PSNR, dB (median)")}
+BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "lag-1 plain", "PSNR, dB (median)")}
 """The columns that fit a terminal."""
+
+LEGEND = (
+    "N: moves of the grid; NFE up: network evaluations per photo on the way up; "
+    "top-20 r: mean of the 20 largest correlations between places of the latents",
+    "plain: where photos are plain, as sky or walls; std, lag-1: standard deviation, and correlation of neighbours, of latents",
+    "stored: what is kept beside the latent, in latents; front: * no other is as white (std plain near 1) and better "
+    "reconstructed, or whiter and as well reconstructed; + nor is any that stores nothing",
+)
+"""What the columns of a table mean."""
 
 EXACT = 60.0
 """PSNR in dB above which reconstructions count as equal: rounding to 8 bits alone leaves no more than 58.9 dB."""
@@ -77,11 +87,30 @@ class Comparison:
         return tuple(f"{one.title}: {measured.failure}" for one, measured in self.candidates.items() if measured.failure)
 
     def table(self, columns: Mapping[str, str] = BRIEF) -> str:
-        """Plain text with aligned columns (any of `COLUMNS`): a line per candidate, true noise last, then the failures."""
+        """Plain text with aligned columns (any of `COLUMNS`): a line per candidate, true noise last, failures, a legend."""
         made = table(self.candidates, columns)
         lines = (made.head, *made.rows)
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-        return "\n".join([*("   ".join(map(str.ljust, line, widths)).rstrip() for line in lines), *self.failures])
+        return "\n".join(
+            [*("   ".join(map(str.ljust, line, widths)).rstrip() for line in lines), *self.failures, *self.notes(columns)]
+        )
+
+    def notes(self, columns: Mapping[str, str] = BRIEF) -> tuple[str, ...]:
+        """What the columns of a table mean, and why cells are empty, a line each."""
+        rows = [measured.diagnosis for measured in self.candidates.values() if measured.diagnosis]
+        shown = {head: [diagnosis[name] for diagnosis in rows] for head, name in columns.items()}
+        empty = {head: cells[0].note for head, cells in shown.items() if cells and all(math.isnan(c.value) for c in cells)}
+        few = no_intervals(self.photos)
+        auto = any(one.forward.startswith("auto") and one.steps for one in self.candidates)
+        return (
+            *LEGEND,
+            *([few] if few else ["± is half of a 95 % interval over photos, [ ] are the ends of one"]),
+            *(f"{head} has no value: it {why}" for head, why in empty.items() if why),
+            *(
+                ["start auto: N is what its first level affords; photos that need more cost up to NFE up, beyond the budget"]
+                * auto
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as `json.dumps` takes it."""
@@ -97,6 +126,8 @@ class Comparison:
         places = {one.title: measured.place for one, measured in self.candidates.items() if measured.place}
         points = {title: (std.value, reached.value) for title, (std, reached) in places.items()}
         fronts = {"front of all ways": self.pareto, "front of those that store nothing": self.pareto_unaided}
+        if self.pareto == self.pareto_unaided:  # one line would hide the other
+            fronts = {"front, of all ways and of those that store nothing": self.pareto}
         null = next((std.null for std, _ in places.values() if std.null), None)
         spent = f"{counted(self.photos, 'photo')}, {counted(self.nfe, 'evaluation')} up"
         across = f"standard deviation of the latents in plain areas; {spent}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.batching import OnStep
+from ...diagnostics.intervals import FEWEST_IMAGES
 from ...errors import counted
 from ...pictures.edit_sheet import edit_sheet
 from ...runs.directory import Run
@@ -98,8 +99,8 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
     run.write("table.md", _markdown(scores, costs, apart))
     different: list[Block] = [Heading("Differences, entry by entry"), apart] if apart else []
     blocks: list[Block] = [
-        f"{scores.entries} entries. The mean over entries, its 95\N{NO-BREAK SPACE}% bootstrap interval, how many have the "
-        "number; NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.",
+        f"{scores.entries} entries. The mean over entries, its 95\N{NO-BREAK SPACE}% bootstrap interval (from "
+        f"{FEWEST_IMAGES} entries on), how many have the number; NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.",
         table_of(scores, costs),
         *notes(scores),
         *different,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ...diagnostics import Interval, bootstrap
+from ...diagnostics.intervals import FEWEST_IMAGES
 from ...diagnostics.row import format_number
 from ...errors import RunError, UnknownNameError, UnsampleError
 from ...runs.html import Table
@@ -100,8 +101,11 @@ class Scores:
         >>> scores.difference("a", "b", "PSNR")
         Interval(estimate=1.5, low=1.0, high=2.0)
         """
+        return _mean(self._differences(row, other, metric))
+
+    def _differences(self, row: str, other: str, metric: str) -> list[float]:
         ours, theirs = self._column(row, metric), self._column(other, metric)
-        return _mean([value - theirs[key] for key, value in ours.items() if key in theirs])
+        return [value - theirs[key] for key, value in ours.items() if key in theirs]
 
     def by_type(self) -> dict[str, Scores]:
         """The type of edit, in words (`KINDS`) -> the scores of its entries; failed edits of entries that were read, too."""
@@ -127,7 +131,7 @@ class Scores:
             UnknownNameError: No such row.
         """
         names = self._names(empty=False)
-        shown = [(each, *(_shown(self.difference(each, row, name), star=True) for name in names)) for each in rows]
+        shown = [(each, *(_shown(self._differences(each, row, name), star=True) for name in names)) for each in rows]
         return Table(_head(f"less {row}", names), tuple(shown))
 
     def notes(self) -> Iterator[str]:
@@ -195,7 +199,7 @@ def _summary(column: Column) -> dict[str, Any]:
 
 
 def _cell(column: Column) -> str:
-    return f"{_shown(_mean(list(column.values())))} ({len(column)})" if column else "-"
+    return f"{_shown(list(column.values()))} ({len(column)})" if column else "-"
 
 
 def _mean(values: list[float]) -> Interval:
@@ -207,9 +211,13 @@ def _mean(values: list[float]) -> Interval:
     return Interval(values[0] if values else math.nan, math.nan, math.nan)
 
 
-def _shown(mean: Interval, *, star: bool = False) -> str:
+def _shown(values: list[float], *, star: bool = False) -> str:
+    """The mean, with its interval unless the values are few."""
+    mean = _mean(values)
     if math.isnan(mean.estimate):
         return "-"
+    if len(values) < FEWEST_IMAGES:
+        return format_number(mean.estimate)
     span = "" if math.isnan(mean.low) else f" [{format_number(mean.low)}, {format_number(mean.high)}]"
     mark = "*" if star and (mean.low > 0 or mean.high < 0) else ""
     return f"{format_number(mean.estimate)}{span}{mark}"
