@@ -86,7 +86,7 @@ MAKERS = {"zeros", "ones", "full", "randn", "rand", "randint", "arange", "tensor
           "randperm", "as_tensor", "asarray", "fftfreq", "rfftfreq", "normal"}  # fmt: skip
 
 
-@pytest.mark.parametrize("room", ["core", "methods", "diagnostics", "uses"])
+@pytest.mark.parametrize("room", ["core", "methods", "diagnostics", "uses", "pictures", "runs", "studies"])
 def test_every_tensor_that_is_made_names_its_device(room):
     """Without, `with torch.device("cuda")` around a call would put it elsewhere."""
     bare = []

@@ -75,9 +75,10 @@ class Edits:
     def _batch(self, model: Model, rows: slice, seed: int, on_step: OnStep | None = None) -> dict[str, Tensor]:
         """One inversion of each picture, its reconstruction, and an edit for each target."""
         work, label = self.work, self.work.inversion.label
-        images: Any = work.pixels[rows] if work.there is None else work.there.take(torch.arange(len(work.items))[rows])
+        numbers = torch.arange(len(work.items), device="cpu")[rows]
+        images: Any = work.pixels[rows] if work.there is None else work.there.take(numbers)
         free = self.mask is None and self.editor is None
-        everywhere = None if free else torch.ones(model.image_size)  # keeps the pivots
+        everywhere = None if free else torch.ones(model.image_size, device="cpu")  # keeps the pivots
         shared = {**work.shared, "source": label, "strength": self.strength, "seed": seed}
         shared["items"] = [item.id for item in work.items[rows]]
         back = edit(model, images, to=label, guidance=1.0, mask=everywhere, start=work.start, **shared)
@@ -88,7 +89,7 @@ class Edits:
             made = attended(work, back.trajectory, shared["items"], self.editor, self.to, seed=seed, **wanted)
         spent = [back.nfe_up, back.nfe_down, max(one.nfe_mask for one in made), max(one.nfe_down for one in made)]
         spent += [] if self.editor is None else [made[0].nfe_down]
-        tensors = {"reconstruction": back.images, "nfe": torch.tensor([spent]).expand(len(back.images), -1)}
+        tensors = {"reconstruction": back.images, "nfe": torch.tensor([spent], device="cpu").expand(len(back.images), -1)}
         tensors |= {f"edit{i}": one.images for i, one in enumerate(made)}
         return tensors | {f"mask{i}": one.mask for i, one in enumerate(made) if one.mask is not None}
 
@@ -149,7 +150,8 @@ class Varied:
         more: dict[str, Any] = {"condition": work.inversion.label, "strength": self.strength, **work.shared}
         more |= {"items": [item.id for item in work.items[rows]], "start": work.start}
         made = variations(model, work.pixels[rows], seeds=range(seed, seed + self.seeds), **more)
-        return {"images": made.images, "distances": made.distances, "nfe": torch.full((len(made.images),), made.nfe)}
+        nfe = torch.full((len(made.images),), made.nfe, device="cpu")
+        return {"images": made.images, "distances": made.distances, "nfe": nfe}
 
 
 def _nearest_first(found: Variations, title: str = "") -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ def attended(
     """
     settings = work.inversion
     own: dict[str, Any] = {"source": settings.label, "grid": settings.grid(work.model), "method": settings.inversion}
-    alone = [there.take(torch.tensor([i])) for i in range(len(items))]
+    alone = [there.take(torch.tensor([i], device="cpu")) for i in range(len(items))]
     rows = [SourcePicture(work.model, each, item=item, seed=seed, **own) for each, item in zip(alone, items, strict=True)]
     done = [row.edit(named, to, guidance, mask) for row in rows]
     made = []

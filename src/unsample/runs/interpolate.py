@@ -66,7 +66,7 @@ class Interpolation:
                 f"--method: {self.settings[0].method} finds its way back by what it stores of each picture, and between "
                 "pictures there is nothing stored; choose another of `unsample methods`, such as auto"
             )
-        self._between(torch.zeros(len(self.photos), 1))
+        self._between(torch.zeros(len(self.photos), 1, device="cpu"))
 
     def _between(self, keys: Tensor) -> Frames:
         return frames_between(self.model, keys, frames=self.frames, path=self.path, condition=self._conditions)
@@ -80,7 +80,7 @@ class Interpolation:
         made = self._between(self._inverted(out))
         with progress_bar(f"sampling {counted(len(made.latents), 'frame')}") as on_step:
             parts = sampled_parts(run, made.model, settings, made.latents, made.conditions, on_step)
-        tensors = {"samples": joined(parts)["samples"], "latent": made.latents, "keys": torch.tensor(made.keys)}
+        tensors = {"samples": joined(parts)["samples"], "latent": made.latents, "keys": torch.tensor(made.keys, device="cpu")}
         run.finish(tensors, {"cost": {"sample": cost_of(parts)}})
         return run
 

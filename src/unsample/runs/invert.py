@@ -87,10 +87,10 @@ def invert_batch(
     if bool(there.finite.all()):
         back = sample(model, there, on_step=lambda done, total: report(done, total, up), **shared)
         tensors["reconstruction"] = back.images
-        tensors["start"] = torch.tensor(there.starts or (there.start,) * count)
-        tensors["timestep"] = torch.tensor([level.t for level in there.start_levels], dtype=torch.float64)
-        tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * count)
-        tensors["nfe"] = torch.full((count,), there.nfe + back.nfe)
+        tensors["start"] = torch.tensor(there.starts or (there.start,) * count, device="cpu")
+        tensors["timestep"] = torch.tensor([level.t for level in there.start_levels], dtype=torch.float64, device="cpu")
+        tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * count, device="cpu")
+        tensors["nfe"] = torch.full((count,), there.nfe + back.nfe, device="cpu")
         if there.residuals:
             tensors["residual"] = torch.stack(list(there.residuals.values())).amax(0)
         tensors |= {f"stored.{name}": tensor for name, tensor in there.stored.tensors().items()}

@@ -48,7 +48,7 @@ def sample_batch(
     )
     if not bool(torch.isfinite(back.images).all()):
         raise DivergenceError("a sample left the finite numbers; try a smaller guidance, more steps, or float32")
-    return {"samples": back.images.cpu(), "nfe": torch.full((len(latents),), back.nfe)}
+    return {"samples": back.images.cpu(), "nfe": torch.full((len(latents),), back.nfe, device="cpu")}
 
 
 def sampled_parts(

@@ -187,9 +187,9 @@ def alignment(name: str, latent: Map, image: Map) -> Row:
 
 def _strangers(count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairings of each of `count` items with another: each with the next in a random order, the last with the first."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     for _ in range(PAIRINGS):
-        order = torch.randperm(count, generator=generator)
+        order = torch.randperm(count, generator=generator, device="cpu")
         yield order, order.roll(1)
 
 

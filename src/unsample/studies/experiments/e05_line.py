@@ -182,7 +182,7 @@ class _Path:
     def curve(self, name: str) -> Curve:
         """Position over the way, with its intervals."""
         medians = [bootstrap(column, "median") for column in self.position.unbind(1)]
-        return line(name, torch.linspace(0, 1, len(medians)).tolist(), medians)
+        return line(name, torch.linspace(0, 1, len(medians), device="cpu").tolist(), medians)
 
     def to_dict(self) -> dict[str, object]:
         """For the metrics."""

@@ -111,7 +111,7 @@ def _made(lab: Lab, pictures: Pictures, steps: int, seeds: int, k: int, strength
     def compute(rows: slice) -> dict[str, Tensor]:
         known: dict[str, Any] = {"items": pictures.ids[rows], "start": ForwardNoise(steps=k)}
         made = variations(lab.model, pictures.pixels[rows], seeds=draws, strength=strength, steps=steps, **known)
-        return {"images": made.images, "nfe": torch.full((len(made.images),), made.nfe)}
+        return {"images": made.images, "nfe": torch.full((len(made.images),), made.nfe, device="cpu")}
 
     return lab.streamed("variations", pictures, compute, steps=steps, seeds=seeds, k=k, strength=strength)
 

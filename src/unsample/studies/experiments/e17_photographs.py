@@ -69,7 +69,8 @@ def scrambled(image: Tensor) -> Tensor:
     """
     height, width = (side // TILES for side in image.shape[1:])
     tiles = image[:, : TILES * height, : TILES * width].unfold(1, height, height).unfold(2, width, width)
-    order = (5 * torch.arange(TILES**2) + 3) % TILES**2  # a permutation, since 5 and 16 share no factor, that leaves none
+    places = torch.arange(TILES**2, device="cpu")
+    order = (5 * places + 3) % TILES**2  # a permutation, since 5 and 16 share no factor, that leaves none
     moved = tiles.flatten(1, 2)[:, order].reshape(-1, TILES, TILES, height, width)
     made = image.clone()
     made[:, : TILES * height, : TILES * width] = moved.permute(0, 1, 3, 2, 4).reshape(-1, TILES * height, TILES * width)

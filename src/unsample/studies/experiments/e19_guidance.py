@@ -185,7 +185,8 @@ class _Returns:
         grid = self.lab.model.grid(self.steps)
         back = sample(self.lab.model, latent, grid=grid, condition=self.labels[rows], guidance=w, negative=negative)
         nfe = {"down": back.nfe, "fit": fit}
-        return {"images": back.images, **{name: torch.full((len(latent),), spent) for name, spent in nfe.items()}}
+        spent = {name: torch.full((len(latent),), count, device="cpu") for name, count in nfe.items()}
+        return {"images": back.images, **spent}
 
     def _streamed(self, what: str, compute: Any, **settings: Any) -> dict[str, Tensor]:
         known = {"steps": self.steps, "labels": list(self.labels), "method": str(METHOD), "start": str(START)}

@@ -202,7 +202,7 @@ def jackknifed(parts: Sequence[Array], value: Callable[..., Array] = lambda x: x
 
 def without_each_group(count: int) -> list[Tensor]:
     """For each of ten groups, which of `count` items are not in it; item i is in group i mod 10."""
-    group = torch.arange(count) % GROUPS
+    group = torch.arange(count, device="cpu") % GROUPS
     return [group != left_out for left_out in range(GROUPS)]
 
 

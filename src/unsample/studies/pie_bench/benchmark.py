@@ -143,16 +143,16 @@ class Benchmark:
         try:
             return self._edit(candidate, batch)
         except DivergenceError:
-            return self._tensors(torch.tensor([False]), None)
+            return self._tensors(torch.tensor([False], device="cpu"), None)
 
     def _edit(self, candidate: EditCandidate, batch: slice, on_step: OnStep | None = None) -> dict[str, Tensor]:
         refused = self.refused.get(candidate.editor, {})
-        fine = torch.tensor([entry.key not in refused for entry in self.editable.entries[batch]])
+        fine = torch.tensor([entry.key not in refused for entry in self.editable.entries[batch]], device="cpu")
         return self._tensors(fine, self._made(candidate, batch, fine, on_step) if bool(fine.any()) else None)
 
     def _tensors(self, fine: Bool[Tensor, " batch"], made: Edit | None) -> dict[str, Tensor]:
         """The edits of those that are fine as 8-bit pictures, black elsewhere."""
-        pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8)
+        pixels = torch.zeros((len(fine), 3, *self.model.image_size), dtype=torch.uint8, device="cpu")
         if made is not None:
             pixels[fine] = quantised(made.images).cpu()
         nfe, up = (made.nfe, made.nfe_up) if made else (0, 0)
@@ -190,7 +190,7 @@ class Benchmark:
         there = inverted_with_states(self.model, images, **shared)
         steps, made = shared["grid"].steps, list[Edit]()
         for i, (source, item) in enumerate(zip(shared["source"], shared["items"], strict=True)):
-            own = there.take(torch.tensor([i]))
+            own = there.take(torch.tensor([i], device="cpu"))
             picture = SourcePicture(self.model, own, source, shared["grid"], shared["method"], item, self.seed)
             made.append(picture.edit(named, [target[i]], self.guidance, None if mask is None else mask[i]))
             if on_step is not None:

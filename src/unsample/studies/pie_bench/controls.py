@@ -70,7 +70,7 @@ def measure(
         failed += own
         shown = pictures_of(image, region, edited)
         parts[entry.key] = measured_rows(entry, image, region, shown, rows, perception or Perception(), reasons)
-    nothing = torch.full((len(rows),), torch.nan)
+    nothing = torch.full((len(rows),), torch.nan, device="cpu")
     columns = {metric.name: [part.get(metric.name, nothing) for part in parts.values()] for metric in METRICS}
     kinds = {entry.key: entry.kind for entry in layout.entries}
     return Scores.of(rows, list(parts), columns, failed, reasons, kinds)
@@ -106,14 +106,14 @@ def measured_rows(
     metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Float[Tensor, " rows"]]:
     """Number -> its value for each of `rows`, 8-bit pictures measured as one batch; NaN for rows not shown or without one."""
-    count, places = len(shown), torch.tensor([rows.index(row) for row in shown])
+    count, places = len(shown), torch.tensor([rows.index(row) for row in shown], device="cpu")
     compared = Compared(
         eight_bit(image).expand(count, -1, -1, -1),
         torch.cat(list(shown.values())),
         region.expand(count, -1, -1),
         (without_brackets(entry.target_prompt),) * count,
     )
-    nothing = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+    nothing = torch.full((len(rows),), torch.nan, dtype=torch.float64, device="cpu")
     values_of = measured(compared, perception, reasons, metrics)
     return {name: nothing.index_copy(0, places, values.double().cpu()) for name, values in values_of.items()}
 

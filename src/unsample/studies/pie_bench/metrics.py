@@ -152,7 +152,7 @@ def _target_class(compared: Compared, perception: Perception) -> PerImage:
     known = judge().classes
     named = [text if text in known else known[0] for text in compared.texts]
     values = judge().class_alignment(compared.edited.float(), named).double()
-    return values.masked_fill(torch.tensor([text not in known for text in compared.texts]), torch.nan).to(
+    return values.masked_fill(torch.tensor([text not in known for text in compared.texts], device="cpu"), torch.nan).to(
         compared.edited.device
     )
 

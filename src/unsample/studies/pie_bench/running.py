@@ -148,7 +148,7 @@ class _Working:
             measured_rows(entry, image[None], region[None], rows, bench.rows, bench.perception, self.reasons, missing)
             for entry, image, region, rows in zip(bench.editable.entries[batch], images, regions, shown, strict=True)
         ]
-        nothing = torch.full((len(bench.rows),), torch.nan, dtype=torch.float64)
+        nothing = torch.full((len(bench.rows),), torch.nan, dtype=torch.float64, device="cpu")
         for name in dict.fromkeys(name for values in measured for name in values):
             kept[name] = torch.stack([values.get(name, nothing) for values in measured])
         if any(measured):

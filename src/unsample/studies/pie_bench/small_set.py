@@ -139,7 +139,7 @@ def _region(pixels: Tensor, region: Region) -> Bool[Tensor, "height width"]:
     if region == "textured":
         cells = resize_mask(~plain_mask(pixels[None]), (CELLS, CELLS))
         return resize_mask(cells, (height, width))[0]
-    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     top, left = (round(side * (1 - CENTRE) / 2) for side in (height, width))
     mask[top : height - top, left : width - left] = True
     return mask
