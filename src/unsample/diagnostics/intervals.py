@@ -21,7 +21,6 @@ from torch import Tensor
 from ..errors import ArgumentError, UnknownNameError
 from ._checks import BLOCK, Array, blocks, check_at_least, check_fraction
 
-
 FEWEST_IMAGES = 6
 """From as many on, the range from the least to the largest covers a median 95 times in 100: 1 - 2 ** (1 - n)."""
 

@@ -117,23 +117,21 @@ class Diagnosis:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         align = (str.ljust, str.rjust, str.ljust, str.rjust, str.ljust)
         padded = [[side(cell, w) for side, cell, w in zip(align, line, widths, strict=True)] for line in lines]
-        return "\n".join(
-            ["   ".join(line).rstrip() for line in padded] + [text for text in [no_intervals(self.images)] if text]
-        )
+        return "\n".join(["   ".join(line).rstrip() for line in padded] + no_intervals(self.images))
 
     def to_dict(self) -> dict[str, Any]:
         """As `json.dumps` takes it: NaN becomes None, an infinite value the string "inf" or "-inf"."""
         return {"images": self.images, "rows": [row.to_dict() for row in self.rows]}
 
 
-def no_intervals(images: int) -> str:
-    """Why so many images have no intervals; "" if they have some.
+def no_intervals(images: int) -> list[str]:
+    """A line that says why so many images have no intervals; none if they have some.
 
     >>> no_intervals(1), no_intervals(6)
-    ('no intervals over images: 1 is too few, from 6 on there are some', '')
+    (['no intervals over images: 1 is too few, from 6 on there are some'], [])
     """
     few = f"{images} {'is' if images == 1 else 'are'} too few"
-    return f"no intervals over images: {few}, from {FEWEST_IMAGES} on there are some" if images < FEWEST_IMAGES else ""
+    return [f"no intervals over images: {few}, from {FEWEST_IMAGES} on there are some"] if images < FEWEST_IMAGES else []
 
 
 def _middle(values: PerImage, statistic: str) -> float:

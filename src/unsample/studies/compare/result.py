@@ -44,11 +44,13 @@ BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "lag-1 plain"
 LEGEND = (
     "N: moves of the grid; NFE up: network evaluations per photo on the way up; "
     "top-20 r: mean of the 20 largest correlations between places of the latents",
-    "plain: where photos are plain, as sky or walls; std, lag-1: standard deviation, and correlation of neighbours, of latents",
+    "plain: where photos are plain, as sky or walls; std: standard deviation of latents; lag-1: correlation of neighbours",
     "stored: what is kept beside the latent, in latents; front: * no other is as white (std plain near 1) and better "
     "reconstructed, or whiter and as well reconstructed; + nor is any that stores nothing",
 )
 """What the columns of a table mean."""
+
+AUTO = "start auto: N is what its first level affords; photos that need more cost up to NFE up, beyond the budget"
 
 EXACT = 60.0
 """PSNR in dB above which reconstructions count as equal: rounding to 8 bits alone leaves no more than 58.9 dB."""
@@ -100,16 +102,12 @@ class Comparison:
         rows = [measured.diagnosis for measured in self.candidates.values() if measured.diagnosis]
         shown = {head: [diagnosis[name] for diagnosis in rows] for head, name in columns.items()}
         empty = {head: cells[0].note for head, cells in shown.items() if cells and all(math.isnan(c.value) for c in cells)}
-        few = no_intervals(self.photos)
         auto = any(one.forward.startswith("auto") and one.steps for one in self.candidates)
         return (
             *LEGEND,
-            *([few] if few else ["± is half of a 95 % interval over photos, [ ] are the ends of one"]),
+            *(no_intervals(self.photos) or ["± is half of a 95 % interval over photos, [ ] are the ends of one"]),
             *(f"{head} has no value: it {why}" for head, why in empty.items() if why),
-            *(
-                ["start auto: N is what its first level affords; photos that need more cost up to NFE up, beyond the budget"]
-                * auto
-            ),
+            *([AUTO] * auto),
         )
 
     def to_dict(self) -> dict[str, Any]:

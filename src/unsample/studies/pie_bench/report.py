@@ -100,7 +100,8 @@ def _write(run: Run, scores: Scores, costs: Costs, entries: Sequence[Entry], fir
     different: list[Block] = [Heading("Differences, entry by entry"), apart] if apart else []
     blocks: list[Block] = [
         f"{scores.entries} entries. The mean over entries, its 95\N{NO-BREAK SPACE}% bootstrap interval (from "
-        f"{FEWEST_IMAGES} entries on), how many have the number; NFE are network evaluations per picture, up and down, and with an attention editor of the source beside it.",
+        f"{FEWEST_IMAGES} entries on), how many have the number; NFE are network evaluations per picture, up and down, and "
+        "with an attention editor of the source beside it.",
         table_of(scores, costs),
         *notes(scores),
         *different,
