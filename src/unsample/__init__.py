@@ -17,8 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .core.ascend import ascend, descend
+from .core.corrections import Recorded, Replayed
 from .core.ddim import DDIM
-from .core.denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser, Recorded, Replayed
+from .core.denoiser import Counted, Denoiser, Guided, Network, NetworkDenoiser
 from .core.grid import Grid, Step
 from .core.model import ClassConditioner, Codec, Model, PixelCodec
 from .core.prediction import to_eps, to_x0

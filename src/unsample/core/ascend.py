@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .._tensors import as_state, undisturbed
 from ..errors import ArgumentError
-from .corrections import Corrected, FreshNoise, Replay, record
+from .corrections import Corrected, FreshNoise, Replay, Replayed, record
 from .ddim import DDIM
-from .denoiser import Counted, Denoiser, Replayed
+from .denoiser import Counted, Denoiser
 from .grid import Grid
 from .rng import ItemNoise
 from .schedule import Level

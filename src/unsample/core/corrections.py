@@ -1,4 +1,4 @@
-"""What is added to a state when a move has arrived: corrections, recorded and replayed, or fresh noise.
+"""What one walk records and another replays, predictions and corrections of states, and the fresh noise of samplers.
 
 Where a path of states is known beforehand, a sampler is walked down beside it, and what its every move misses is kept, level
 by level. Sampling again and adding these corrections follows the path to rounding error; sampling under another condition with
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .._arguments import Checked
-from .denoiser import Denoiser, Replayed
+from .denoiser import Denoiser, Wrapper, cost_of
 from .grid import Grid, Step
 from .rng import ItemNoise
+from .schedule import Level
 from .stepper import Moved, Stepper
 from .trajectory import Stored, Trajectory, What
 from .walk import OnMove, walk
@@ -63,6 +64,41 @@ class Corrected(Checked, ABC):
     def _down(self, first: int, last: int) -> int:
         """Evaluations of the way down from level `last`; where eps is replayed, of its moves below level `first` alone."""
         return self.sampler.evaluations(first if self.keeps == "eps" else last)
+
+
+@dataclass(eq=False)
+class Recorded(Wrapper):
+    """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
+
+    denoiser: Denoiser
+    eps: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """The eps of `denoiser`, kept."""
+        self.eps[level.index] = self.denoiser(x, level)
+        return self.eps[level.index]
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
+
+    Recording a sampling and replaying its last k predictions while inverting is the paper's swap experiment (E9). It presumes
+    a method that evaluates at the target level, as `DDIM()` does.
+    """
+
+    eps: Mapping[int, Tensor]
+    otherwise: Denoiser
+
+    @property
+    def cost(self) -> int:
+        """That of a level without recorded eps."""
+        return cost_of(self.otherwise)
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """Recorded eps, or a fresh one."""
+        kept = self.eps.get(level.index)
+        return self.otherwise(x, level) if kept is None else kept
 
 
 @dataclass(eq=False)

@@ -1,14 +1,13 @@
 """The noise prediction of a walk: a function (x, level) -> eps.
 
-A lambda qualifies. Condition, guidance and dtype are bound beforehand, so a method never knows of them. Guidance, counting,
-recording and replaying are denoisers wrapped around denoisers. A denoiser may state its `cost`, the network evaluations
-of one call (1 if it does not).
+A lambda qualifies. Condition, guidance and dtype are bound beforehand, so a method never knows of them. Guidance and counting
+are denoisers wrapped around denoisers. A denoiser may state its `cost`, the network evaluations of one call (1 if not).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -118,38 +117,3 @@ class Counted(Wrapper):
         """The eps of `denoiser`, counted, in at least x's precision."""
         self.nfe += self.cost
         return as_wide_as(self.denoiser(x, level), x)
-
-
-@dataclass(eq=False)
-class Recorded(Wrapper):
-    """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
-
-    denoiser: Denoiser
-    eps: dict[int, Tensor] = field(default_factory=dict)
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """The eps of `denoiser`, kept."""
-        self.eps[level.index] = self.denoiser(x, level)
-        return self.eps[level.index]
-
-
-@dataclass(frozen=True, eq=False)
-class Replayed:
-    """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
-
-    Recording a sampling and replaying its last k predictions while inverting is the paper's swap experiment (E9). It presumes
-    a method that evaluates at the target level, as `DDIM()` does.
-    """
-
-    eps: Mapping[int, Tensor]
-    otherwise: Denoiser
-
-    @property
-    def cost(self) -> int:
-        """That of a level without recorded eps."""
-        return cost_of(self.otherwise)
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Recorded eps, or a fresh one."""
-        kept = self.eps.get(level.index)
-        return self.otherwise(x, level) if kept is None else kept

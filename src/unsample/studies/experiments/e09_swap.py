@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from ... import pictures as plotting
+from ...core.corrections import Replayed
 from ...core.ddim import DDIM
-from ...core.denoiser import Replayed
 from ...core.walk import walk
 from ...diagnostics import Interval, area_sums, bootstrap, plain_area
 from ...diagnostics.row import PATCH_ROW
