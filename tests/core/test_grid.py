@@ -40,7 +40,7 @@ def test_any_number_of_steps_has_the_timesteps_of_diffusers(n, spacing, clean):
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_every_number_of_steps_makes_a_grid(spacing):
     for n in range(1, 1001):
-        timesteps = us.core.grid._timesteps(1000, n, spacing, 0)
+        timesteps = us.core.spacing.even(1000, n, spacing)
         assert len(timesteps) == n
         assert timesteps[0] >= 0
         assert timesteps[-1] <= 999

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unsample as us
-from unsample.core.schedule import MIN_ALPHA_BAR, Level
+from unsample.core.betas import MIN_ALPHA_BAR
+from unsample.core.schedule import Level
 
 BETAS = st.lists(st.floats(1e-6, 0.9), min_size=2, max_size=40)
 

@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import unsample as us
-from unsample.core.schedule import MIN_ALPHA_BAR, Level
+from unsample.core.betas import MIN_ALPHA_BAR
+from unsample.core.schedule import Level
 from unsample.models.scheduler_config import schedule_of
 
 from ..pairs import cover_pairs

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
-import numpy as np
-
 from ..errors import ArgumentError, UnknownNameError
-from .schedule import AnySchedule, FlowSchedule, Level, check_steps, level_of
+from .schedule import AnySchedule, FlowSchedule, Level, level_of
+from .spacing import Spacing, even
 
-Spacing = Literal["leading", "trailing", "linspace"]
 Clean = Literal["one", "first"]
 
 
@@ -141,7 +139,7 @@ class Grid:
             if spacing != "leading" or steps_offset != 0:
                 raise ArgumentError("a flow schedule spaces its levels itself: leave out spacing and steps_offset")
             return cls.from_timesteps(schedule, schedule.timesteps(steps), clean=clean)
-        timesteps = _timesteps(len(schedule), steps, spacing, steps_offset)
+        timesteps = even(len(schedule), steps, spacing, steps_offset)
         return replace(cls.from_timesteps(schedule, timesteps, clean=clean), offset=steps_offset)
 
     @classmethod
@@ -171,23 +169,3 @@ class Grid:
         [0.0, 250.0, 500.0, 1000.0]
         """
         return cls.from_timesteps(schedule, [len(schedule) * float(sigma) for sigma in sigmas])
-
-
-def _timesteps(trained: int, steps: int, spacing: str, offset: int) -> list[int]:
-    """The N rising timesteps of a spacing, rounded as diffusers rounds them."""
-    check_steps(steps, trained)
-    if spacing == "leading":
-        timesteps = np.arange(steps) * (trained // steps) + offset
-    elif spacing == "trailing":
-        timesteps = np.round(np.arange(trained, 0, -trained / steps))[:steps][::-1] - 1
-    elif spacing == "linspace":
-        timesteps = np.round(np.linspace(0, trained - 1, steps))
-    else:
-        raise UnknownNameError("spacing", spacing, get_args(Spacing))
-    result = [int(t) for t in timesteps]
-    if result[-1] >= trained or result[0] < 0:
-        raise ArgumentError(
-            f"steps={steps} with steps_offset={offset} leads to timestep {result[-1]}, beyond the trained {trained - 1}; "
-            "use fewer steps or a smaller offset"
-        )
-    return result

@@ -17,10 +17,10 @@ from .._tensors import Images, Latents
 from ..errors import ArgumentError, UnknownNameError
 from .callable import AnyNetwork
 from .denoiser import Denoiser, Guided, Network, NetworkDenoiser
-from .grid import Clean, Grid, Spacing
+from .grid import Clean, Grid
 from .prediction import Prediction
 from .schedule import AnySchedule, FlowSchedule, Schedule
-from .spacing import parse_spacing
+from .spacing import Spacing, parse_spacing
 
 Condition = int | str | None
 """A class index, a class name or a prompt; None is "no condition"."""

@@ -14,13 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ArgumentError, UnknownNameError
-
-MIN_ALPHA_BAR = 2.0**-24
-"""Stand-in for the last alpha_bar of zero-terminal-SNR schedules. At exactly 0 the state holds no signal and eps alone no
-longer determines x0, so no move could leave that level; diffusers' Euler scheduler uses the same value."""
+from .betas import Betas, cosine_betas, linear_betas, rescale_zero_terminal_snr, scaled_linear_betas
 
 MIN_ALPHA = 2.0**-26
 """Stand-in for the alpha of a flow model's noisy end, for the same reason. A move from there is off by this much of the
@@ -29,8 +25,6 @@ velocity, and by float64 rounding over this much: both are smallest together, an
 TINY_ALPHA = 2.0**-8
 """At levels of smaller alpha, eps is kept and moved in float64, because x0 = (x - sigma eps) / alpha is there a difference of
 nearly equal numbers. The noisiest level of linear betas, alpha 0.0064, is not one of them."""
-
-Betas = npt.NDArray[np.float64]
 
 Least = Literal["shifted", "trained", "even"]
 """The cleanest time of a flow model's grid, before the grid is shifted."""
@@ -112,21 +106,9 @@ class Schedule:
         alpha_bar = np.cumprod(1.0 - table, dtype=np.float64)
         return cls(tuple((rescale_zero_terminal_snr(alpha_bar) if zero_terminal_snr else alpha_bar).tolist()))
 
-    @staticmethod
-    def linear_betas(start: float = 1e-4, end: float = 0.02, count: int = 1000) -> Betas:
-        """Evenly spaced betas (Ho et al. 2020)."""
-        return np.linspace(start, end, count, dtype=np.float64)
-
-    @staticmethod
-    def scaled_linear_betas(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Betas:
-        """Evenly spaced in sqrt(beta) (Rombach et al. 2022)."""
-        return np.linspace(math.sqrt(start), math.sqrt(end), count, dtype=np.float64) ** 2
-
-    @staticmethod
-    def cosine_betas(count: int = 1000, max_beta: float = 0.999) -> Betas:
-        """Betas of alpha_bar(s) = cos^2((s + 0.008) / 1.008 * pi / 2), capped (Nichol and Dhariwal 2021, eq. 17)."""
-        alpha_bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.asarray(np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype=np.float64)
+    linear_betas = staticmethod(linear_betas)
+    scaled_linear_betas = staticmethod(scaled_linear_betas)
+    cosine_betas = staticmethod(cosine_betas)
 
 
 @dataclass(frozen=True)
@@ -215,16 +197,3 @@ def whole(t: float) -> int:
 def level_of(alpha_bar: float, t: float, index: int) -> Level:
     """A variance-preserving level: alpha^2 = alpha_bar, sigma^2 = 1 - alpha_bar."""
     return Level(index, t, math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
-
-
-def rescale_zero_terminal_snr(alpha_bar: Betas) -> Betas:
-    """Shift and scale sqrt(alpha_bar) so that it ends at (almost) zero (Lin et al. 2023, algorithm 1).
-
-    The last value is `MIN_ALPHA_BAR`, or less where the one before is already close to it (linear betas: 4e-9), so that the
-    table falls to its end.
-    """
-    if len(alpha_bar) < 2:
-        raise ArgumentError("a zero-terminal-SNR schedule needs at least two timesteps, given one")
-    root = np.sqrt(alpha_bar)
-    table = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-    return np.append(table[:-1], min(MIN_ALPHA_BAR, table[-2] / 4))

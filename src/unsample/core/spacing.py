@@ -1,23 +1,47 @@
-"""Timesteps that are not evenly spaced, for `Grid.from_timesteps`.
+"""Where the timesteps of a grid lie: evenly, as diffusers spaces them, or not, for `Grid.from_timesteps`.
 
-Each function returns `steps` strictly rising trained timesteps, the last of them the noisiest. Where several times round to
-the same trained timestep, the later ones move up to the next free one.
+Each function returns `steps` strictly rising trained timesteps, the last of them the noisiest. Where several uneven times
+round to the same trained timestep, the later ones move up to the next free one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArgumentError, UnknownNameError, shortened
-from .grid import Grid, Spacing
 from .schedule import Schedule, check_steps
 from .specs import fitting, parse_spec
 
 Times = npt.NDArray[np.float64]
+Spacing = Literal["leading", "trailing", "linspace"]
+
+
+def even(trained: int, steps: int, spacing: Spacing = "leading", offset: int = 0) -> list[int]:
+    """The timesteps of an even spacing of so many `trained` ones, rounded as diffusers rounds them; `offset` is of `leading`.
+
+    >>> even(1000, 4), even(1000, 4, "trailing"), even(1000, 4, "linspace")
+    ([0, 250, 500, 750], [249, 499, 749, 999], [0, 333, 666, 999])
+    """
+    check_steps(steps, trained)
+    if spacing == "leading":
+        timesteps = np.arange(steps) * (trained // steps) + offset
+    elif spacing == "trailing":
+        timesteps = np.round(np.arange(trained, 0, -trained / steps))[:steps][::-1] - 1
+    elif spacing == "linspace":
+        timesteps = np.round(np.linspace(0, trained - 1, steps))
+    else:
+        raise UnknownNameError("spacing", spacing, get_args(Spacing))
+    result = [int(t) for t in timesteps]
+    if result[-1] >= trained or result[0] < 0:
+        raise ArgumentError(
+            f"steps={steps} with steps_offset={offset} leads to timestep {result[-1]}, beyond the trained {trained - 1}; "
+            "use fewer steps or a smaller offset"
+        )
+    return result
 
 
 def leading(schedule: Schedule, steps: int, offset: float = 0) -> list[int]:
@@ -26,7 +50,7 @@ def leading(schedule: Schedule, steps: int, offset: float = 0) -> list[int]:
     >>> leading(Schedule.from_betas(Schedule.linear_betas()), 4, offset=3)
     [3, 253, 503, 753]
     """
-    return [int(level.t) for level in Grid.of(schedule, steps, steps_offset=int(offset)).levels[1:]]
+    return even(len(schedule), steps, offset=int(offset))
 
 
 def power(schedule: Schedule, steps: int, exponent: float = 1.05, first: int = 0) -> list[int]:
