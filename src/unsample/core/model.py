@@ -271,9 +271,7 @@ class Model:
         conditional = self._bound(conditions)
         if guidance == 1:
             return conditional
-        if negative is not None and by_level is None:
-            return Guided(conditional, self._bound(away), guidance)
-        null = self._bound(conditions and [None] * len(conditions))
+        null = self._bound(away or (conditions and [None] * len(conditions)))
         if by_level is None:
             return Guided(conditional, null, guidance)
         own = {i: NetworkDenoiser(self.network, self.prediction, rows.to(self.device)) for i, rows in by_level.items()}
