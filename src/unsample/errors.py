@@ -126,7 +126,7 @@ def printable(text: str, keep: str = "") -> str:
     >>> printable("a\x1b[2Jb\udcff.png")
     'a\\x1b[2Jb\\udcff.png'
     """
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -48,7 +48,7 @@ def entries() -> dict[str, str]:
     title = {Tiny {ImageNet} Visual Recognition Challenge},
     """
     text = (resources.files(__package__) / "references.bib").read_text(encoding="ascii")
-    return {found[1]: found[0] for found in re.finditer(r"^@\w+\{([^,\s]+),$.*?^\}$", text, re.MULTILINE | re.DOTALL)}
+    return {match[1]: match[0] for match in re.finditer(r"^@\w+\{([^,\s]+),$.*?^\}$", text, re.MULTILINE | re.DOTALL)}
 
 
 def bibtex(keys: Sequence[str], version: str | None = None) -> str:

@@ -106,9 +106,9 @@ class Edits:
                 continue
             for j, seed in enumerate(draws):
                 run.write_images(f"{folder}/seed-{seed}", made[:, j])
-            found = Variations.of(made, pictures, nfe=0)
-            columns |= _nearest_first(found, f"{name or NONE}\n")
-            distances.append(found.distances)
+            drawn = Variations.of(made, pictures, nfe=0)
+            columns |= _nearest_first(drawn, f"{name or NONE}\n")
+            distances.append(drawn.distances)
         _write_sheet(run, columns, distances)
 
 
@@ -130,10 +130,10 @@ class Varied:
         run = work.open("variations", out)
         if not run.complete:
             (parts,) = work.parts(run, self._batch, on_step, {"": first})
-            found = joined(parts)
-            tensors = {"images": work.pixels, "variations": found["images"], "distances": found["distances"]}
+            made = joined(parts)
+            tensors = {"images": work.pixels, "variations": made["images"], "distances": made["distances"]}
             seconds = round(sum(part.seconds for part in parts), 3)
-            run.finish(tensors, {"nfe": {"variation": int(found["nfe"].max())}, "seconds": seconds})
+            run.finish(tensors, {"nfe": {"variation": int(made["nfe"].max())}, "seconds": seconds})
         run.draw(lambda: self._draw(run, run.tensors(), first))
         return run
 
@@ -154,9 +154,9 @@ class Varied:
         return {"images": made.images, "distances": made.distances, "nfe": nfe}
 
 
-def _nearest_first(found: Variations, title: str = "") -> dict[str, Tensor]:
+def _nearest_first(drawn: Variations, title: str = "") -> dict[str, Tensor]:
     """Columns of a sheet."""
-    nearest = found.nearest_first
+    nearest = drawn.nearest_first
     count = nearest.shape[1]
     return {f"{title}{i + 1} of {count}": nearest[:, i] for i in range(count)}
 

@@ -109,7 +109,7 @@ def invert_photos(
 
     def draw() -> None:
         write_pictures(run, tensors)
-        run.add({"diagnoses": {name: found.to_dict() for name, found in diagnoses.items()}})
+        run.add({"diagnoses": {name: diagnosis.to_dict() for name, diagnosis in diagnoses.items()}})
         write_report(run, tensors, diagnoses)
 
     run.draw(draw)

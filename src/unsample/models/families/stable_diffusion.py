@@ -68,8 +68,8 @@ def _check(pipeline: Any) -> None:
         "is a consistency model, which takes its guidance": pipeline.unet.config.get("time_cond_proj_dim") is not None,
         "has an autoencoder with a scale for each channel": pipeline.vae.config.get("latents_mean") is not None,
     }
-    for what, found in refused.items():
-        if found:
+    for what, is_there in refused.items():
+        if is_there:
             raise ModelError(f"{type(pipeline).__name__} {what}: expected a base model of Stable Diffusion 1, 2 or XL")
 
 
