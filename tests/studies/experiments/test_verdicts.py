@@ -22,21 +22,17 @@ from unsample.diagnostics import (
     top_k_jackknife,
     true_noise,
 )
-from unsample.studies.experiments.verdicts import (
+from unsample.studies.experiments.paired import (
     above_chance,
     alignment_of_items,
     alignment_of_sets,
     alignment_ratio,
     bootstrapped,
-    both,
     change_of_psnr,
     correlations,
-    exceeds,
     jackknifed,
-    nearer,
-    percent,
-    signed,
 )
+from unsample.studies.experiments.verdicts import both, exceeds, nearer, percent, signed
 
 
 def noises(count, side, *, draws):

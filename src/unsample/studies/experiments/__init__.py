@@ -1,7 +1,7 @@
 """The paper's tables and figures as experiments: each measures, draws, and judges the paper's claims.
 
 `registry` knows them all, `recipes/` says at which sizes they run, `lab` makes images and latents once for all of them,
-`sweep` and `verdicts` compare, `findings` is what they return, and `report` writes it. One file per question.
+`sweep`, `paired` and `verdicts` compare, `findings` is what they return, and `report` writes it. One file per question.
 """
 
 from __future__ import annotations

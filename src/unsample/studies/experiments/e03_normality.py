@@ -33,7 +33,8 @@ from ...diagnostics.row import Row
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, judged, numbers
 from .lab import DDIM_LATENT, Lab, Pictures
-from .verdicts import GROUPS, above, beside_noise, lower, row_of, without_each_group
+from .paired import GROUPS, without_each_group
+from .verdicts import above, beside_noise, lower, row_of
 
 Values = dict[str, Tensor]
 Rows = dict[str, dict[str, Row]]

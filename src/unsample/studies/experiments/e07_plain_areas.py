@@ -19,7 +19,8 @@ from ...diagnostics.row import Row
 from ...runs.html import Table
 from .findings import Figure, Findings, Judged, bar, judged, numbers, span
 from .lab import Lab, forward_title
-from .verdicts import bootstrapped, exceeds, falls_short, row_of, signed
+from .paired import bootstrapped
+from .verdicts import exceeds, falls_short, row_of, signed
 
 PLAIN, OTHER = "plain", "other"
 STD, ABSOLUTE, LAG, ERROR = "std", "std of absolute values", "lag-1", "error"

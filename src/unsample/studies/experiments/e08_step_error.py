@@ -24,7 +24,8 @@ from ...runs.html import Table
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, joined, judged, line, numbers
 from .lab import Lab, Pictures
-from .verdicts import bootstrapped, exceeds, within
+from .paired import bootstrapped
+from .verdicts import exceeds, within
 
 AREAS = ("plain", "other")
 

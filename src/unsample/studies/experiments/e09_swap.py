@@ -22,8 +22,9 @@ from ...runs.html import Table
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, columns, curve, judged, line, span
 from .lab import GENERATED, Lab, Pictures, RoundTrip
+from .paired import bootstrapped
 from .sweep import Sweep
-from .verdicts import beside_noise, bootstrapped, exceeds, percent
+from .verdicts import beside_noise, exceeds, percent
 
 COLUMNS = columns("top-20 r", "std plain", "std other", "KL to N(0, 1)", "MAE", "PSNR, dB")
 

@@ -15,7 +15,7 @@ from ...models.classifier import Classifier, load_classifier
 from ...uses.paths import along
 from ...uses.sample import sample
 from .lab import GENERATED, PHOTOGRAPHS, Lab, Pictures
-from .verdicts import Array, bootstrapped, jackknifed, left_out
+from .paired import Array, bootstrapped, jackknifed, left_out
 
 NOISE, USUAL = "noise", "DDIM latents"
 

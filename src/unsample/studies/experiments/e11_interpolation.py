@@ -18,7 +18,8 @@ from ...runs.html import Table
 from .e11_images import NOISE, USUAL, PathImages
 from .findings import Claim, Figure, Findings, Judged, columns, judged, line, numbers, table_of
 from .lab import GENERATED, Lab
-from .verdicts import GROUPS, both, exceeds, falls_short, percent, within
+from .paired import GROUPS
+from .verdicts import both, exceeds, falls_short, percent, within
 
 COLUMNS = columns("std", "lag-1", "excess kurtosis", "KL to N(0, 1)")
 

@@ -26,7 +26,8 @@ from ...runs.html import Table
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, judged
 from .lab import Lab, Pictures, labelled
-from .verdicts import exceeds, gap_closed, percent, signed
+from .paired import gap_closed
+from .verdicts import exceeds, percent, signed
 
 NOISE, USUAL, OURS = "noise", "DDIM", "look-ahead"
 

@@ -16,7 +16,8 @@ from ...pictures.read import Photo
 from ..compare import COLUMNS, Candidate, Comparison, Measured, equal_cost, measure_candidate, table
 from .findings import Figure, Findings, Judged, bar, judged
 from .lab import Lab, Pictures
-from .verdicts import PSNR_CAP, Verdict, above, at_floor, both, exceeds, nearer, signed
+from .paired import PSNR_CAP
+from .verdicts import Verdict, above, at_floor, both, exceeds, nearer, signed
 
 USUAL, BASELINE, OURS = "0", "ddim", "unsample"
 

@@ -21,7 +21,8 @@ from ...errors import ModelError
 from ...models.classifier import Classifier, load_classifier
 from .checkpoints import load_checkpoint
 from .lab import Lab, Pictures, RoundTrip
-from .verdicts import GROUPS, Array, alignment_of_items, alignment_of_sets, left_out, row_of
+from .paired import GROUPS, Array, alignment_of_items, alignment_of_sets, left_out
+from .verdicts import row_of
 
 IMAGE, LATENT = "generations", "latents"
 IMAGES = ("CKA, generations", "SVCCA, generations", "cosine, generations", "SSIM", "PSNR, dB")

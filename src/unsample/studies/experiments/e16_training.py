@@ -33,7 +33,8 @@ from .e16_checkpoint import (
 )
 from .findings import Figure, Findings, Judged, curve, judged, numbers, span
 from .lab import GENERATED, Lab
-from .verdicts import above, above_chance, alignment_ratio, below, beside_noise, exceeds, signed, within
+from .paired import above_chance, alignment_ratio
+from .verdicts import above, below, beside_noise, exceeds, signed, within
 
 EARLY, LATE, SETTLED = 0.2, 0.8, 0.9
 """Settled early: at 20 % of training, alignment with the last checkpoint is above 90 % of that at 80 %; bounds of ours."""

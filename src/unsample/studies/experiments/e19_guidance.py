@@ -29,19 +29,8 @@ from ...uses.null_text import null_text
 from ...uses.sample import sample
 from .findings import Figure, Findings, Judged, bar, columns, judged, numbers, table_of
 from .lab import Lab, Pictures, labelled
-from .verdicts import (
-    PSNR_CAP,
-    bootstrapped,
-    both,
-    capped_psnr,
-    exceeds,
-    falls_short,
-    gap_closed,
-    percent,
-    row_of,
-    signed,
-    within,
-)
+from .paired import PSNR_CAP, bootstrapped, capped_psnr, gap_closed
+from .verdicts import both, exceeds, falls_short, percent, row_of, signed, within
 
 METHOD, START = LookAhead(), ForwardNoise(steps=1)
 

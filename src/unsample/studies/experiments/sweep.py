@@ -19,7 +19,7 @@ from ...diagnostics.intervals import Pooled
 from ...diagnostics.row import PATCH_ROW
 from .findings import Claim, Figure, Findings, panel, table_of
 from .lab import Lab, Pictures, RoundTrip
-from .verdicts import Array, bootstrapped, capped_psnr, correlations, jackknifed
+from .paired import Array, bootstrapped, capped_psnr, correlations, jackknifed
 
 Key = TypeVar("Key", bound=Hashable)
 
