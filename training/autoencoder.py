@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 from trainer import device_of
 
+from unsample.core.reading import read_text, toml_of
 from unsample.diagnostics import frechet_jackknife, psnr, ssim
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import ResidualNetwork, load_classifier
@@ -73,7 +73,7 @@ class Recipe:
     @classmethod
     def load(cls, path: Path, **changes: Any) -> Recipe:
         """Read a recipe file; ``changes`` take the place of its values."""
-        tables = tomllib.loads(path.read_text())
+        tables = toml_of(read_text(path))
         return cls(tables["model"], **{**tables["loss"], **tables["train"], **changes})
 
     def rate(self, step: int) -> float:

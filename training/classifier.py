@@ -10,7 +10,6 @@ has not begun. The network that it ends with has seen the whole cooldown; its la
 from __future__ import annotations
 
 import argparse
-import tomllib
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from steps import stopped_by_signals, write_checkpoint
 from torch import Tensor
 from torch.nn import functional
 
+from unsample.core.reading import read_text, toml_of
 from unsample.diagnostics.intervals import bootstrap
 from unsample.models.classifier import ResidualNetwork, load_classifier
 
@@ -57,7 +57,7 @@ class Recipe:
     @classmethod
     def load(cls, path: Path, **changes: Any) -> Recipe:
         """Read a recipe file; ``changes`` take the place of its values."""
-        tables = tomllib.loads(path.read_text())
+        tables = toml_of(read_text(path))
         return cls(tables["model"], **{**tables["train"], **changes})
 
     def rate(self, step: int) -> float:

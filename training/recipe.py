@@ -6,13 +6,14 @@ missing, or a value of the wrong type is refused in one line: a typo must not co
 
 from __future__ import annotations
 
-import tomllib
 import types
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from steps import rate_at
+
+from unsample.core.reading import read_text, toml_of
 
 PREDICTIONS = ("epsilon", "v_prediction", "flow")
 """What a network can be taught: the noise, v on the same table of betas, or the velocity of straight paths."""
@@ -78,8 +79,8 @@ class Recipe:
             RecipeError: It cannot be read, or says something that no recipe says.
         """
         try:
-            tables = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            tables = toml_of(read_text(path))
+        except (OSError, ValueError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
         if set(tables) != {"model", "diffusion", "train"}:
             raise RecipeError(f"{path}: expected the tables model, diffusion and train, given {', '.join(tables) or 'none'}")

@@ -52,13 +52,14 @@ class UnknownNameError(ArgumentError):
     """
 
     def __init__(self, kind: str, given: str, known: Iterable[str], see: str = "") -> None:
-        names, given = sorted(known), str(given)
+        names, given = sorted(set(known)), str(given)
         close = _containing(given[:LONG], names) or difflib.get_close_matches(given[:LONG], names, n=1)
         left = len(names) - FEW
         listed = ", ".join(names) if left <= 2 else f"{', '.join(names[:FEW])} ... and {left} more"
         expected = f"did you mean {' or '.join(map(repr, close))}? Expected" if close else "expected"
         more = f"; {see}" if see and left > 2 else ""
-        super().__init__(f"unknown {kind} {shortened(repr(given))}: {expected} one of {listed}{more}")
+        instead = f"{expected} one of {listed}{more}" if names else "there are none"
+        super().__init__(f"unknown {kind} {shortened(repr(given))}: {instead}")
 
 
 def _containing(given: str, names: Iterable[str]) -> list[str]:

@@ -5,20 +5,42 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 from ..errors import ArgumentError, RunError
+
+
+class NotRegularError(OSError):
+    """What lies at a path is a folder, a pipe, a socket or a device; reading the last three might never end."""
+
+
+ABSENT = (FileNotFoundError, NotADirectoryError, NotRegularError)
+"""What opening a path raises where there is no file, whatever else is there."""
+
+
+def regular(path: str | Path) -> Path:
+    """A path at which a regular file is, or a link to one: every reader of files that others may have put there asks first.
+
+    Raises:
+        OSError: There is none, or it cannot be looked at.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+    return Path(path)
 
 
 def expanded(path: str | Path) -> Path:
     """A path whose leading `~` stands for a home folder; as it is where there is no such home, as in a shell.
 
     Raises:
-        ArgumentError: It can be the name of no file.
+        ArgumentError: It can be the name of no file, as "" can, which Python takes for the current folder.
 
     >>> expanded("~no such user/x").as_posix()
     '~no such user/x'
     """
+    if not str(path).strip():
+        raise ArgumentError(f"expected a path, given {str(path)!r}")
     found = Path(os.path.expanduser(path))
     try:
         os.lstat(found)

@@ -19,6 +19,7 @@ from .callable import AnyNetwork
 from .denoiser import Denoiser, Guided, Network, NetworkDenoiser
 from .grid import Clean, Grid
 from .prediction import Prediction
+from .reading import is_index
 from .schedule import AnySchedule, FlowSchedule, Schedule
 from .spacing import Spacing, parse_spacing
 
@@ -101,7 +102,7 @@ class ClassConditioner:
             if self.null is None:
                 raise ArgumentError("this model has no unconditional class: give a label (a class name or index)")
             return self.null
-        if isinstance(condition, str) and not condition.removeprefix("-").isdecimal():
+        if isinstance(condition, str) and not is_index(condition.removeprefix("-")):
             if condition not in self.names:
                 raise UnknownNameError("class", condition, self.names, see="`unsample inspect MODEL --classes` lists them")
             return self.names.index(condition)

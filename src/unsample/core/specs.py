@@ -51,7 +51,7 @@ def check_options(owner: str, given: Iterable[str], known: Collection[str]) -> N
     """
     for key in given:
         if key not in known:
-            raise UnknownNameError(f"option of {owner}:", key, known or ["none"])
+            raise UnknownNameError(f"option of {owner}:", key, known)
 
 
 def fitting(what: str, value: Any, kind: Any) -> Any:

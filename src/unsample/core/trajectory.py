@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ArgumentError, RunError, UnknownNameError
-from .files import write_atomically
+from .files import regular, write_atomically
 from .grid import Grid
-from .reading import json_of
+from .reading import is_index, json_of, whole_of
 from .schedule import Level
 from .stepper import Moved, Stepper
 
@@ -107,7 +107,7 @@ class Stored:
         kept: dict[str, dict[int, Tensor]] = {"memory": {}, "corrections": {}, "eps": {}}
         for name, tensor in tensors.items():
             kind, _, index = name.partition(".")
-            if kind in kept and index.isdecimal():
+            if kind in kept and is_index(index):
                 kept[kind][int(index)] = tensor
         memory = kept.pop("memory")
         return cls(tuple(memory[i] for i in sorted(memory)), **kept, steps=steps)
@@ -253,14 +253,14 @@ class Trajectory:
             RunError: Missing, truncated, or not a trajectory.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(str(regular(path)), framework="pt") as file:
                 header = json_of((file.metadata() or {})["unsample"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             kept: Any = {name: {} for name in (*_BY_LEVEL, "stored")}
             latent = tensors.pop("latent")
             for name, tensor in tensors.items():
                 kind, index = name.split(".", 1)
-                kept[kind][index if kind == "stored" else int(index)] = tensor
+                kept[kind][index if kind == "stored" else whole_of(index)] = tensor
             stored = Stored.of(kept.pop("stored"), header.pop("stored_steps", 0))
             for name in ("starts", "costs"):
                 header[name] = tuple(header[name])

@@ -143,7 +143,11 @@ class AreaSums:
 
     @property
     def lag1(self) -> float:
-        """Correlation of touching pixels: mean of (a - mean)(b - mean) over pairs, divided by the area's variance."""
+        """Correlation of touching pixels: mean of (a - mean)(b - mean) over pairs, divided by the area's variance.
+
+        Pairs weigh the inside of an area more than its edge, the variance does not: in a small area of few, alike values it
+        can lie a little outside of -1 to 1.
+        """
         return self.pooled("lag1").value
 
     def pooled(self, statistic: str) -> Pooled:

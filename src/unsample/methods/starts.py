@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.grid import Grid
+from ..core.reading import number_of, whole_of
 from ..core.rng import ItemNoise
 from ..core.schedule import Level
 from ..core.starts import PAPER_STEPS, Climb, ForwardNoise, FromImage, Start
@@ -142,16 +143,17 @@ def parse_start(text: str) -> FromImage | ForwardNoise | AutoStart | PlainNoise:
     slip = bool(at)
     try:
         if where == "plain":
-            return PlainNoise(steps=int(amount))
+            return PlainNoise(steps=whole_of(amount))
         if slip and where != "next":
             raise ValueError
         if amount == "auto":
             return AutoStart(at_next_level=slip)
         if amount.startswith("sigma="):
-            return ForwardNoise(sigma=float(amount.removeprefix("sigma=")), at_next_level=slip)
+            return ForwardNoise(sigma=number_of(amount.removeprefix("sigma=")), at_next_level=slip)
         if amount.endswith("%"):
-            return ForwardNoise(fraction=float(amount.removesuffix("%")) / 100, at_next_level=slip)
-        return ForwardNoise(steps=int(amount), at_next_level=slip) if int(amount) != 0 else FromImage()
+            return ForwardNoise(fraction=number_of(amount.removesuffix("%")) / 100, at_next_level=slip)
+        steps = whole_of(amount)
+        return ForwardNoise(steps=steps, at_next_level=slip) if steps != 0 else FromImage()
     except ArgumentError:
         raise
     except ValueError:

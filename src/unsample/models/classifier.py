@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._tensors import Images
-from ..core.files import expanded
+from ..core.files import expanded, regular
 from ..core.model import ClassConditioner
 from ..diagnostics._checks import PerImage, blocks, check_images
 from ..errors import ArgumentError, ModelError, UnknownNameError, one_line
@@ -193,7 +193,7 @@ def _read(folder: Path) -> tuple[ResidualNetwork, tuple[str, ...], int]:
     if missing:
         raise ValueError(f"config.json lacks {', '.join(sorted(missing))}")
     names, size = tuple(map(str, config["names"])), int(config["size"])
-    weights = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
+    weights = {key: tensor.float() for key, tensor in load_file(regular(folder / "model.safetensors")).items()}
     astray = [key for key, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if astray:
         raise ValueError(f"values that are not finite in {', '.join(astray)}")

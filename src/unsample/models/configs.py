@@ -6,13 +6,13 @@ bytes could take all time and memory. `LIMITS` lie far above every published mod
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.reading import read_json as json_from
 from ..errors import ModelError, one_line
 
 LIMITS = {
@@ -42,11 +42,9 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: It is missing or damaged, or holds anything else.
     """
     try:
-        found = json.loads(file.read_text())
-    except RecursionError:
-        raise ModelError(f"{file} is damaged: its JSON is nested too deeply for a config; download it again") from None
+        found = json_from(file)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is missing or damaged ({one_line(error, 200)})") from None
+        raise ModelError(f"{file} is missing or damaged ({one_line(error, 200)}); download it again") from None
     if not isinstance(found, dict):
         raise ModelError(f"{file} is damaged: expected a JSON object; save or download the model again")
     return found
@@ -73,10 +71,8 @@ def _check_entry(file: Path, name: str, value: Any, limit: int | None) -> None:
             f"{file} says {name} = {str(value)[:60]!r}: expected {' or '.join(ATTENTION)}, for code that comes with a model "
             "is never run; take the line out"
         )
-    is_number = isinstance(value, int) or (isinstance(value, float) and not math.isnan(value))
-    if isinstance(value, (int, float)) and not (is_number and (limit is None or 0 <= value <= limit)):
-        expected = "a number" if limit is None else f"0 to {limit}"
-        raise ModelError(f"{file} says {name} = {str(value)[:20]}: expected {expected}; download the model again")
+    if isinstance(value, (int, float)) and limit is not None and not 0 <= value <= limit:
+        raise ModelError(f"{file} says {name} = {str(value)[:20]}: expected 0 to {limit}; download the model again")
 
 
 def _entries(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from ..core.batching import OnStep
 from ..core.files import expanded
 from ..errors import ArgumentError, ModelError, UnknownNameError
 from .cards import FOLDER, Card, cards, models_folder, repository_weights
+from .configs import read_json
 from .parts import own_part, put_in_place
 
 LIST = "files.json"
@@ -117,6 +118,8 @@ def _origin(name: str, origin: str | Path | None) -> str:
     if origin is None:
         raise ArgumentError(f"no place to fetch {name!r} from: {how_to_fetch(name)}")
     text = str(origin)
+    if not text.strip():
+        raise ArgumentError(f"expected a folder or an http(s) address, given {text!r}")
     if text.startswith(("http://", "https://")):
         return f"{text.rstrip('/')}/{name}"
     if "://" in text:
@@ -139,7 +142,7 @@ def _is_whole(card: Card, folder: Path) -> bool:
     own = folder / LIST
     if not own.is_file() or _sha256(own) != card.files:
         return False
-    listed: Files = json.loads(own.read_bytes())
+    listed: Files = read_json(own)
     return all((folder / path).is_file() and _entry(folder / path) == entry for path, entry in listed.items())
 
 
@@ -147,7 +150,7 @@ def _list_of(card: Card, part: Path, origin: str) -> Files:
     """The list of a model's files, the very one that the package knows."""
     known = f"the list of {card.name!r} that this version of unsample knows: expected the weights of the same version"
     _retrieve(origin, LIST, part, card.files, known)
-    listed: Files = json.loads((part / LIST).read_bytes())
+    listed: Files = read_json(part / LIST)
     astray = [path for path in listed if not _PATH.fullmatch(path)]
     if astray:
         raise ModelError(f"{LIST} of {card.name!r} names {astray[0]!r}: expected plain names inside the model's directory")

@@ -47,15 +47,18 @@ def load(
         device: `auto` takes a GPU if there is one.
         dtype: The networks' precision; states stay float32 or float64 whatever it is, and autoencoders at least float32.
         revision: A commit or tag, for hub names.
-        variant: `fp16` reads the weights saved under that name.
+        variant: `fp16` reads the weights saved under that name; of directories and hub names.
         offload: Keep text encoder, autoencoder and network on the CPU, and only the one in use on the device.
         tiling: Let the autoencoder work through large images in tiles.
 
     Raises:
         ModelError: Missing, damaged, or of a family that is not supported.
         UnknownNameError: A name without a slash that no card and no directory has.
-        ArgumentError: A size, device or precision that cannot be had.
+        ArgumentError: A size, device or precision that cannot be had; an argument that is not for such a source.
     """
+    if not isinstance(source, (str, Path)):
+        given = {"revision": revision, "variant": variant, "offload": offload or None, "tiling": tiling or None}
+        _refuse(**given, of="a live model is taken as it is")
     if isinstance(source, Model):
         return source
     if not isinstance(source, (str, Path)):
@@ -63,6 +66,7 @@ def load(
     device, dtype = device_of(device), _dtype(dtype)
     name, path = find(str(source), revision, variant)
     if path.is_file():
+        _refuse(variant=variant, of=f"{name} is one file")
         return load_openai(path, name=name, size=size, device=device, dtype=dtype, offload=offload, tiling=tiling)
     index = read_index(path)
     family = family_of(index["_class_name"])
@@ -115,10 +119,15 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
     Raises:
         ModelError: Known by name, but neither here nor to be had.
         UnknownNameError: A name without a slash that no card and no directory has.
+        ArgumentError: A revision of a model that is not on the hub.
     """
     known, path = cards(), expanded(name)
     if name in known:
-        return name, known[name].path or _fetched(known[name], revision, variant, weights)
+        path = known[name].path or _fetched(known[name], revision, variant, weights)
+        _refuse(revision=revision if known[name].path else None, of=f"{name} is read from {path}")
+        return name, path
+    if path.is_dir() or path.is_file():
+        _refuse(revision=revision, of=f"{name} is read from there")
     if path.is_dir():
         return path.name, path
     if path.suffix in SUFFIXES:
@@ -132,6 +141,13 @@ def find(name: str, revision: str | None = None, variant: str | None = None, *, 
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"expected a model's directory, given {name}: there is no such directory")
     return name, _download(name, revision, variant, weights)
+
+
+def _refuse(*, of: str, **given: Any) -> None:
+    """Refuse arguments that would be passed over in silence, whose values are not None."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ArgumentError(f"{of}: leave out {' and '.join(names)}")
 
 
 def _fetched(card: Card, revision: str | None, variant: str | None, weights: bool) -> Path:
@@ -186,7 +202,7 @@ def _named(path: Path, model: Model) -> Model:
         names, null = tuple(map(str, given["names"])), given["null"]
         if len(names) > classes or not (null in (None, own.null) or 0 <= null < classes):
             raise ValueError(f"it names {len(names)} classes, the network has {classes}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f'{file} is damaged: expected {{"names": [...], "null": index}} ({error})') from None
     return replace(model, conditioner=ClassConditioner(names, null))
 

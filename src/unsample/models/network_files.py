@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..core.files import regular
 from ..errors import ModelError
 from .configs import check_config
 
 _FILE = re.compile(
     r"(?:model|diffusion_pytorch_model)"
-    r"(?:-\d+-of-(?P<old_count>\d+))?(?:\.(?P<variant>\w+?))?(?:-\d+-of-(?P<count>\d+))?\.safetensors"
+    r"(?:-[0-9]+-of-(?P<old_count>[0-9]+))?(?:\.(?P<variant>\w+?))?(?:-[0-9]+-of-(?P<count>[0-9]+))?\.safetensors"
 )
 """Names of weights: of one file or of several, of a variant or none; before 2024 the variant followed the number."""
 
@@ -104,7 +105,7 @@ def _files(folder: Path, variant: str | None) -> list[Path]:
 def _read(files: list[Path]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return {name: tensor for file in files for name, tensor in load_file(regular(file)).items()}
 
 
 def _renamed(network: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,8 +8,6 @@ bytes becomes one line.
 from __future__ import annotations
 
 import io
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from ..core.files import NotRegularError, regular
 from ..errors import ImageError, one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
@@ -44,9 +43,9 @@ def file_bytes(path: str | Path) -> bytes:
         ImageError: Missing, not a regular file, or not to be read.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError(f"cannot read {path}: not a regular file; give the file of a picture")
-        return Path(path).read_bytes()
+        return regular(path).read_bytes()
+    except NotRegularError:
+        raise ImageError(f"cannot read {path}: not a regular file; give the file of a picture") from None
     except FileNotFoundError:
         raise ImageError(f"no such picture: {path}; check the path") from None
     except (OSError, ValueError) as error:

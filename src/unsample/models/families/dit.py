@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...core.model import ClassConditioner, Condition, Model
+from ...core.reading import is_index
 from ...errors import ArgumentError, ModelError, UnknownNameError
 from ..scheduler_config import read_scheduler
 from .autoencoder import AutoencoderCodec
@@ -72,7 +73,7 @@ class LabelConditioner:
         return self.classes([self._known(condition) for condition in conditions], device)
 
     def _known(self, condition: Condition) -> Condition:
-        if not isinstance(condition, str) or condition in self.names or condition.removeprefix("-").isdecimal():
+        if not isinstance(condition, str) or condition in self.names or is_index(condition.removeprefix("-")):
             return condition
         if condition not in self.labels:
             raise UnknownNameError("class", condition, self.labels, see="`unsample inspect MODEL --classes` lists them")

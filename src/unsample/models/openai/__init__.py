@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.files import regular
 from ...core.model import ClassConditioner, Model
 from ...errors import ArgumentError, ModelError
 from ..digest import digest_of
@@ -135,9 +136,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            found: Any = load_file(file)
+            found: Any = load_file(regular(file))
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            found = torch.load(regular(file), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # each library raises its own, and torch's advise to load the file unsafely
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}, which could run code" if named else "it is truncated, damaged or of another kind"

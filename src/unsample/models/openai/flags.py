@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.reading import read_json
+from ...core.reading import number_of, read_json
 from ...core.schedule import Schedule
 from ...errors import ArgumentError, ModelError, UnknownNameError, one_line
 from .unet import Architecture
@@ -209,7 +209,7 @@ def _value(name: str, given: Any) -> Any:
         parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
         try:
             return tuple(
-                int(value) if value.is_integer() else value for value in (float(part) for part in parts if part != "")
+                int(value) if value.is_integer() else value for value in (number_of(str(part)) for part in parts if part != "")
             )
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f'{name} must be numbers such as "32,16,8", given {given!r}') from None

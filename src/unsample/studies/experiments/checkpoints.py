@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...core.files import regular
 from ...core.model import Model
 from ...errors import ModelError
 from ...models.digest import digest_of
@@ -21,7 +22,7 @@ from ...models.digest import digest_of
 PARTS = ("unet", "transformer")
 """What a network's one part may be called."""
 
-NAME = re.compile(r"step-(\d+)\.safetensors")
+NAME = re.compile(r"step-([0-9]+)\.safetensors")
 
 
 def find_checkpoints(folder: str | Path) -> dict[int, Path]:
@@ -77,7 +78,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        weights: dict[str, Tensor] = load_file(file)
+        weights: dict[str, Tensor] = load_file(regular(file))
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the checkpoint {file} is missing or damaged ({reason}); train it again or remove it") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -10,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ...core.files import expanded
-from ...core.reading import read_text
+from ...core.reading import read_text, toml_of
 from ...errors import ArgumentError, UnknownNameError, one_line
 from .e01_correlation import Correlation
 from .e02_steps import Steps
@@ -123,7 +122,9 @@ def recipe(name: str) -> Recipe:
     path = expanded(name)
     if path.suffix == ".toml":
         try:
-            text = read_text(path) if path.is_file() else ""
+            text = read_text(path)
+        except FileNotFoundError:
+            text = ""
         except (OSError, ValueError) as error:
             raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
         if not text.strip():
@@ -133,8 +134,8 @@ def recipe(name: str) -> Recipe:
     else:
         raise UnknownNameError("experiment", name, EXPERIMENTS)
     try:
-        read = Recipe.model_validate(tomllib.loads(text))
-    except (ValueError, RecursionError) as error:  # of TOML, of nesting too deep for it, and of values
+        read = Recipe.model_validate(toml_of(text))
+    except ValueError as error:  # of TOML, and of values
         raise ArgumentError(f"{name} is not a recipe ({one_line(error, 200)})") from None
     if read.id not in EXPERIMENTS:
         raise UnknownNameError("experiment", read.id, EXPERIMENTS)
