@@ -114,13 +114,14 @@ def interrupt(monkeypatch):
 
 @pytest.fixture
 def rewrite():
-    """A function that changes a run's manifest as an older version would have written it: without its own digest."""
+    """A function that changes a run's manifest as an older version would have written it: in format 1, without a digest."""
 
     def change(place, edit):
         file = place / "manifest.json"
         manifest = json.loads(file.read_text())
         edit(manifest)
         del manifest["digest"]
+        manifest["format"] = 1
         file.write_text(json.dumps(manifest))
 
     return change

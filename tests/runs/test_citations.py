@@ -322,7 +322,7 @@ def test_a_run_that_samples_back_with_the_method_cites_it(unsample, tmp_path, me
 
 
 def test_notes_go_to_standard_error(unsample, tmp_path):
-    (tmp_path / "manifest.json").write_text(manifest("sample", model="elsewhere").model_dump_json())
+    (tmp_path / "manifest.json").write_text(manifest("sample", model="elsewhere").text)
     done = unsample("cite", tmp_path)
     assert done.code == 0
     assert "elsewhere" in done.err

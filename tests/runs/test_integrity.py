@@ -10,17 +10,19 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import unsample as us
 from unsample.pictures.read import demo_photos
 from unsample.runs import edit as editing
 from unsample.runs import invert as jobs
 from unsample.runs import sample as sampling
-from unsample.runs.directory import Part, Run, place_of
+from unsample.runs.directory import Run
 from unsample.runs.invert import invert_run
+from unsample.runs.names import place_of
 from unsample.runs.parts import joined
 from unsample.runs.settings import InvertSettings
+from unsample.runs.tensor_file import Part
 
 PHOTOS = demo_photos()[:3]
 
@@ -104,6 +106,32 @@ def test_a_flipped_bit_and_an_edited_manifest_are_noticed_where_they_are_read(un
             assert "damaged" in refused(unsample(*command))
         (place / name).write_bytes(whole)
     assert unsample("diagnose", place).code == 0
+
+
+@pytest.mark.parametrize("edit", [lambda manifest: None, lambda manifest: manifest["settings"].update(forward=["0"])])
+def test_a_manifest_without_its_digest_is_not_one_of_an_older_version(unsample, commands, tmp_path, edit):
+    """Which its format says; those of format 1 never had one."""
+    place = tmp_path / "run"
+    assert unsample(*commands["invert"]).code == 0
+    manifest = json.loads((place / "manifest.json").read_text())
+    del manifest["digest"]
+    edit(manifest)
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    for command in (("diagnose", place), ("cite", place), ("reconstruct", place), commands["invert"]):
+        assert "damaged" in refused(unsample(*command))
+
+
+def test_a_part_without_its_digest_is_made_again(unsample, commands, tmp_path, interrupt):
+    """Reference: the run that was never interrupted."""
+    *how, place = commands["sample"]
+    assert unsample(*how, tmp_path / "whole").code == 0
+    interrupt(Run, "finish", 1)
+    assert unsample(*how, place).code == 130
+    (part,) = (place / "parts").iterdir()
+    save_file({name: tensor + 1 for name, tensor in load_file(part).items()}, part, {"unsample": '{"nfe": 2, "seconds": 0.0}'})
+    assert unsample(*how, place).code == 0
+    found, whole = (load_file(at / "latents.safetensors")["samples"] for at in (place, tmp_path / "whole"))
+    assert torch.equal(found, whole)
 
 
 @pytest.mark.parametrize("other", COMMANDS)

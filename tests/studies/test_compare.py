@@ -17,7 +17,7 @@ from unsample.models.analytic import gaussian
 from unsample.pictures.read import demo_photos, read_photos
 from unsample.runs import invert as jobs
 from unsample.studies import compare as comparison
-from unsample.studies.compare.budget import most_steps
+from unsample.studies.compare.budget import methods_and_starts, most_steps
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,14 @@ def test_a_mistake_fails_before_any_work(toy, pictures, monkeypatch, wrong):
     monkeypatch.setattr(jobs, "invert_run", None)
     with pytest.raises(us.ArgumentError):
         us.compare(toy(), pictures, **{"methods": "ddim", "nfe": 4} | wrong)
+
+
+def test_what_is_written_in_two_ways_is_one_candidate():
+    found = list(methods_and_starts(["auto", "look-ahead", "ddim:eval_at=target", "ddim"], ["2", "02", "4%", "4.0%"]))
+    assert [pair[:2] for pair in found] == [
+        *(("auto", start) for start in ("2", "4%")),
+        *(("ddim:eval_at=target", start) for start in ("2", "4%")),
+    ]
 
 
 def test_a_bad_method_name_is_one_line(unsample, tmp_path):

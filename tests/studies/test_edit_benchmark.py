@@ -98,7 +98,8 @@ def test_a_class_that_the_model_does_not_know_leaves_its_entry_out(unsample, arg
     change(small, 1, editing_prompt="[dog]")
     change(small, 2, image_path="1_change_object/nowhere.png")
     done = unsample(*arguments, "--limit", 2, "--out", tmp_path / "run")
-    assert done.code == 0, done.err
+    assert done.code == 1, done.err
+    assert unsample(*arguments, "--strict", "--out", tmp_path / "strict").code == 2
     assert "left out: 000000000001: unknown class 'dog'" in done.out
     assert "left out: 000000000002: no such picture" in done.out
     found = scores_of(tmp_path / "run")

@@ -14,7 +14,7 @@ from unsample.diagnostics.row import format_number
 from unsample.errors import ArgumentError, ImageError, ModelError, RunError, UnknownNameError
 from unsample.models import perceptual
 from unsample.models.classifier import load_classifier
-from unsample.pictures.read import Photo, save_png
+from unsample.pictures.read import Photo, png_bytes, save_png
 from unsample.studies.pie_bench import (
     TARGET_CLASS,
     Compared,
@@ -700,6 +700,19 @@ def test_labelled_photographs_are_read(parquet):
     found = read_labelled(parquet(label=[1, 0, 1]), ["ant", "bee"], (8, 8), limit=2)
     assert [one.name for one in found] == ["bee", "ant"]
     assert found[0].photo.pixels.shape == (3, 8, 8)
+
+
+def test_broken_labelled_photographs_are_listed_or_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"bytes": data} for data in (*map(png_bytes, pictures(2)), b"broken")]
+    parquet.write_table(pa.table({"image": rows, "label": [0, 1, 1]}), file := tmp_path / "photos.parquet")
+    rejected = []
+    assert [one.name for one in read_labelled(file, ["ant", "bee"], (8, 8), rejected=rejected)] == ["ant", "bee"]
+    assert [one.name for one in rejected] == ["photos-00002"]
+    with pytest.raises(ImageError, match="photos-00002"):
+        read_labelled(file, ["ant", "bee"], (8, 8))
 
 
 @pytest.mark.parametrize(

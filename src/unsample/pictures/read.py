@@ -91,6 +91,11 @@ class Reading:
     rejected: list[Rejected] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> list[str]:
+        """The names of those that cannot be read."""
+        return [one.name for one in self.rejected]
+
 
 def read_photo(path: str | Path, size: Size, name: str | None = None) -> Photo:
     """One picture, centre-cropped and area-averaged to `size` (height, width); called `name`, or else as its file is.
@@ -183,7 +188,7 @@ def _each(paths: Sequence[Path], size: Size, limit: int | None) -> Iterator[Phot
     """Pictures, read one by one as they are taken."""
     for path, name in zip(paths, distinct_names(paths), strict=True):
         if path.suffix == ".parquet":
-            yield from _rows(path, name.removesuffix(".parquet"), size, limit)
+            yield from _rows(path, name, size, limit)
             continue
         try:
             yield read_photo(path, size, name)
@@ -191,11 +196,20 @@ def _each(paths: Sequence[Path], size: Size, limit: int | None) -> Iterator[Phot
             yield Rejected(name, str(error))
 
 
+def row_name(name: str, index: int) -> str:
+    """What the picture in a row of a parquet file is called.
+
+    >>> row_name("train.parquet", 7)
+    'train-00007'
+    """
+    return f"{name.removesuffix('.parquet')}-{index:05d}"
+
+
 def _rows(path: Path, name: str, size: Size, limit: int | None) -> Iterator[Photo | Rejected]:
     """The pictures of a parquet file in the Hugging Face layout, a column `image` with `bytes`."""
     few = {} if limit is None else {"few": max(1, min(limit, 16))}
     for index, data in enumerate(column_of(path, "image.bytes", **few)):
-        row = f"{name}-{index:05d}"
+        row = row_name(name, index)
         try:
             yield decode_photo(bytes(data or b""), row, size, row)
         except ImageError as error:

@@ -9,59 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import platform
 import re
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
-from typing_extensions import TypedDict
 
-from ..core.files import inside, write_atomically
+from ..core.files import ABSENT, inside, regular, write_atomically
+from ..core.reading import read_bytes
 from ..errors import RunError
-from ..pictures.read import png_bytes
-from .manifest import HOW, MANIFEST, Item, Manifest, Origin, identity, short_hash
-from .tensor_file import read_tensors, tensor_bytes
+from ..pictures.read import Rejected, png_bytes
+from .manifest import HOW, MANIFEST, Item, Manifest, Origin, now, versions
+from .names import slug
+from .tensor_file import Part, read_tensors, tensor_bytes
 
 TENSORS = "latents.safetensors"
-SLUG_LENGTH = 80
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A finished piece of a run: tensors with one row per item, what they cost in all, and on the way up alone.
-
-    `files` are the digests of files that were written with it.
-    """
-
-    tensors: Mapping[str, Tensor]
-    nfe: int
-    seconds: float
-    nfe_up: int = 0
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """How many items it is of."""
-        return len(next(iter(self.tensors.values()), ()))
-
-
-class _Header(TypedDict, total=False):
-    """What the file of a part says besides its tensors."""
-
-    nfe: int
-    seconds: float
-    nfe_up: int
-    files: dict[str, str]
 
 
 @dataclass
@@ -108,10 +74,10 @@ class Run:
         path = Path(path)
         manifest = Manifest(
             command=command,
-            created=_now(),
+            created=now(),
             settings=dict(settings),
             origin=origin,
-            versions=_versions(),
+            versions=versions(),
             items=list(items),
         )
         try:
@@ -140,12 +106,12 @@ class Run:
         """
         path = Path(path)
         try:
-            manifest = Manifest.read(inside(path, MANIFEST).read_bytes())
+            manifest = Manifest.read(read_bytes(inside(path, MANIFEST)))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"no run in {path}: expected a folder with a {MANIFEST}") from None
         except OSError as error:
             raise RunError(f"cannot read {path / MANIFEST}: {error.strerror}") from None
-        except RunError as error:
+        except (RunError, ValueError) as error:
             raise RunError(f"the manifest of {path} is damaged ({error}); delete the folder and run again") from None
         return cls(path, manifest, dict(manifest.files or {}), manifest.drawn)
 
@@ -156,11 +122,7 @@ class Run:
 
     def stored(self, key: str, rows: int | None = None) -> Part | None:
         """The part `key` if an earlier attempt finished it; not one that is damaged, or of another number of `rows`."""
-        found = read_tensors(inside(self.path, self._part_file(key)))
-        try:
-            part = Part(found[0], **TypeAdapter(_Header).validate_python(found[1])) if found else None
-        except ValidationError:
-            return None
+        part = Part.read(inside(self.path, self._part_file(key)), signed=self.manifest.format > 1)
         if part is None or (rows is not None and part.rows != rows):
             return None
         if any(self._differs(name, digest) for name, digest in part.files.items()):
@@ -170,8 +132,7 @@ class Run:
 
     def store(self, key: str, part: Part) -> Part:
         """Write a finished part, so that a rerun need not repeat it."""
-        header = {"nfe": part.nfe, "seconds": part.seconds, "nfe_up": part.nfe_up, "files": dict(part.files)}
-        write_atomically(inside(self.path, self._part_file(key)), tensor_bytes(part.tensors, header))
+        write_atomically(inside(self.path, self._part_file(key)), part.to_bytes())
         return part
 
     def part(self, key: str, make: Callable[[], Mapping[str, Tensor]], rows: int | None = None) -> Part:
@@ -210,7 +171,7 @@ class Run:
         """Write all tensors, if there are any; mark the run complete, and drop its parts."""
         if tensors:
             self.write(TENSORS, tensor_bytes(tensors, {"items": [item.id for item in self.manifest.items]}))
-        self.manifest = self.manifest.model_copy(update={"status": "complete", "finished": _now()})
+        self.manifest = self.manifest.model_copy(update={"status": "complete", "finished": now()})
         self.add(results)
         with contextlib.suppress(RunError):  # a link that leads elsewhere is left as it is
             shutil.rmtree(inside(self.path, "parts"), ignore_errors=True)
@@ -220,12 +181,19 @@ class Run:
         self.manifest = self.manifest.model_copy(update={"results": {**self.manifest.results, **results}})
         self._write_manifest()
 
+    def reject(self, rejected: Sequence[Rejected], *, shown: bool = False) -> None:
+        """List the pictures that were left out, and why, among the results; pages with them `shown` are drawn again."""
+        listed = [asdict(one) for one in rejected]
+        if listed != self.manifest.results.get("rejected", []):
+            self.drawn = self.drawn and not shown
+            self.add({"rejected": listed})
+
     def draw(self, drawing: Callable[[], object]) -> None:
         """Write the pictures and pages of a complete run by `drawing`, unless they are all there as they were written."""
         if self.drawn:
             return
         drawing()
-        self.manifest, self.drawn = self.manifest.model_copy(update={"drawn": True}), True
+        self.drawn = True
         self._write_manifest()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -273,22 +241,24 @@ class Run:
     def _digests(self) -> dict[str, str]:
         """Those of the files of tensors that are there, but of runs and parts within."""
         files = [*self.path.glob("*.safetensors"), *self.path.glob("trajectories/*.safetensors")]
-        names = [file.relative_to(self.path).as_posix() for file in files]
+        names = [file.relative_to(self.path).as_posix() for file in files if file.is_file()]
         return {name: hashlib.sha256(inside(self.path, name).read_bytes()).hexdigest() for name in names}
 
     def _differs(self, name: str, digest: str) -> bool:
         """Whether a file is missing, or not what was written."""
         path = inside(self.path, name)
         try:
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() != digest
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except ABSENT:
             return True
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from None
 
     def _write_manifest(self) -> None:
-        self.manifest = self.manifest.model_copy(update={"files": dict(self.files) if self.complete else None})
+        self.manifest = self.manifest.model_copy(
+            update={"files": dict(self.files) if self.complete else None, "drawn": self.drawn}
+        )
         write_atomically(inside(self.path, MANIFEST), self.manifest.text.encode())
 
     def _resume(self, wanted: Manifest) -> None:
@@ -303,74 +273,18 @@ class Run:
                 self.drawn = self.drawn and not bad
                 return
         how = {name: wanted.settings[name] for name in HOW if name in wanted.settings}
-        fresh: dict[str, Any] = {"status": "running", "finished": None, "drawn": False, "results": {}}
+        fresh: dict[str, Any] = {"status": "running", "finished": None, "results": {}}
         self.manifest = self.manifest.model_copy(update={**fresh, "settings": {**self.manifest.settings, **how}})
         self.files, self.drawn = {}, False
 
     def _refuse_other(self, wanted: Manifest, defaults: Mapping[str, Any]) -> None:
         """Refuse to mix two different runs in one folder, naming the first difference."""
-        ours, theirs = self.manifest, wanted
-        if ours.command != theirs.command:
-            raise RunError(f"{self.path} holds a run of {ours.command!r}, not {theirs.command!r}; choose another --out")
-        before, after = identity({**defaults, **ours.settings}), identity(theirs.settings)
-        pairs = {
-            **{name: (before.get(name), after.get(name)) for name in {**before, **after}},
-            "items": ([item.id for item in ours.items], [item.id for item in theirs.items]),
-            **{f"version of {name}": (ours.versions.get(name), theirs.versions[name]) for name in ("unsample", "torch")},
-        }
-        for name, (there, now) in pairs.items():
-            if there != now:
-                shown = "" if name == "items" else f": {there!r} there, {now!r} asked for"
-                raise RunError(f"the run in {self.path} was made with other {name}{shown}; choose another --out or delete it")
-
-
-def place_of(out: Path | None, command: str, *texts: str) -> Path:
-    """Where a run goes: `out`, or a folder named after the texts that say what it is, so that a rerun finds it.
-
-    >>> place_of(None, "sample", "seed 0").as_posix()
-    'runs/sample-2f5c36ed'
-    """
-    return out or Path("runs") / f"{command}-{short_hash(*texts)}"
-
-
-def slug(text: str) -> str:
-    """`text` as a safe part of a file name; a long one is cut and ends in a hash of the whole.
-
-    >>> slug("../my photo.jpg"), slug("4%"), slug("sigma=0.1")
-    ('my-photo.jpg', '4pc', 'sigma-0.1')
-    >>> slug("a" * 80) == "a" * 80, slug("a" * 81)[69:]
-    (True, 'aa-8c48280d')
-    """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("%", "pc")).strip("-.") or "unnamed"
-    return safe if len(safe) <= SLUG_LENGTH else _hashed(safe, text)
-
-
-def slugs(texts: Iterable[str]) -> dict[str, str]:
-    """Text -> its `slug`, with a hash of the text where several texts would have the same, also without regard to case.
-
-    >>> slugs(["a b", "a-b", "c"])
-    {'a b': 'a-b-c8687a08', 'a-b': 'a-b-d44362d6', 'c': 'c'}
-    """
-    safe = {text: slug(text) for text in texts}
-    count = Counter(name.casefold() for name in safe.values())
-    return {text: name if count[name.casefold()] == 1 else _hashed(name, text) for text, name in safe.items()}
-
-
-def _hashed(name: str, text: str) -> str:
-    return f"{name[: SLUG_LENGTH - 9]}-{short_hash(text)}"
+        ours = self.manifest
+        if ours.command != wanted.command:
+            raise RunError(f"{self.path} holds a run of {ours.command!r}, not {wanted.command!r}; choose another --out")
+        if difference := ours.difference(wanted, defaults):
+            raise RunError(f"the run in {self.path} was made with other {difference}; choose another --out or delete it")
 
 
 def _repair(path: Path) -> str:
     return f"{path} is missing or damaged; give the command that made the run again, which makes it anew"
-
-
-def _versions() -> dict[str, str]:
-    names = ("unsample", "torch", "diffusers", "safetensors", "numpy", "pillow")
-    return {name: version(name) for name in names} | {
-        "python": platform.python_version(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

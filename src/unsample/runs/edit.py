@@ -17,8 +17,9 @@ from ..uses.attention import Named
 from ..uses.edit import edit
 from ..uses.turning import turning_level
 from ..uses.variations import Variations, variations
-from .directory import Run, slug
+from .directory import Run
 from .edit_by_attention import attended
+from .names import slug
 from .parts import joined
 from .work import Work
 

@@ -24,12 +24,13 @@ from ..core.trajectory import Keep, Trajectory
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
 from ..methods.registry import spelled
-from ..pictures.read import Photo
+from ..pictures.read import Photo, Rejected
 from ..uses.invert import invert
 from ..uses.sample import sample
-from .directory import Run, slug
+from .directory import Run
 from .engine import Engine, Local
 from .inversions import inverted_tensors
+from .names import slug
 from .parts import Batch, cost_of, item_of, joined, made_parts, stored_of
 from .report import diagnose_tensors, write_pictures, write_report
 from .settings import InvertSettings
@@ -100,10 +101,16 @@ def invert_batch(
 
 
 def invert_photos(
-    model: Model, photos: Sequence[Photo], settings: InvertSettings, out: Path, on_step: OnStep | None = None
+    model: Model,
+    photos: Sequence[Photo],
+    settings: InvertSettings,
+    out: Path,
+    on_step: OnStep | None = None,
+    rejected: Sequence[Rejected] = (),
 ) -> tuple[Run, dict[str, Diagnosis]]:
-    """`invert_run`, diagnosed and drawn; the complete run and a diagnosis per start."""
+    """`invert_run`, diagnosed and drawn; the complete run and a diagnosis per start. `rejected` are listed in both reports."""
     run = invert_run(model, photos, settings, out, on_step)
+    run.reject(rejected, shown=True)
     tensors = inverted_tensors(run)
     diagnoses = diagnose_tensors(tensors, settings.forward)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
+from ..core.reading import json_of
 from ..errors import RunError, one_line, printable
 
 MANIFEST = "manifest.json"
@@ -48,14 +52,15 @@ class Manifest(BaseModel):
     """What a run is, in JSON.
 
     Attributes:
+        format: 1 in runs of versions that kept no digests, where there is nothing to check; 2 in all that are written now.
         drawn: Whether its pictures and pages were written after it was complete.
-        files: The SHA-256 of each file; None in runs of versions that kept none.
+        files: The SHA-256 of each file of a complete run; None in format 1.
         digest: That of the rest of the manifest, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     command: str
     status: Literal["running", "complete"] = "running"
     created: str
@@ -77,20 +82,37 @@ class Manifest(BaseModel):
             RunError: It is damaged, or was edited since it was written.
         """
         try:
-            made, plain = cls.model_validate_json(data), from_json(data)
+            plain = json_of(data)
+            made = cls.model_validate_json(data)
         except ValidationError as error:
             raise RunError(first_fault(error)) from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise RunError(one_line(error)) from None
-        if made.digest is not None and made.digest != _digest(plain):
+        if (made.format > 1 or made.digest is not None) and made.digest != _digest(plain):
             raise RunError("it is not what was written")
         return made
 
     @property
     def text(self) -> str:
         """What is written: JSON, its own digest last."""
-        plain = json.loads(self.model_dump_json(exclude={"digest"}))
+        plain = {**json.loads(self.model_dump_json(exclude={"digest"})), "format": 2}
         return json.dumps({**plain, "digest": _digest(plain)}, indent=2, ensure_ascii=False)
+
+    def difference(self, other: Manifest, defaults: Mapping[str, Any]) -> str:
+        """The first of what makes `other` another run than this, for people; "" for the same run.
+
+        Settings that this run lacks count as their `defaults`.
+        """
+        before, after = identity({**defaults, **self.settings}), identity(other.settings)
+        pairs = {
+            **{name: (before.get(name), after.get(name)) for name in {**before, **after}},
+            "items": ([item.id for item in self.items], [item.id for item in other.items]),
+            **{f"version of {name}": (self.versions.get(name), other.versions[name]) for name in ("unsample", "torch")},
+        }
+        for name, (there, now) in pairs.items():
+            if there != now:
+                return name if name == "items" else f"{name}: {there!r} there, {now!r} asked for"
+        return ""
 
     @property
     def key(self) -> str:
@@ -120,6 +142,20 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 def short_hash(*texts: str) -> str:
     """A name for what these texts say, 8 hexadecimal digits."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that numbers depend on, and the number of threads."""
+    names = ("unsample", "torch", "diffusers", "safetensors", "numpy", "pillow")
+    return {name: version(name) for name in names} | {
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def now() -> str:
+    """The time, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

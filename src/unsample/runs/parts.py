@@ -14,9 +14,10 @@ from ..core.batching import OnStep
 from ..core.trajectory import Stored
 from ..errors import RunError
 from ..pictures.read import Photo
-from .directory import Part, Run
+from .directory import Run
 from .engine import Engine
 from .manifest import Item
+from .tensor_file import Part
 
 STORED = "stored."
 """What names of tensors begin with that a method stored beside a latent."""

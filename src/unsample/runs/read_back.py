@@ -26,9 +26,10 @@ from ..uses.edit import SOURCE, Edit, FromSource, edit
 from ..uses.masks import Mask
 from ..uses.sample import Samples, sample
 from ..uses.sources import Conditions
-from .directory import Run, slug
+from .directory import Run
 from .inversions import inverted_tensors, settings_of, starts_of
 from .manifest import MANIFEST, Origin
+from .names import slug
 from .parts import stored_of
 from .settings import InvertSettings
 

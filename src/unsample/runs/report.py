@@ -6,8 +6,9 @@ Everything here reads what the run left behind, its manifest and its tensors, so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from .. import pictures as plotting
@@ -16,9 +17,11 @@ from ..diagnostics import Diagnosis, Row, diagnose, mae, plain_mask, psnr
 from ..diagnostics.row import format_number
 from ..errors import counted
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
-from .directory import Run, slug
+from ..pictures.read import Rejected
+from .directory import Run
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
 from .inversions import inverted_tensors, starts_of
+from .names import slug
 
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
@@ -74,10 +77,25 @@ def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Dia
     yield table_of(run, diagnoses)
     yield Heading("Photo by photo")
     yield _item_table(run, tensors, starts_of(run))
+    yield from rejected_blocks(rejected_of(run))
     yield Heading("Settings")
     yield Table(("", ""), tuple((name, str(value)) for name, value in manifest.settings.items()))
     versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
     yield Footer(f"{versions}. Finished {manifest.finished or ''}.")
+
+
+def rejected_of(run: Run) -> list[Rejected]:
+    """The pictures that were left out of a run, as its manifest lists them."""
+    try:
+        return TypeAdapter(list[Rejected]).validate_python(run.manifest.results.get("rejected", []))
+    except ValidationError:
+        return []
+
+
+def rejected_blocks(rejected: Iterable[Rejected]) -> list[Block]:
+    """Pictures that were left out and why, as blocks of a report; nothing where there are none."""
+    rows = tuple((one.name, one.reason) for one in rejected)
+    return [Heading("Pictures that were left out"), Table(("picture", "why"), rows)] if rows else []
 
 
 def write_pictures(run: Run, tensors: Mapping[str, Tensor]) -> None:
@@ -130,13 +148,24 @@ def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
         std, lag, psnr = rows.get("std plain"), rows.get("lag-1 plain"), rows.get("PSNR")
         if std is None or lag is None or math.isnan(std.value):
             continue
-        text = f"{name}: in plain areas standard deviation {std.value:.2f}, neighbours correlate {lag.value:+.2f}"
+        text = f"{name}: in plain areas standard deviation {std.value:.2f}, {_neighbours(lag.value)}"
         missing = abs(std.value - 1)
         if usual is not None and missing < usual:
             text += f"; {1 - missing / usual:.0%} of the missing noise is repaired"
         usual = missing if usual is None else usual
         said.append(f"{text}; sampled back at {psnr.value:.1f} dB." if psnr else f"{text}.")
     return said if len(said) > 1 else []
+
+
+def _neighbours(lag: float) -> str:
+    """How neighbours correlate; in a small plain area the estimate may be more than a correlation can.
+
+    >>> _neighbours(0.5), _neighbours(1.09)
+    ('neighbours correlate +0.50', 'neighbours are as good as equal (their covariance is +1.09 of the variance)')
+    """
+    if abs(lag) <= 1:
+        return f"neighbours correlate {lag:+.2f}"
+    return f"neighbours are as good as {'equal' if lag > 0 else 'opposite'} (their covariance is {lag:+.2f} of the variance)"
 
 
 def _item_table(run: Run, tensors: Mapping[str, Tensor], starts: Sequence[str]) -> Table:

@@ -14,11 +14,12 @@ from ..core.model import Condition, Model
 from ..core.trajectory import Stored
 from ..errors import DivergenceError
 from ..uses.sample import draw_noise, sample
-from .directory import Part, Run
+from .directory import Run
 from .engine import Local
 from .manifest import Item
 from .parts import Batch, cost_of, joined, made_parts
 from .settings import InvertSettings, SampleSettings
+from .tensor_file import Part
 
 
 def sample_batch(

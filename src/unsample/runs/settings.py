@@ -16,7 +16,7 @@ from ..core.corrections import Corrected
 from ..core.ddim import DDIM, EvalAt
 from ..core.grid import Grid
 from ..core.model import Model
-from ..core.starts import Start
+from ..core.starts import FromImage, Start
 from ..core.stepper import Stepper
 from ..core.trajectory import What
 from ..errors import ArgumentError, RunError
@@ -117,11 +117,11 @@ class InvertSettings(_Settings):
         settings["method"] = spelled_out(settings.get("method", DEFAULT.method), settings.get("eval_at"))
         made: InvertSettings = super().of(model, **settings)
         _ = made.inversion  # refuses what is no method
-        if not made.forward or len(set(made.forward)) < len(made.forward):
-            raise ArgumentError(f"--start: expected different starts, given {','.join(made.forward) or 'none'}")
         grid = made.grid(model)
-        for start in made.starts.values():
-            start.level(grid)
+        clean = FromImage()
+        meant = {clean if start.level(grid) == grid[0] else start for start in made.starts.values()}
+        if not meant or len(meant) < len(made.forward):
+            raise ArgumentError(f"--start: expected different starts, given {','.join(made.forward) or 'none'}")
         return made
 
     @classmethod
@@ -172,6 +172,8 @@ class SampleSettings(_Settings):
         made: SampleSettings = super().of(model, **settings)
         _ = made.sampler  # refuses what is no method
         if made.negative is not None:
+            if made.guidance == 1:
+                raise ArgumentError("guidance 1 moves away from nothing: give --guidance, or leave out --negative")
             model.denoiser([made.negative], made.guidance)
         return made
 

@@ -17,12 +17,14 @@ from ..core.model import Model
 from ..core.starts import Start
 from ..core.trajectory import Trajectory
 from ..pictures.read import Photo, read_mask
-from .directory import Part, Run, place_of
+from .directory import Run
 from .engine import Local
 from .manifest import Item, Origin, identity, short_hash
+from .names import place_of
 from .parts import Batch, item_of, made_parts
 from .read_back import read_inverted
 from .settings import InvertSettings
+from .tensor_file import Part
 
 AUTO = "auto"
 

@@ -10,6 +10,7 @@ import torch
 import unsample as us
 from unsample.runs import sample as jobs
 from unsample.studies.experiments import Lab
+from unsample.studies.experiments.lab import labelled
 
 
 def counted(lab: Lab) -> tuple[Lab, list[int]]:
@@ -71,6 +72,24 @@ def test_photographs_are_those_given_or_those_that_come_along(lab, tmp_path):
     assert [photo.name for photo in replace(lab, data=(str(tmp_path / "grey.png"),)).photographs(3).photos] == ["grey.png"]
     assert len(lab.photographs(5)) == 5
     assert [pictures.name for pictures in lab.sets(3, 2)] == ["generated"]
+
+
+def test_labels_stay_with_their_photographs_where_some_are_left_out(lab, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    us.pictures.read.save_png(torch.zeros(3, 16, 16), tmp_path / "grey.png")
+    grey = (tmp_path / "grey.png").read_bytes()
+    rows = {"image": [{"bytes": data} for data in (grey, b"broken", grey, None, grey)], "label": [0, 1, 2, 0, 1]}
+    parquet.write_table(pa.table(rows), tmp_path / "a.parquet")
+    model = replace(lab.model, conditioner=us.ClassConditioner(("ant", "bee", "cow"), None))
+    lab = replace(lab, data=(str(tmp_path / "a.parquet"),), model=model)
+    pictures, labels = labelled(lab, 3, 2)
+    assert [photo.name for photo in pictures.photos] == ["a-00000", "a-00002", "a-00004"]
+    assert labels == [0, 2, 1]
+    assert sorted(lab.rejected) == ["a-00001", "a-00003"]
+    with pytest.raises(us.ImageError, match="a-00001"):
+        labelled(replace(lab, strict=True), 3, 2)
 
 
 def test_a_model_without_a_digest_is_refused(lab):

@@ -143,13 +143,14 @@ def test_the_distance_to_photographs_is_at_equal_numbers(lab, tmp_path, monkeypa
     """Reference: the distance of the same features, computed by hand; the null needs photographs of its own."""
     from unsample.diagnostics import frechet
     from unsample.models.classifier import Classifier, ResidualNetwork
-    from unsample.pictures.read import Photo
+    from unsample.pictures.read import Photo, Reading
 
     torch.manual_seed(0)
     network = ResidualNetwork([4, 6], [1, 2], 3).eval()
     judge = Classifier(network, ("a", "b", "c"), 8, torch.device("cpu"), "tiny", "0")
     photos = [Photo.of(image.clamp(-1, 1), f"{i}") for i, image in enumerate(true_noise((50, 3, 8, 8), draw=9) / 3)]
-    monkeypatch.setattr("unsample.studies.experiments.lab.read_photos", lambda files, size, count: photos[:count])
+    some = lambda places, size, count, strict: Reading(photos[:count])  # noqa: E731
+    monkeypatch.setattr("unsample.studies.experiments.lab.read_all", some)
     shown = stage(lab, 100).pictures.shown
     (found,) = stages._quality(replace(lab, data=("some.png",)), shown, judge).values()
     features = [judge.features(x) for x in (shown[:25], torch.stack([photo.pixels for photo in photos[:25]]))]

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ...core.grid import Grid, Step
 from ...core.starts import Start
 from ...errors import ArgumentError
 from ...methods.registry import parse_method
+from ...methods.starts import parse_start
 from ...runs.report import title
+
+Made = TypeVar("Made")
 
 MIN_MOVES = 2
 """Fewest moves up that are an inversion; a method that cannot afford them is too expensive."""
@@ -44,6 +48,8 @@ class Candidate:
 def methods_and_starts(methods: Iterable[str], forwards: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Method, start and title of each combination; a method that is forward diffusion alone has no start and comes once.
 
+    One that is written in two ways, as 2 and 02, comes once, too.
+
     Raises:
         UnknownNameError: An unknown method.
         ArgumentError: A method or start that cannot be read.
@@ -51,11 +57,19 @@ def methods_and_starts(methods: Iterable[str], forwards: Iterable[str]) -> Itera
     >>> list(methods_and_starts(["edit-friendly"], ["1", "2"]))
     [('edit-friendly', '0', 'edit-friendly, forward diffusion alone')]
     """
-    starts = list(dict.fromkeys(forwards))
-    for method in dict.fromkeys(methods):
-        has_start = parse_method(method).inversion is not None
+    starts = list(_distinct(forwards, parse_start).values())
+    for made, method in _distinct(methods, parse_method).items():
+        has_start = made.inversion is not None
         for forward in starts if has_start else ["0"]:
             yield method, forward, f"{method}, {title(forward) if has_start else 'forward diffusion alone'}"
+
+
+def _distinct(texts: Iterable[str], parse: Callable[[str], Made]) -> dict[Made, str]:
+    """What texts mean, and the first that means it."""
+    found: dict[Made, str] = {}
+    for text in texts:
+        found.setdefault(parse(text), text)
+    return found
 
 
 def most_steps(

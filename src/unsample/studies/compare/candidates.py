@@ -24,8 +24,9 @@ from ...methods.starts import parse_start
 from ...pictures.read import Photo
 from ...runs import invert as jobs
 from ...runs import report as results
-from ...runs.directory import Run, slug
+from ...runs.directory import Run
 from ...runs.manifest import short_hash
+from ...runs.names import slug
 from ...runs.progress import progress_bar
 from ...runs.settings import InvertSettings, precision_of
 from .budget import MIN_MOVES, Candidate, methods_and_starts, most_steps, moves_left

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
 from ...errors import ArgumentError, counted
-from ...pictures.find import find_photos
+from ...pictures.find import distinct_names, find_photos
 from ...pictures.parquet import column_names, column_of
-from ...pictures.read import Photo, demo_photos, read_photos
-from ...runs.directory import Run, slug
+from ...pictures.read import Photo, Rejected, demo_photos, read_all, row_name
+from ...runs.directory import Run
 from ...runs.manifest import identity
+from ...runs.names import slug
 from ...runs.parts import item_of, joined
 from ...runs.progress import progress_bar
 from ...runs.sample import sample_images
@@ -108,6 +108,9 @@ class Lab:
         seed: Of the noise that images are sampled from, and of forward starts.
         batch_size: Images per network call.
         checkpoints: A folder of checkpoints of a training run, for the experiment on training.
+        strict: Whether a photograph that cannot be read stops the experiment.
+        read: The names of the photographs that were read so far.
+        rejected: Those that were left out so far, by name.
     """
 
     model: Model
@@ -116,6 +119,9 @@ class Lab:
     seed: int = 0
     batch_size: int = 64
     checkpoints: Path | None = None
+    strict: bool = False
+    read: set[str] = field(default_factory=set, repr=False, compare=False)
+    rejected: dict[str, Rejected] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.model.digest:
@@ -132,8 +138,11 @@ class Lab:
         return Pictures(GENERATED, tuple(photos), tensors["latent"])
 
     def photographs(self, count: int) -> Pictures:
-        """At most `count` photographs: those given, or those that come with unsample."""
-        return Pictures(PHOTOGRAPHS, tuple(read_photos(self.data or demo_photos(), self.model.image_size, count)))
+        """At most `count` photographs: those given, or those that come with unsample; what cannot be read is left out."""
+        reading = read_all(self.data or demo_photos(), self.model.image_size, count, strict=self.strict)
+        self.read.update(photo.name for photo in reading.photos)
+        self.rejected.update((one.name, one) for one in reading.rejected)
+        return Pictures(PHOTOGRAPHS, tuple(reading.photos))
 
     def sets(self, count: int, steps: int) -> list[Pictures]:
         """Generated images, and photographs if any were given."""
@@ -222,10 +231,11 @@ def labelled(lab: Lab, count: int, steps: int) -> tuple[Pictures, list[Condition
     conditioner = lab.model.conditioner
     if conditioner is None:
         raise ArgumentError(f"model {lab.model.name!r} takes no condition, which guidance needs: choose one with classes")
-    labels = _labels(lab.data, count)
-    if labels is not None:
+    if _has_labels(lab.data):
+        photographs = lab.photographs(count)
+        labels = _labels(lab.data, [photo.name for photo in photographs.photos])
         conditioner(labels, lab.model.device)  # refuses what is no class before any work
-        return lab.photographs(count), labels
+        return photographs, labels
     names: Sequence[str] = getattr(conditioner, "names", ())
     if not names:
         raise ArgumentError(f"model {lab.model.name!r} has no list of classes to sample under: give photographs with labels")
@@ -245,13 +255,21 @@ def _sampled(lab: Lab, count: int, steps: int, labels: list[Condition]) -> tuple
     return Pictures(GENERATED, tuple(photos), noise), labels
 
 
-def _labels(data: Sequence[str], count: int) -> list[Condition] | None:
-    """Of the first `count` photographs; None unless all come from parquet files that have them."""
-    labels: list[Condition] = []
-    for path in find_photos(data):
-        if path.suffix != ".parquet" or LABEL not in column_names(path):
-            return None
-        labels += islice(column_of(path, LABEL), count - len(labels))
-        if len(labels) == count:
-            break
-    return labels or None
+def _has_labels(data: Sequence[str]) -> bool:
+    """Whether all photographs come from parquet files that have them."""
+    paths = find_photos(data)
+    return bool(paths) and all(path.suffix == ".parquet" and LABEL in column_names(path) for path in paths)
+
+
+def _labels(data: Sequence[str], names: Sequence[str]) -> list[Condition]:
+    """Those of the photographs of these names, which come in the order of their rows."""
+    paths, labels, wanted = find_photos(data), list[Condition](), iter(names)
+    name = next(wanted, None)
+    for path, called in zip(paths, distinct_names(paths), strict=True):
+        for index, label in enumerate(column_of(path, LABEL)):
+            if name is None:
+                return labels
+            if row_name(called, index) == name:
+                labels.append(label)
+                name = next(wanted, None)
+    return labels

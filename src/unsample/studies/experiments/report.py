@@ -11,10 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...core.reading import read_json
 from ...errors import RunError, counted
-from ...runs.directory import Run, place_of
+from ...runs.directory import Run
 from ...runs.html import Block, Code, Heading, Picture, Table, markdown, page
 from ...runs.manifest import identity, short_hash
+from ...runs.names import place_of
+from ...runs.report import rejected_blocks
 from ...runs.settings import precision_of
 from .findings import Claim, Findings
 from .lab import Lab
@@ -72,6 +75,10 @@ def write(run: Run, chosen: Recipe, size: str, lab: Lab, findings: Findings, *, 
         blocks += [Heading(title), table]
     blocks += [Picture(figure.caption, figure.drawing.png, f"{figure.name}.png") for figure in figures]
     blocks += [_LEFT_OUT] if len(figures) < len(findings.figures) else []
+    if lab.rejected and shows_data:  # no names otherwise, for reports are passed on
+        blocks += rejected_blocks(lab.rejected.values())
+    elif lab.rejected:
+        blocks += [f"Left out, for they cannot be read: {counted(len(lab.rejected), 'photograph')}."]
     title = f"{chosen.id}. {chosen.title}"
     metrics = {
         "id": chosen.id,
@@ -173,7 +180,7 @@ def _claims_table(claims: Sequence[Claim]) -> Table:
 
 def _read(path: Path) -> _Stored:
     try:
-        return _Stored.model_validate_json(path.read_bytes())
+        return _Stored.model_validate(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
         raise RunError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); run that experiment again") from None
 

@@ -22,7 +22,7 @@ from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import parse_method
 from ...methods.starts import parse_start
 from ...pictures.read import quantised
-from ...runs.directory import slugs
+from ...runs.names import slugs
 from ...uses.attention import PROMPT, Named, SourcePicture, bound, inverted_with_states, parse_editor
 from ...uses.edit import Edit, edit
 from .candidates import EditCandidate

@@ -21,7 +21,9 @@ from ...core.reading import read_json
 from ...errors import RunError, UnsampleError
 from ...pictures.overview import ROWS
 from ...pictures.read import png_bytes
-from ...runs.directory import Part, Run, slug
+from ...runs.directory import Run
+from ...runs.names import slug
+from ...runs.tensor_file import Part
 from .benchmark import Benchmark
 from .candidates import EditCandidate
 from .controls import CODEC, measured_rows, pictures_of

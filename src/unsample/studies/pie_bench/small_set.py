@@ -23,7 +23,7 @@ from ...core.files import expanded, write_atomically
 from ...diagnostics import plain_mask, resize_mask
 from ...errors import ArgumentError, ImageError, RunError, UnknownNameError
 from ...pictures.parquet import column_of
-from ...pictures.read import Photo, decode_photo, save_png
+from ...pictures.read import Photo, Rejected, decode_photo, row_name, save_png
 from .layout import IMAGES, MAPPING, encode_mask
 
 Region = Literal["centre", "textured"]
@@ -50,7 +50,13 @@ class Labelled:
 
 
 def read_labelled(
-    path: str | Path, names: Sequence[str], size: tuple[int, int], limit: int | None = None, *, seed: int | None = None
+    path: str | Path,
+    names: Sequence[str],
+    size: tuple[int, int],
+    limit: int | None = None,
+    *,
+    seed: int | None = None,
+    rejected: list[Rejected] | None = None,
 ) -> list[Labelled]:
     """Photographs of a parquet file in the Hugging Face layout, with columns `image` and `label`.
 
@@ -60,6 +66,7 @@ def read_labelled(
         size: Height and width.
         limit: At most so many: the first, or with a seed some of all.
         seed: Of their choice, for a file that is sorted by label.
+        rejected: Where those that cannot be read are put; without, the first of them is an error.
 
     Raises:
         ImageError: Not such a file, a damaged picture, or a label without a name.
@@ -71,8 +78,17 @@ def read_labelled(
         raise ImageError(f"{path}: expected labels 0..{len(names) - 1}, given {bad[0]}; give the names of its classes")
     wanted, pictures = set(rows), list[Labelled]()
     for row, data in enumerate(islice(column_of(path, "image.bytes"), max(rows, default=-1) + 1)):
-        if row in wanted:
-            pictures.append(Labelled(decode_photo(data, f"{Path(path).stem}-{row:05d}", size), names[every[row]]))
+        if row not in wanted:
+            continue
+        name = row_name(Path(path).name, row)
+        try:
+            pictures.append(Labelled(decode_photo(bytes(data or b""), name, size), names[every[row]]))
+        except ImageError as error:
+            if rejected is None:
+                raise
+            rejected.append(Rejected(name, str(error)))
+    if rejected and not pictures:
+        raise ImageError(rejected[0].reason)
     return pictures
 
 
