@@ -13,8 +13,15 @@ walk; inversion, sampling. Beside them, diagnostics: functions of tensors that n
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+if sys.argv[:1] == ["-m"] and ("-m", "unsample") in pairwise(sys.orig_argv):  # `python -m unsample`, which loads this first
+    from unsample_command import quiet
+
+    quiet()
 
 from .core.ascend import ascend, descend
 from .core.corrections import Recorded, Replayed

@@ -1,6 +1,6 @@
 """`python -m unsample` is the command line."""
 
-from .cli import main
+from unsample_command import main
 
 if __name__ == "__main__":
     main()

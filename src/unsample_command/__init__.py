@@ -1,6 +1,7 @@
 """The command `unsample`, before PyTorch is loaded: Ctrl-C in the seconds that this takes ends it silently.
 
-It is a package of its own because `import unsample` already loads PyTorch.
+It is a package of its own because `import unsample` already loads PyTorch; `python -m unsample` imports that first, and it
+calls `quiet` before all else.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ __all__ = ["main"]
 INTERRUPTED = 130
 
 
+def quiet() -> None:
+    """From now on Ctrl-C ends the process silently, unless it is ignored, as after nohup, or handled otherwise."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
 def main() -> None:
     """Load the command line and run it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as after nohup
-        signal.signal(signal.SIGINT, _leave)
+    quiet()
     try:
         from unsample.cli import main as run
     except (ImportError, OSError) as error:  # as when too many files are open

@@ -12,6 +12,9 @@ from unsample.pictures.read import demo_photos
 
 from .conftest import one_line, tensors
 
+NAMELESS = (("diagnose",), ("invert",), ("cite",), ("inspect",), ("models", "fetch", "--from"))
+"""Commands that want the name of something next."""
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -71,11 +74,26 @@ PHOTO = demo_photos()[0]
         (("invert", "no-such-*.jpg"), "no file matches"),
         (("invert", PHOTO, "--steps", 0), "--steps"),
         (("invert", PHOTO, "--steps", 1001), "1 to 1000"),
-        (("invert", PHOTO, "--steps", "many"), "valid integer"),
+        (("invert", PHOTO, "--steps", "many"), "expected a whole number in digits 0 to 9, given 'many'"),
+        (("invert", PHOTO, "--steps", "２"), "expected a whole number"),
+        (("invert", PHOTO, "--guidance", "１.5"), "expected a number"),
+        (("invert", PHOTO, "--size", "１６x16"), "HEIGHTxWIDTH"),
+        (("interpolate", PHOTO, PHOTO, "--grid", "２x2"), "ROWSxCOLUMNS"),
+        (("invert", PHOTO, "--label", "２"), "unknown class"),
         (("invert", PHOTO, "--start", "51"), "use a smaller start"),
         (("invert", PHOTO, "--start", "-1"), "whole number"),
         (("invert", PHOTO, "--start", "two"), "expected a forward start"),
-        (("invert", PHOTO, "--start", "2,2"), "different starts"),
+        *((("invert", PHOTO, "--start", twice), "different starts") for twice in ("2,2", "2,02", "4%,4.0%", "0,0%")),
+        (("invert", PHOTO, "--start", "２"), "expected a forward start"),
+        (("invert", PHOTO, "--method", "heun", "--eval-at", "source"), "'eval_at': there are none"),
+        (("invert", PHOTO, "--spacing", "foo"), "one of karras, leading, linspace, log-snr"),
+        (("invert", PHOTO, "--revision", "abc"), "leave out revision"),
+        (("inspect", "tiny-imagenet-32", "--revision", "abc"), "leave out revision"),
+        (("sample", "--negative", "goldfish"), "guidance 1"),
+        (("experiment", "run", "E1", "--checkpoints", "."), "E16 alone"),
+        *((("sample", f"--{name}="), "expected a") for name in ("model", "out", "revision", "variant", "device", "dtype")),
+        *(((*words, ""), "expected a") for words in NAMELESS),
+        (("experiment", "report", "--out", ""), "expected a path"),
         (("invert", PHOTO, "--start", "nan%"), "0..1"),
         (("invert", PHOTO, "--method", "dimm"), "did you mean 'ddim'"),
         (("invert", PHOTO, "--eval-at", "nowhere"), "--eval-at"),

@@ -15,7 +15,7 @@ from unsample import cli
 from unsample.pictures.read import demo_photos
 from unsample.runs import invert as jobs
 
-from .conftest import start
+from .conftest import CTRL_C, start
 
 PHOTO = demo_photos()[0]
 
@@ -113,9 +113,12 @@ sys.meta_path.insert(0, Wait())
 """
 
 
-def test_ctrl_c_while_libraries_load_is_silent():
-    command = [sys.executable, "-c", f"{WAITS_WHILE_PYTORCH_LOADS}\nfrom unsample_command import main; main()", "methods"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+@pytest.mark.parametrize("how", [("-c", "from unsample_command import main; main()"), ("-m", "unsample")])
+def test_ctrl_c_while_libraries_load_is_silent(how, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"{CTRL_C}\n{WAITS_WHILE_PYTORCH_LOADS}")
+    paths = os.pathsep.join([str(tmp_path), *sys.path[1:]])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *how, "methods"], env=os.environ | {"PYTHONPATH": paths}, **pipes)
     assert process.stdout.readline() == "waiting\n", process.communicate()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

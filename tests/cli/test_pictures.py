@@ -59,6 +59,36 @@ def test_a_broken_picture_is_left_out_and_the_rest_is_done(unsample, folder, tmp
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.usefixtures("without_overview")
+def test_the_report_lists_what_is_left_out(unsample, folder, tmp_path):
+    """Also of a run that is complete, given again with another broken picture, or with none."""
+    command, page = ("invert", folder, *QUICK, "--out", tmp_path / "run"), tmp_path / "run" / "report.html"
+    assert unsample(*command).code == 1
+    assert "b.png: not a picture" in page.read_text()
+    (folder / "d.png").write_bytes(b"broken, too")
+    assert unsample(*command).code == 1
+    assert "d.png: not a picture" in page.read_text()
+    for name in ("b.png", "d.png"):
+        (folder / name).unlink()
+    assert unsample(*command).code == 0
+    assert "left out" not in page.read_text()
+
+
+def test_experiments_leave_a_broken_picture_out(unsample, folder, tmp_path):
+    """Reports that may be passed on do not name it."""
+    how = ("experiment", "run", "E13", "--size", "smoke", "--data", folder, "--cache", tmp_path / "cache")
+    for i, options in enumerate(((), ("--hide-data",))):
+        done = unsample(*how, *options, "--out", tmp_path / str(i))
+        assert done.code == 1, done.err
+        lines = done.err.strip().splitlines()
+        assert any(line.startswith("left out: cannot read") and "b.png" in line for line in lines)
+        assert lines[-1] == "unsample: 1 of 3 pictures left out, the rest is done: b.png"
+        assert ("b.png" in (tmp_path / str(i) / "E13" / "report.html").read_text()) is (not options)
+    stopped = unsample(*how, "--strict", "--out", tmp_path / "strict")
+    assert stopped.code == 2
+    assert "b.png: not a picture" in stopped.err.splitlines()[-1]
+
+
 def test_compare_leaves_a_broken_picture_out(unsample, folder, tmp_path):
     options = ("--methods", "ddim", "--start", "0", "--nfe", 2, "--out", tmp_path / "out")
     done = unsample("compare", folder, *options, "--json")

@@ -145,7 +145,8 @@ def _message(error: Any) -> str:
     """What is wrong with what was typed; of an option that there is not, what it is called here."""
     name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     ours = instead(name, context.command, _siblings(context)) if name and context else ""
-    return f"{error.message}: {ours}" if ours else str(error.format_message())
+    said = str(error.format_message()).replace(": Value error, ", ": ", 1)  # as pydantic calls what a parser refuses
+    return f"{error.message}: {ours}" if ours else said
 
 
 def _siblings(context: Any) -> dict[str, set[str]]:

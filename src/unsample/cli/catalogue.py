@@ -11,7 +11,7 @@ import typer
 from ..errors import ArgumentError, printable, shortened
 from ..runs.progress import bytes_bar
 from .model_options import size_of
-from .options import AsJson, ImageSize, Revision
+from .options import AsJson, ImageSize, Revision, place
 from .show import print_json, print_table, say
 
 
@@ -40,7 +40,7 @@ def methods(as_json: AsJson = False) -> None:
 
 
 def cite(
-    run: Annotated[Path | None, typer.Argument(help="A run directory.")] = None,
+    run: Annotated[Path | None, typer.Argument(**place("RUN"), help="A run directory.")] = None,
     method: Annotated[str | None, typer.Option(help="A method instead of a run, written as for `unsample invert`.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -115,6 +115,8 @@ def check_address(text: str) -> str:
     Raises:
         ArgumentError: An address that cannot be one.
     """
+    if not text.strip():
+        raise ArgumentError(f"--from: expected a folder or an http(s) address, given {text!r}")
     try:
         urlsplit(text)
     except ValueError as error:

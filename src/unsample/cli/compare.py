@@ -53,8 +53,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Methods and starts side by side at equal cost: whiteness against reconstruction, and which ways no other beats."""
-    from ..runs.directory import place_of
     from ..runs.manifest import identity
+    from ..runs.names import place_of
     from ..studies import compare as comparison
 
     loaded = chosen.load()
@@ -73,4 +73,4 @@ def compare(
         for line in (*found.failures, *found.notes()):
             print(printable(line))
         print(printable(str(place / "comparison.png")))
-    leave(reading)
+    leave(reading.left_out, len(reading.photos))

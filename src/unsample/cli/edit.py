@@ -12,6 +12,7 @@ from ..errors import ArgumentError, counted
 from ..runs.progress import progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import (
+    AT_ONCE,
     BITS,
     DEFAULT,
     TRAINED,
@@ -31,7 +32,7 @@ from .options import (
     read_first,
     whole,
 )
-from .photos import is_run, leave, read_given, record_rejected
+from .photos import is_run, leave, read_given
 from .show import show_run
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ StartOption = Annotated[
     str | None,
     typer.Option("--start", help="Forward start (4%); of a run: which of its starts.", callback=read_first(check_start)),
 ]
-OwnBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help=f"Pictures per network call (16); {Own}.")]
+OwnBatchSize = Annotated[int | None, whole(AT_ONCE, "--batch-size", help=f"Pictures per network call (16); {Own}.")]
 SeedOption = Annotated[int | None, whole(BITS, "--seed", help=f"Of the start's noise (0); {Own}.", least=-BITS[0])]
 
 
@@ -223,10 +224,10 @@ def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
 
 def _show(run: Run, as_json: bool, reading: Reading | None) -> None:
     if reading is not None:
-        record_rejected(run, reading)
+        run.reject(reading.rejected)
     spent: Any = run.manifest.results["nfe"]
     if not as_json:
         print("network evaluations per picture: " + ", ".join(f"{name} {count}" for name, count in spent.items()))
     show_run(run, "overview.png", as_json)
     if reading is not None:
-        leave(reading)
+        leave(reading.left_out, len(reading.photos))

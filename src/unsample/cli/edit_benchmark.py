@@ -21,13 +21,16 @@ from .options import (
     Out,
     Seed,
     SpacingOption,
+    Strict,
     check_methods,
     check_start,
     number,
+    place,
     read_first,
     whole,
 )
-from .show import print_json, print_table
+from .photos import leave
+from .show import print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..studies.pie_bench import Scores
@@ -36,7 +39,7 @@ edit_benchmark = typer.Typer(
     no_args_is_help=True, help="Edits measured in the layout of PIE-Bench: from source prompts to target prompts."
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="With mapping_file.json and annotation_images/.")]
+Folder = Annotated[Path, typer.Argument(**place("FOLDER"), help="With mapping_file.json and annotation_images/.")]
 Methods = Annotated[
     str, typer.Option(help="Names of `unsample methods`, with commas between.", callback=read_first(check_methods))
 ]
@@ -66,7 +69,7 @@ Networks = Annotated[bool, typer.Option(help="Ask DINO, LPIPS and CLIP, which ma
 ByType = Annotated[bool, typer.Option("--by-type", help="Also print the means of each type of edit.")]
 EntriesLimit = Annotated[int | None, whole(BITS, "--limit", help="At most so many entries.")]
 EntriesBatch = Annotated[int, whole(AT_ONCE, "--batch-size", help="Entries per network call.")]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder of the set.")]
+OutFolder = Annotated[Path, typer.Option("--out", **place(), help="Folder of the set.")]
 Template = Annotated[str, typer.Option(help='Of prompts; "a photo of a [{}]" for models that take words.')]
 
 
@@ -86,13 +89,15 @@ def run(
     seed: Seed = 0,
     limit: EntriesLimit = None,
     batch_size: EntriesBatch = 16,
+    strict: Strict = False,
     by_type: ByType = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Edit every entry by every method from every start with every editor, at equal cost, and measure what came out."""
-    from ..runs.directory import Run, place_of
+    from ..runs.directory import Run
     from ..runs.manifest import identity
+    from ..runs.names import place_of
     from ..studies.compare import listed
     from ..studies.pie_bench import Benchmark, benchmarked, editable, edits_at_equal_cost, listed_editors
     from ..studies.pie_bench.report import as_dict
@@ -100,6 +105,8 @@ def run(
     model = chosen.load()
     candidates = edits_at_equal_cost(model, listed(methods), listed(start), steps, guidance, spacing, listed_editors(editor))
     found = editable(model, folder, limit)
+    if strict and found.failed:
+        raise ArgumentError(str(found.failed[0]))
     bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
@@ -109,15 +116,16 @@ def run(
         scores, costs = benchmarked(bench, opened, on_step)
     if as_json:
         print_json({"run": str(opened.path), **as_dict(scores, costs)})
-        return
-    _show(scores, costs, by_type)
-    print(opened.path / "report.html")
+    else:
+        _show(scores, costs, by_type)
+        print(opened.path / "report.html")
+    leave([failure.key for failure in found.failed], len(found.entries), "entries")
 
 
 @edit_benchmark.command("make")
 @loads_a_model
 def make(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A parquet file with columns `image` and `label`.")],
+    data: Annotated[Path, typer.Argument(**place("DATA"), help="A parquet file with columns `image` and `label`.")],
     chosen: Chosen,
     out: OutFolder,
     entries: Annotated[int, whole(IN_MEMORY, "--entries", help="How many photographs, drawn from the file.")] = 64,
@@ -126,17 +134,23 @@ def make(
     seed: Annotated[
         int, whole(BITS, "--seed", help="Of the photographs, and of the class that each is changed to.", least=0)
     ] = 0,
+    strict: Strict = False,
 ) -> None:
     """Write a small set of our own: labelled photographs, each to be changed to another class of the model."""
+    from ..pictures.read import Rejected
     from ..studies.pie_bench import make_small_set, read_labelled
 
     model = chosen.load()
     names = list(getattr(model.conditioner, "names", ()))
     if not names:
         raise ArgumentError(f"labels need names, and {model.name!r} has no classes: choose a --model that has")
-    photos = read_labelled(data, names, model.image_size, entries, seed=seed)
+    rejected: list[Rejected] = []
+    photos = read_labelled(data, names, model.image_size, entries, seed=seed, rejected=None if strict else rejected)
+    for one in rejected:
+        say(f"left out: {one.reason}")
     make_small_set(photos, out, targets=names, template=template, region="textured" if textured else "centre", seed=seed)
     print(out)
+    leave([one.name for one in rejected], len(photos))
 
 
 def _show(scores: Scores, costs: Mapping[str, Any], types: bool) -> None:

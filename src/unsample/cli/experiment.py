@@ -10,8 +10,8 @@ import typer
 
 from ..errors import ArgumentError
 from .model_options import Chosen, loads_a_model
-from .options import AsJson, BatchSize, Seed, check_places, read_first
-from .photos import refuse_runs
+from .options import AsJson, BatchSize, Seed, Strict, check_places, place, read_first
+from .photos import leave, refuse_runs
 from .show import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ Data = Annotated[
         callback=read_first(check_data),
     ),
 ]
-Checkpoints = Annotated[Path | None, typer.Option(help="Folder with checkpoints of a training run, for E16.")]
+Checkpoints = Annotated[Path | None, typer.Option(**place(), help="Folder with checkpoints of a training run, for E16.")]
 ShowData = Annotated[
     bool,
     typer.Option("--show-data/--hide-data", help="Hide: no pictures of photographs of --data, for reports to be passed on."),
 ]
 Where = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the reports; by default named after the settings, in runs/."),
+    typer.Option("--out", **place(), help="Folder of the reports; by default named after the settings, in runs/."),
 ]
-Cache = Annotated[Path, typer.Option(help="Folder that keeps samples and latents, shared by all experiments.")]
+Cache = Annotated[Path, typer.Option(**place(), help="Folder that keeps samples and latents, shared by all experiments.")]
 
 CACHE = Path("runs/experiments/cache")
 
@@ -75,12 +75,14 @@ def run(
     out: Where = None,
     cache: Cache = CACHE,
     show_data: ShowData = True,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments; samples and latents that were made before are read back."""
-    _check(ids, size)
-    place = _run(ids, size, _lab(chosen, cache, data, seed, batch_size, checkpoints), out, show_data=show_data)
-    _tell(place, ids, as_json)
+    _check(ids, size, checkpoints)
+    lab = _lab(chosen, cache, data, seed, batch_size, checkpoints, strict)
+    _tell(_run(ids, size, lab, out, show_data=show_data), ids, as_json)
+    leave(list(lab.rejected), len(lab.read))
 
 
 @experiment.command("all")
@@ -95,19 +97,23 @@ def run_all(
     out: Where = None,
     cache: Cache = CACHE,
     show_data: ShowData = True,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all experiments, but those that this model or these options do not allow (E16 needs --checkpoints)."""
     from ..studies.experiments import EXPERIMENTS
 
     ids = list(EXPERIMENTS)
-    _check(ids, size)
-    lab = _lab(chosen, cache, data, seed, batch_size, checkpoints)
+    _check(ids, size, checkpoints)
+    lab = _lab(chosen, cache, data, seed, batch_size, checkpoints, strict)
     _tell(_run(ids, size, lab, out, show_data=show_data, lenient=True), ids, as_json)
+    leave(list(lab.rejected), len(lab.read))
 
 
 @experiment.command()
-def report(out: Annotated[Path, typer.Option("--out", help="Folder of the reports.")], as_json: AsJson = False) -> None:
+def report(
+    out: Annotated[Path, typer.Option("--out", **place(), help="Folder of the reports.")], as_json: AsJson = False
+) -> None:
     """Join the reports of experiments into one page: every claim, the paper's numbers beside ours."""
     from ..studies.experiments import EXPERIMENTS
 
@@ -116,8 +122,10 @@ def report(out: Annotated[Path, typer.Option("--out", help="Folder of the report
 
 @experiment.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Reports of two or more runs, as of two models.")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write the table to, as Markdown.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(**place("FOLDER..."), help="Reports of two or more runs, as of two models.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", **place(), help="File to write the table to, as Markdown.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The claims of several runs side by side, those first on which their verdicts differ."""
@@ -135,12 +143,15 @@ def compare(
         print_table(table)
 
 
-def _check(ids: Sequence[str], size: str) -> None:
-    """Refuse unknown experiments and sizes before a model is loaded."""
+def _check(ids: Sequence[str], size: str, checkpoints: Path | None) -> None:
+    """Refuse unknown experiments and sizes, and checkpoints that none reads, before a model is loaded."""
     from ..studies.experiments import recipe
 
-    for name in ids:
-        recipe(name).make(size)
+    recipes = [recipe(name) for name in ids]
+    for one in recipes:
+        one.make(size)
+    if checkpoints is not None and "E16" not in [one.id for one in recipes]:
+        raise ArgumentError("--checkpoints are read by E16 alone: run it, or leave them out")
 
 
 def _lab(chosen: Chosen, cache: Path, data: Data, *rest: Any) -> Lab:
@@ -167,6 +178,8 @@ def _run(ids: Sequence[str], size: str, lab: Lab, out: Path | None, *, show_data
             if not lenient:
                 raise
             say(f"{one.id} is left out: {error}")
+    for photo in lab.rejected.values():
+        say(f"left out: {photo.reason}")
     return folder.path
 
 

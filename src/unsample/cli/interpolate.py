@@ -75,8 +75,8 @@ def interpolate(
 ) -> None:
     """Turn photographs into noise, and sample what lies between: a strip, its frames, and a moving picture."""
     from .. import pictures as plotting
-    from ..runs.directory import place_of
     from ..runs.interpolate import Interpolation
+    from ..runs.names import place_of
     from ..runs.settings import InvertSettings
 
     moving = None if animation == NONE else animation
@@ -107,7 +107,7 @@ def _spread(frames: int | None, grid: str | None) -> int | tuple[int, int]:
         return FRAMES if frames is None else frames
     if frames is not None:
         raise ArgumentError("--grid says how many frames there are: leave out --frames, or --grid")
-    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", grid.strip())
+    sides = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", grid.strip())
     if sides is None:
         raise ArgumentError(f"--grid: expected ROWSxCOLUMNS, like 5x5, given {grid!r}")
     return int(sides[1]), int(sides[2])

@@ -29,8 +29,9 @@ from .options import (
     Start,
     Steps,
     Strict,
+    place,
 )
-from .photos import leave, read_given, record_rejected
+from .photos import leave, read_given
 from .show import print_json, print_table, show_run
 
 
@@ -80,7 +81,7 @@ def demo(
 
 
 def diagnose(
-    run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(**place("RUN"), help="A run directory of `unsample invert`.")], as_json: AsJson = False
 ) -> None:
     """The latents of a run against true noise."""
     from ..runs import report as results
@@ -104,8 +105,8 @@ def _invert(
     start: str,
     **settings: Any,
 ) -> None:
-    from ..runs.directory import place_of
     from ..runs.invert import invert_photos
+    from ..runs.names import place_of
     from ..runs.report import places_of, sentences, table_of
     from ..runs.settings import InvertSettings
 
@@ -116,14 +117,13 @@ def _invert(
     photos = reading.photos
     place = place_of(out, "invert", checked.key, *(photo.id for photo in photos))
     with progress_bar(f"inverting {counted(len(photos), 'picture')}") as on_step:
-        run, diagnoses = invert_photos(model, photos, checked, place, on_step)
-    record_rejected(run, reading)
+        run, diagnoses = invert_photos(model, photos, checked, place, on_step, reading.rejected)
     if not as_json:
         print_table(table_of(run, diagnoses))
         for sentence in (*places_of(run), *sentences(diagnoses)):
             print(sentence)
     show_run(run, "report.html", as_json)
-    leave(reading)
+    leave(reading.left_out, len(photos))
 
 
 def _refuse_beside_paper(given: dict[str, str]) -> None:

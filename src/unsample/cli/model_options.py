@@ -102,7 +102,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+    sides = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.strip())
     if sides is None:
         raise ArgumentError(f"--size: expected HEIGHTxWIDTH in pixels, like 512x768, given {shortened(repr(text))}")
     return int(sides[1]), int(sides[2])

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.reading import number_of, whole_of
 from ..errors import ArgumentError
 from ..methods import registry
 from ..methods.starts import parse_start
@@ -47,7 +48,7 @@ def whole(limit: tuple[int, str], name: str, *names: str, help: str, least: int 
         if not least <= value <= most:
             raise ArgumentError(f"{name}: expected a whole number from {least} to {most:,} ({reason}), given {value}")
 
-    return typer.Option(name, *names, help=help, callback=read_first(check))
+    return typer.Option(name, *names, help=help, callback=read_first(check), parser=_read_by(whole_of), metavar="<int>")
 
 
 def number(least: float, most: float, name: str, *names: str, help: str) -> Any:
@@ -57,7 +58,32 @@ def number(least: float, most: float, name: str, *names: str, help: str) -> Any:
         if not (math.isfinite(value) and least <= value <= most):
             raise ArgumentError(f"{name}: expected a number from {least:g} to {most:g}, given {value}")
 
-    return typer.Option(name, *names, help=help, callback=read_first(check))
+    return typer.Option(name, *names, help=help, callback=read_first(check), parser=_read_by(number_of), metavar="<float>")
+
+
+def _read_by(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """A parser of an option; its default is a number already."""
+    return lambda value: parse(value) if isinstance(value, str) else value
+
+
+def _place_of(text: str) -> Path:
+    if not text.strip():
+        raise ValueError(f"expected a path, given {text!r}")  # which Path takes for the current folder
+    return Path(text)
+
+
+def place(metavar: str = "<path>") -> dict[str, Any]:
+    """What options and arguments that are a path are made with."""
+    return {"parser": _read_by(_place_of), "metavar": metavar}
+
+
+def check_text(text: str) -> None:
+    """Refuse an empty text where one names something."""
+    if not text.strip():
+        raise ArgumentError(f"expected a name, given {text!r}")
+
+
+NAMED = read_first(check_text)
 
 
 def check_places(places: Sequence[str]) -> None:
@@ -109,13 +135,14 @@ ModelName = Annotated[
         "--model",
         help="A name of `unsample models`, a diffusers directory, a checkpoint file, or a hub name.",
         show_default="tiny-imagenet-32-v",
+        callback=NAMED,
     ),
 ]
 ImageSize = Annotated[
     str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of the pictures, like 512x768; default: the model's own.")
 ]
-Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub name.")]
-Variant = Annotated[str | None, typer.Option(help="fp16 reads the weights that are saved under that name.")]
+Revision = Annotated[str | None, typer.Option(callback=NAMED, help="Commit or tag of a hub name.")]
+Variant = Annotated[str | None, typer.Option(callback=NAMED, help="fp16 reads the weights that are saved under that name.")]
 Offload = Annotated[bool, typer.Option("--offload", help="On the device only the network that is at work.")]
 Tiling = Annotated[bool, typer.Option("--tiling", help="The autoencoder works through large pictures in tiles.")]
 Method = Annotated[
@@ -154,10 +181,13 @@ Negative = Annotated[
     str | None, typer.Option(help="Class or prompt that guidance moves away from, in place of the unconditional.")
 ]
 BatchSize = Annotated[int, whole(AT_ONCE, "--batch-size", help="Pictures per network call.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option(callback=NAMED, help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[
-    str | None, typer.Option(help="Precision of the network: float32, bfloat16, float16.", show_default="float32")
+    str | None,
+    typer.Option(callback=NAMED, help="Precision of the network: float32, bfloat16, float16.", show_default="float32"),
 ]
 KeepOption = Annotated[str, typer.Option("--keep", help="Also keep the way up: latent (no), states, eps, or all.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Run directory; by default named after the settings, in runs/.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", **place(), help="Run directory; by default named after the settings, in runs/.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from .show import say
 
 if TYPE_CHECKING:
     from ..pictures.read import Reading
-    from ..runs.directory import Run
 
 LEFT_OUT = 1
 """The exit code where some pictures were left out and the rest is done."""
@@ -25,10 +23,11 @@ FEW = 8
 
 def is_run(place: str | Path) -> bool:
     """Whether this is the folder of a run: its manifest says which command made it."""
+    from ..core.reading import read_bytes
     from ..runs.manifest import MANIFEST
 
     try:
-        return b'"command"' in (Path(place).expanduser() / MANIFEST).read_bytes()
+        return b'"command"' in read_bytes(Path(place).expanduser() / MANIFEST)
     except (OSError, ValueError):
         return False
 
@@ -75,17 +74,11 @@ def read_given(
     return reading
 
 
-def record_rejected(run: Run, reading: Reading) -> None:
-    """List the pictures that were left out, and why, among the results in the run's manifest."""
-    if reading.rejected or "rejected" in run.manifest.results:
-        run.add({"rejected": [asdict(one) for one in reading.rejected]})
-
-
-def leave(reading: Reading) -> None:
-    """Where pictures were left out, say how many on the last line, and leave with code 1."""
-    if not reading.rejected:
+def leave(rejected: Sequence[str], done: int, what: str = "pictures") -> None:
+    """Where pictures, or entries, were left out, say how many and which on the last line, and leave with code 1."""
+    if not rejected:
         return
-    out, whole = len(reading.rejected), len(reading.rejected) + len(reading.photos)
-    names = ", ".join(one.name for one in reading.rejected[:FEW])
-    say(f"unsample: {out} of {whole} pictures left out, the rest is done: {names}{', ...' if out > FEW else ''}")
+    names = ", ".join(rejected[:FEW])
+    more = ", ..." if len(rejected) > FEW else ""
+    say(f"unsample: {len(rejected)} of {len(rejected) + done} {what} left out, the rest is done: {names}{more}")
     raise typer.Exit(LEFT_OUT)

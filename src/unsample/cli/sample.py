@@ -24,6 +24,7 @@ from .options import (
     SpacingOption,
     Steps,
     number,
+    place,
     whole,
 )
 from .show import show_run
@@ -44,7 +45,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Pictures from true noise."""
-    from ..runs.directory import place_of
+    from ..runs.names import place_of
     from ..runs.sample import sample_images
     from ..runs.settings import SampleSettings
 
@@ -68,7 +69,7 @@ def sample(
 
 @loads_a_model
 def reconstruct(
-    run: Annotated[Path, typer.Argument(help="A run directory of `unsample invert`.")],
+    run: Annotated[Path, typer.Argument(**place("RUN"), help="A run directory of `unsample invert`.")],
     chosen: Chosen,
     start: Annotated[str | None, typer.Option(help="Which of the run's starts; default is its last.")] = None,
     steps: Annotated[int | None, whole(TRAINED, "--steps", help="Moves down; default is as many as went up.")] = None,
@@ -85,9 +86,10 @@ def reconstruct(
     says where it is now, if it was moved.
     """
     from ..core.trajectory import Stored
-    from ..runs.directory import Run, place_of
+    from ..runs.directory import Run
     from ..runs.inversions import inverted_tensors, settings_of
     from ..runs.manifest import Origin
+    from ..runs.names import place_of
     from ..runs.read_back import way_back
     from ..runs.sample import sample_images
     from ..runs.settings import SampleSettings
