@@ -137,12 +137,12 @@ def inspect(
     from ..models import inspect_model
     from ..runs.html import Table
 
-    found = inspect_model(model, size=size_of(size), revision=revision)
+    about = inspect_model(model, size=size_of(size), revision=revision)
     if classes:
-        if not found.classes:
-            raise ArgumentError(f"model {found.name!r} has no classes: its conditions are {found.conditions}")
-        print_json(found.classes) if as_json else print(*map(printable, found.classes), sep="\n")
+        if not about.classes:
+            raise ArgumentError(f"model {about.name!r} has no classes: its conditions are {about.conditions}")
+        print_json(about.classes) if as_json else print(*map(printable, about.classes), sep="\n")
     elif as_json:
-        print_json(found.to_dict())
+        print_json(about.to_dict())
     else:
-        print_table(Table(("", found.name), tuple((name.replace("_", " "), text) for name, text in found.rows())), words=True)
+        print_table(Table(("", about.name), tuple((name.replace("_", " "), text) for name, text in about.rows())), words=True)

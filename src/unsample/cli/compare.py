@@ -65,12 +65,12 @@ def compare(
     settings: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "seed": seed, "batch_size": batch_size, "guidance": guidance}
     known = comparison.settings_of(loaded, methods, start, condition=label, **settings)
     place = place_of(out, "compare", json.dumps(identity(known)), *(photo.id for photo in reading.photos))
-    found = comparison.compare(loaded, reading.photos, methods=methods, starts=start, condition=label, out=place, **settings)
+    result = comparison.compare(loaded, reading.photos, methods=methods, starts=start, condition=label, out=place, **settings)
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        print_table(comparison.table(found.candidates, comparison.BRIEF))
-        for line in (*found.failures, *found.notes()):
+        print_table(comparison.table(result.candidates, comparison.BRIEF))
+        for line in (*result.failures, *result.notes()):
             print(printable(line))
         print(printable(str(place / "comparison.png")))
     leave(reading.left_out, len(reading.photos))

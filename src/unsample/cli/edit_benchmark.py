@@ -104,22 +104,22 @@ def run(
 
     model = chosen.load()
     candidates = edits_at_equal_cost(model, listed(methods), listed(start), steps, guidance, spacing, listed_editors(editor))
-    found = editable(model, folder, limit)
-    if strict and found.failed:
-        raise ArgumentError(str(found.failed[0]))
-    bench = Benchmark(model, found, candidates, guidance, seed, batch_size, use_mask, networks)
+    kept = editable(model, folder, limit)
+    if strict and kept.failed:
+        raise ArgumentError(str(kept.failed[0]))
+    bench = Benchmark(model, kept, candidates, guidance, seed, batch_size, use_mask, networks)
     bench.check()
     settings = {**bench.settings, "dtype": chosen.dtype}
     place = place_of(out, "edit-benchmark", json.dumps(identity(settings), sort_keys=True))
-    opened = Run.open(place, "edit-benchmark", settings, found.items, chosen.origin)
-    with progress_bar(f"editing {counted(len(found.entries), 'entry', 'entries')}") as on_step:
+    opened = Run.open(place, "edit-benchmark", settings, kept.items, chosen.origin)
+    with progress_bar(f"editing {counted(len(kept.entries), 'entry', 'entries')}") as on_step:
         scores, costs = benchmarked(bench, opened, on_step)
     if as_json:
         print_json({"run": str(opened.path), **as_dict(scores, costs)})
     else:
         _show(scores, costs, by_type)
         print(opened.path / "report.html")
-    leave([failure.key for failure in found.failed], len(found.entries), "entries")
+    leave([failure.key for failure in kept.failed], len(kept.entries), "entries")
 
 
 @edit_benchmark.command("make")

@@ -41,14 +41,14 @@ def expanded(path: str | Path) -> Path:
     """
     if not str(path).strip():
         raise ArgumentError(f"expected a path, given {str(path)!r}")
-    found = Path(os.path.expanduser(path))
+    place = Path(os.path.expanduser(path))
     try:
-        os.lstat(found)
+        os.lstat(place)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG:
             raise ArgumentError(f"expected a path, given {str(path)[:80]!r}...: {reason}") from None
-    return found
+    return place
 
 
 def inside(root: Path, name: str) -> Path:

@@ -42,12 +42,12 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: It is missing or damaged, or holds anything else.
     """
     try:
-        found = json_from(file)
+        config = json_from(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} is missing or damaged ({one_line(error, 200)}); download it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise ModelError(f"{file} is damaged: expected a JSON object; save or download the model again")
-    return found
+    return config
 
 
 def check_config(file: Path, part: str = "") -> dict[str, Any]:

@@ -113,11 +113,11 @@ def _renamed(network: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     fix = getattr(network, "_fix_state_dict_keys_on_load", None)  # diffusers': attention of autoencoders before 2023
     weights = weights if fix is None else dict(fix(weights) or weights)
     own = network.state_dict()
-    found = {}
+    renamed = {}
     for name, tensor in weights.items():
         others = (name, name.removeprefix(_PREFIX), _PREFIX + name)
-        found[next((other for other in others if other in own), name)] = tensor
-    return found
+        renamed[next((other for other in others if other in own), name)] = tensor
+    return renamed
 
 
 def _shared(network: nn.Module) -> list[list[str]]:

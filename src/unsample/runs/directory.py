@@ -157,8 +157,8 @@ class Run:
         """
         names = [file.name.removesuffix(".safetensors") for file in (self.path / "parts").glob("*.safetensors")]
         numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        found = {int(number): f"{prefix}{number}" for number in numbers if re.fullmatch(r"[0-9]{6}", number)}
-        done = {first: part.rows for first, key in found.items() if (part := self.stored(key))}
+        keys = {int(number): f"{prefix}{number}" for number in numbers if re.fullmatch(r"[0-9]{6}", number)}
+        done = {first: part.rows for first, key in keys.items() if (part := self.stored(key))}
         tiles, first = [], 0
         while first < count:
             after = min([start for start in done if start > first] + [first + size, count])
@@ -204,10 +204,10 @@ class Run:
         """
         if not self.complete:
             raise RunError(f"the run in {self.path} is not complete; give the same command again to finish it")
-        found = read_tensors(self.checked(TENSORS))
-        if found is None:
+        content = read_tensors(self.checked(TENSORS))
+        if content is None:
             raise RunError(_repair(self.path / TENSORS))
-        tensors, header = found
+        tensors, header = content
         if header.get("items") != [item.id for item in self.manifest.items]:
             raise RunError(f"{self.path / TENSORS} does not belong to this manifest; delete the folder and run again")
         return tensors

@@ -87,10 +87,10 @@ class InvertedRun:
             ArgumentError: A run that was inverted with guidance, states that it did not keep, or what `unsample.edit` refuses.
         """
         _check_unguided(self.run, self.settings)
-        found = self if mask is None and strength >= 1 else self.with_states()
+        inverted = self if mask is None and strength >= 1 else self.with_states()
         return edit(
             self.model,
-            found.trajectory,
+            inverted.trajectory,
             to=to,
             source=self.settings.label,
             guidance=guidance,
@@ -193,8 +193,8 @@ def read_inverted(
     _check_unguided(run, settings)
     if states:
         _check_states(run, settings)
-    found = _read(run, settings, loading)
-    return found.with_states() if states else found
+    inverted = _read(run, settings, loading)
+    return inverted.with_states() if states else inverted
 
 
 def _settings_of(run: Run, start: str | Start | None) -> InvertSettings:

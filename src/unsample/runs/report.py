@@ -108,19 +108,19 @@ def table_of(run: Run, diagnoses: Mapping[str, Diagnosis]) -> Table:
     """Diagnostics as rows, starts as columns, true noise last; and below what each start cost."""
     costs, rows = run.manifest.costs, []
     for name in dict.fromkeys(row.name for diagnosis in diagnoses.values() for row in diagnosis.rows):
-        found = [next((row for row in diagnosis.rows if row.name == name), None) for diagnosis in diagnoses.values()]
-        rows.append((name, *map(_cell, found), _noise(found)))
+        cells = [next((row for row in diagnosis.rows if row.name == name), None) for diagnosis in diagnoses.values()]
+        rows.append((name, *map(_cell, cells), _noise(cells)))
     if costs:
         spent = {title(text): f"{cost['nfe']:g}" for text, cost in costs.items() if "nfe" in cost}
         rows.append(("network evaluations, up + down", *(spent.get(name, "") for name in diagnoses), ""))
     return Table(("", *diagnoses, "true noise"), tuple(rows))
 
 
-def _noise(found: Sequence[Row | None]) -> str:
+def _noise(cells: Sequence[Row | None]) -> str:
     """The same diagnostic of true noise, or why there is none."""
-    if all(row is None or math.isnan(row.value) for row in found):
-        return next((row.note for row in found if row), "")
-    null = next((row.null for row in found if row and row.null), None)
+    if all(row is None or math.isnan(row.value) for row in cells):
+        return next((row.note for row in cells if row), "")
+    null = next((row.null for row in cells if row and row.null), None)
     return f"{format_number(null.mean)} [{format_number(null.low)}, {format_number(null.high)}]" if null else ""
 
 
@@ -133,8 +133,8 @@ def _cell(row: Row | None) -> str:
 
 def places_of(run: Run) -> list[str]:
     """Where each forward start was, as the run noted it; "forward start 4%: timestep 20 of 1000 ..."."""
-    found = run.manifest.results.get("starts", {})
-    return [f"{title(text)}: {place}." for text, place in found.items()] if isinstance(found, dict) else []
+    starts = run.manifest.results.get("starts", {})
+    return [f"{title(text)}: {place}." for text, place in starts.items()] if isinstance(starts, dict) else []
 
 
 def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:

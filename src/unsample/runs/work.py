@@ -52,10 +52,10 @@ class Work:
         Raises:
             RunError, ArgumentError, ModelError: As `read_inverted`.
         """
-        found = read_inverted(Run.load(place), forward, states=states, loading=loading)
-        manifest = found.run.manifest
+        inverted = read_inverted(Run.load(place), forward, states=states, loading=loading)
+        manifest = inverted.run.manifest
         settings = {"reuses": manifest.key}
-        return cls(found.model, found.settings, manifest.items, found.images, settings, found.trajectory)
+        return cls(inverted.model, inverted.settings, manifest.items, inverted.images, settings, inverted.trajectory)
 
     @property
     def start(self) -> Start:

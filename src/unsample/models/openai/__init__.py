@@ -136,21 +136,21 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            found: Any = load_file(regular(file))
+            weights: Any = load_file(regular(file))
         else:
-            found = torch.load(regular(file), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            weights = torch.load(regular(file), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # each library raises its own, and torch's advise to load the file unsafely
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}, which could run code" if named else "it is truncated, damaged or of another kind"
         raise ModelError(f"{refused}; {reason}") from None
-    if not isinstance(found, dict) or not found:
-        raise ModelError(f"{refused}, given {'an empty one' if found == {} else type(found).__name__}")
-    for key, value in found.items():
+    if not isinstance(weights, dict) or not weights:
+        raise ModelError(f"{refused}, given {'an empty one' if weights == {} else type(weights).__name__}")
+    for key, value in weights.items():
         plain = isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided and not value.is_meta
         if not (plain and isinstance(key, str)):
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(f"{refused}, given {kind} at {key!r}")
-    return found
+    return weights
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -169,7 +169,7 @@ def _compare(file: Path, image_size: int, own: Shapes, given: Shapes) -> None:
     }
     if not any(astray.values()):
         return
-    keys = ", ".join(f"{what} {' '.join(found[:3])}" for what, found in astray.items() if found)
+    keys = ", ".join(f"{what} {' '.join(names[:3])}" for what, names in astray.items() if names)
     ours, theirs = _flags_shown_by(own, image_size), _flags_shown_by(given, image_size)
     odds = [f"{flag} is {ours[flag]}, the weights say {theirs[flag]}" for flag in theirs if ours[flag] != theirs[flag]]
     raise ModelError(f"{file} does not fit its flags: {'; '.join([*odds, keys])}"[:600])
