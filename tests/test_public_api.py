@@ -28,7 +28,8 @@ def isort_key(name):
 
 def public(module):
     """The public names: what a package lists in `__all__`, what a plain module defines."""
-    defined = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
+    named = {name: thing for name, thing in vars(module).items() if getattr(thing, "__name__", "") == name}
+    defined = [name for name, thing in named.items() if getattr(thing, "__module__", "") == module.__name__]
     return getattr(module, "__all__", [name for name in defined if not name.startswith("_")])
 
 
@@ -61,7 +62,7 @@ def test_the_package_offers_exactly_what_it_imports():
     }
     assert imported - {""} == set(us.__all__)
     others = {k for k, v in vars(us).items() if not k.startswith("_") and not inspect.ismodule(v)}
-    assert others - {"annotations", "TYPE_CHECKING", "import_module"} | set(LAZY) == set(us.__all__)
+    assert others - {"annotations", "TYPE_CHECKING", "import_module", "pairwise"} | set(LAZY) == set(us.__all__)
 
 
 def test_what_is_loaded_at_its_first_use_is_what_type_checkers_see():

@@ -236,7 +236,7 @@ def refused(path, match):
 @pytest.mark.parametrize(("file", "changes"), ABSURD, ids=lambda value: str(value)[:60])
 def test_configs_of_absurd_size_are_refused_at_once(changed, file, changes):
     path = changed(file, changes)
-    match = r"config.json (says .*: expected|asks for more than)"
+    match = r"config.json (says .*: expected|asks for more than|is missing or damaged .it holds NaN)"
     if file.startswith("text_encoder"):  # which `inspect` does not read
         with pytest.raises(us.ModelError, match=match):
             us.load(path, device="cpu")
@@ -281,6 +281,6 @@ DEEP = ("model_index.json", "unet/config.json", "text_encoder/config.json", "tok
 @pytest.mark.parametrize("file", [*DEEP, "scheduler/scheduler_config.json"])
 def test_json_that_is_nested_deep(changed, file):
     path = changed(file, '{"a": ' + "[" * 10**5 + "]" * 10**5 + "}")
-    with pytest.raises(us.ModelError, match=r"nested too deeply|cannot load") as caught:
+    with pytest.raises(us.ModelError, match=r"nested too deep|cannot load") as caught:
         us.load(path, device="cpu")
     assert "\n" not in str(caught.value)
