@@ -33,7 +33,8 @@ def ends(method: Stepper | Corrected, start: Start, grid: Grid, until: int | Non
     """
     first, last = start.level(grid), grid.steps if until is None else until
     if not first.index <= last <= grid.steps or grid[last].ratio < first.ratio:
-        raise ArgumentError(f"until={until} must lie between the start's {_name(first, grid)} and the grid's end {grid.steps}")
+        name = f"level {first.index}" if first in grid.levels else f"timestep {first.t:g}, above level {first.index},"
+        raise ArgumentError(f"until={until} must lie between the start's {name} and the grid's end {grid.steps}")
     if isinstance(method, Corrected) and last < grid.steps:
         raise ArgumentError(f"{method} is recorded on the way down from the noisy end; leave out until={until}")
     return first, last
@@ -167,7 +168,3 @@ def descend(
         if on_move is not None:
             on_move(len(x))
     return Trajectory(x, top, 0, counted.nfe, states=keeper.states, eps=keeper.eps, residuals=keeper.residuals)
-
-
-def _name(level: Level, grid: Grid) -> str:
-    return f"level {level.index}" if level in grid.levels else f"timestep {level.t:g}, above level {level.index},"

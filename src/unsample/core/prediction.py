@@ -19,7 +19,6 @@ from .schedule import TINY_ALPHA, Level
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
-
 LEAST_IN_SINGLE = 2.0**-12
 """The least alpha where float32 is all there is: x0 is wrong by about this much for want of signal, and by float32 rounding
 over this much, which is as much again."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import ceil
 from typing import Protocol, runtime_checkable
 
@@ -144,7 +143,7 @@ def _share(fraction: float, grid: Grid) -> Level:
     moves = max(0.0, fraction * PAPER_STEPS - 1)  # the first leads to timestep 0
     if not isinstance(grid.schedule, FlowSchedule):
         return grid.at(min(round(moves * _spaced(len(grid.schedule))) + grid.offset, len(grid.schedule) - 1))
-    table = _linear_table()
+    table = Schedule.from_betas(Schedule.linear_betas())  # of DDPM (Ho et al. 2020), with which the paper's model was trained
     tau = table.level(round(moves * _spaced(len(table)))).tau
     return grid.at(tau * len(grid.schedule))
 
@@ -152,9 +151,3 @@ def _share(fraction: float, grid: Grid) -> Level:
 def _spaced(trained: int) -> float:
     """Timesteps from one to the next of `PAPER_STEPS` in leading spacing, which cuts them to whole ones where it can."""
     return trained // PAPER_STEPS or trained / PAPER_STEPS
-
-
-@cache
-def _linear_table() -> Schedule:
-    """That of DDPM (Ho et al. 2020), with which the paper's model was trained."""
-    return Schedule.from_betas(Schedule.linear_betas())
