@@ -50,7 +50,8 @@ def test_edits_are_the_librarys_with_a_sheet_and_their_cost(unsample, given, pho
     torch.testing.assert_close(found["reconstruction.0"], us.edit(model, images, to="ant", guidance=1, **settings).images)
     pictures = sorted(str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*.png"))
     assert [name.split("/")[:2] for name in pictures[:6]] == [["edits", "0-bee"]] * 3 + [["edits", "1-none"]] * 3
-    assert pictures[6:] == ["overview.png"]
+    assert pictures[6] == "overview.png"
+    assert [name.split("/")[0] for name in pictures[7:]] == ["reconstructions"] * 3
 
 
 def test_seeds_and_strength_and_a_mask(unsample, given, photos, model, tmp_path):
@@ -105,6 +106,13 @@ def test_variations_are_the_librarys(unsample, given, photos, model, tmp_path):
     torch.testing.assert_close(found["variations"], expected.images)
     torch.testing.assert_close(found["distances"], expected.distances)
     assert len(list((tmp_path / "run" / "variations").rglob("*.png"))) == 9
+    draws = json.loads((tmp_path / "run" / "manifest.json").read_text())["results"]["draws"]
+    for row, distances in zip(draws, expected.distances.tolist(), strict=True):
+        assert row["nearest"] == [
+            [seed, pytest.approx(far, abs=1e-4)] for far, seed in sorted(zip(distances, range(3), strict=True))
+        ]
+        seed, far = row["nearest"][0]
+        assert f"{row['picture']}, nearest first: seed {seed} at {far:.3f}" in done.out
     assert unsample(*arguments).out == done.out
 
 

@@ -32,10 +32,35 @@ def test_a_run_says_which_level_a_start_was(unsample, photos, tmp_path):
     """On standard output, in the manifest and in the report; of "auto" from the least to the most."""
     done = unsample("invert", photos[0], "--steps", 5, "--start", "0,1,4%", "--size", "8x8", "--out", tmp_path / "run")
     says = "timestep 20 of 1000, sigma/alpha 0.079, before move 2 of 5"
-    assert f"forward start 4%: {says}.\n" in done.out
-    assert f"forward start 4%: {says}." in (tmp_path / "run" / "report.html").read_text()
+    says_all = f"look-ahead in 5 steps, forward start 4%: {says}; network evaluations per picture: up 5, down 5"
+    assert f"{says_all}\n" in done.out
+    assert says_all in (tmp_path / "run" / "report.html").read_text()
     starts = json.loads((tmp_path / "run" / "manifest.json").read_text())["results"]["starts"]
     assert starts == {"1": "timestep 0 of 1000, sigma/alpha 0.01, before move 2 of 5", "4%": says}
+
+
+@pytest.mark.parametrize(
+    ("command", "spent"),
+    [
+        (("edit", "--to", "lakeside"), "up 5, reconstruction 5, mask 0, edit 10"),
+        (("variations", "--seeds", 2), "variation 2"),
+        (("interpolate", "--frames", 2), "up 5, frame 5"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_every_command_that_inverts_says_how_in_the_same_words(unsample, photos, tmp_path, command, spent):
+    done = unsample(command[0], *photos[:2], *command[1:], "--steps", 5, "--start", "4%", "--out", tmp_path / "run")
+    where = "timestep 20 of 1000, sigma/alpha 0.079, before move 2 of 5"
+    assert f"look-ahead in 5 steps, forward start 4%: {where}; network evaluations per picture: {spent}" in done.out
+
+
+def test_a_report_explains_its_rows_and_settings(unsample, photos, tmp_path):
+    unsample("invert", *photos[:2], *QUICK, "--start", "0,4%", "--out", tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    for said in ("lag-1: ", "KL to N(0, 1): ", "SSIM: ", "no intervals over images: 2 are too few", "<td>0, 4%</td>"):
+        assert said in page, said
+    assert "None" not in page
+    assert "[&#x27;" not in page
 
 
 def test_a_run_holds_everything(unsample, photos, tmp_path):

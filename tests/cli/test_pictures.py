@@ -112,10 +112,20 @@ def test_a_broken_picture_alone_is_an_error(unsample, folder, tmp_path):
 def test_the_size_that_is_used_is_said_once_and_in_the_manifest(unsample, folder, tmp_path):
     done = unsample("invert", folder / "a.png", folder / "c.png", *QUICK, "--json", "--out", tmp_path / "run")
     assert done.code == 0
-    said = "cropped and reduced to the model's size: a.png from 64x48 to 32x32, and 1 more to that size"
+    said = "a.png: cropped and reduced from 64x48 to 32x32, the model's size; and 1 more to that size"
     assert done.err.strip().splitlines() == [said]
     notes = [item["notes"] for item in json.loads(done.out)["items"]]
     assert notes == [["cropped and reduced from 64x48 to 32x32"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(("interpolate",), "at least 2 pictures"), (("edit", "--to", "bus"), "school bus")],
+    ids=["one", "class"],
+)
+def test_what_is_refused_says_nothing_of_sizes(unsample, folder, command, said):
+    assert said in one_line(unsample(command[0], folder / "a.png", *command[1:]))
+    assert "reduced" not in unsample(command[0], folder / "a.png", *command[1:]).err
 
 
 @pytest.mark.usefixtures("without_overview")

@@ -8,7 +8,7 @@ from scipy import stats
 
 import unsample as us
 from unsample.methods.multistep import AdamsBashforth
-from unsample.methods.starts import AUTO_SCORE, PlainNoise, parse_start, whiteness_scores
+from unsample.methods.starts import AUTO_SCORE, PlainNoise, parse_start, whiteness_scores, whiteness_text
 from unsample.pictures.read import demo_photos
 
 STEPS = 20
@@ -71,11 +71,11 @@ def test_an_image_without_plain_areas_says_nothing():
 
 
 def test_auto_tries_starts_in_turn_and_keeps_the_first_that_is_white(model, photos):
-    """Reference: every level by itself, judged afterwards: those of 1 to 5 of 50 moves, at any number of moves."""
+    """Reference: every level by itself, judged afterwards: those of so many of 50 moves, at any number of moves."""
     settings = {"steps": STEPS, "method": AdamsBashforth()}
     found = us.invert(model, photos, start=parse_start("auto"), **settings)
     alone = [us.invert(model, photos, start=us.ForwardNoise(fraction=k / 50), **settings) for k in range(1, 6)]
-    white = [(whiteness_scores(photos, each.latent).abs().amax(1) < AUTO_SCORE).tolist() for each in alone[:-1]]
+    white = [(whiteness_scores(photos, each.latent).abs().amax(1) < AUTO_SCORE).tolist() for each in alone]
     chosen = [next((k for k, fine in enumerate(row) if fine), 4) for row in zip(*white, strict=True)]
     assert len(set(chosen)) > 2, "several happen among the demo photos, so several are tested"
     assert [level.t for level in found.start_levels] == [20 * k for k in chosen]
@@ -98,13 +98,39 @@ def test_auto_gives_plain_photographs_more_than_the_first_level_in_few_steps(mod
     assert times.max() <= 80
 
 
-def test_auto_in_fifty_steps_tries_one_to_five_of_them(model):
+def test_auto_goes_as_far_as_white_needs_and_else_takes_the_whitest(model, photos):
+    """DDIM in ten steps is white nowhere up to the level of 5 of 50 moves, where it ended; reference: each by itself."""
+    settings = {"steps": 10, "method": us.DDIM()}
+    start = parse_start("auto")
+    found = us.invert(model, photos, start=start, **settings)
+    tried = start.candidates(model.grid(10))
+    scores = torch.stack([start.scores(photos, us.invert(model, photos, start=one, **settings).latent) for one in tried])
+    white = scores < AUTO_SCORE
+    first = torch.where(white.any(0), white.int().argmax(0), scores.argmin(0))
+    levels = [tried[k].level(model.grid(10)).t for k in first.tolist()]
+    assert [level.t for level in found.start_levels] == levels
+    assert max(levels) > 80
+    assert not bool(white.any(0).all()), "one of them is white at no level"
+    assert found.costs[int((~white.any(0)).nonzero()[0])] == found.nfe
+
+
+def test_what_auto_reached_is_told(photos):
+    noise = us.ItemNoise(1, range(len(photos))).draw(photos.shape)
+    unknown = int((whiteness_scores(photos, noise).abs().amax(1) == 0).sum())
+    assert 0 < unknown < len(photos)
+    said = whiteness_text(photos, noise * 0.5)
+    assert f"reached by 0 of {len(photos)}, not by {len(photos) - unknown}, which got the whitest tried" in said
+    assert said.endswith(f"{unknown} with too little plain area to tell kept the lowest")
+
+
+def test_auto_in_fifty_steps_tries_one_to_twenty_of_them(model):
     grid = model.grid(50)
-    assert [start.level(grid) for start in us.AutoStart().candidates(grid)] == list(grid.levels[1:6])
+    tried = [start.level(grid) for start in us.AutoStart().candidates(grid)]
+    assert tried == [grid[k] for k in (1, 2, 3, 4, 5, 7, 10, 15, 20)]
     slip = us.AutoStart(at_next_level=True)
     assert slip.candidates(model.grid(1)) == [us.ForwardNoise(fraction=0.02, at_next_level=True)]
     by_hand = us.Grid(model.grid(20).levels)
-    assert [start.level(by_hand) for start in us.AutoStart().candidates(by_hand)] == list(by_hand.levels[1:3])
+    assert [start.level(by_hand) for start in us.AutoStart().candidates(by_hand)] == [by_hand[k] for k in (1, 2, 3, 4, 6, 8)]
 
 
 def test_auto_decides_per_item_whatever_the_batch(model, photos):

@@ -147,7 +147,7 @@ def test_one_path_and_one_number_will_do(tmp_path):
 
 
 def test_a_photo_says_how_it_was_reduced(tmp_path):
-    assert read_photo(picture(tmp_path / "a.png"), SIZE).reduced == "40x40 to 16x16"
+    assert read_photo(picture(tmp_path / "a.png"), SIZE).reduced == "reduced from 40x40 to 16x16"
     assert read_photo(picture(tmp_path / "b.png", size=(16, 16)), SIZE).reduced == ""
     assert Photo.of(torch.zeros(3, 4, 4), "x").reduced == ""
 

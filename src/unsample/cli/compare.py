@@ -26,7 +26,7 @@ from .options import (
     read_first,
     whole,
 )
-from .photos import leave, read_given
+from .photos import leave, read_given, tell
 from .show import print_json, print_table
 
 
@@ -62,6 +62,7 @@ def compare(
         loaded, methods, start, nfe, spacing, label, guidance
     )  # refuses what is wrong before pictures are read
     reading = read_given(paths, loaded.image_size, limit, strict=strict)
+    tell(reading)
     settings: dict[str, Any] = {"nfe": nfe, "spacing": spacing, "seed": seed, "batch_size": batch_size, "guidance": guidance}
     known = comparison.settings_of(loaded, methods, start, condition=label, **settings)
     place = place_of(out, "compare", json.dumps(identity(known)), *(photo.id for photo in reading.photos))

@@ -32,8 +32,8 @@ from .options import (
     read_first,
     whole,
 )
-from .photos import is_run, leave, read_given
-from .show import show_run
+from .photos import is_run, leave, read_given, tell
+from .show import print_summary, show_run
 
 if TYPE_CHECKING:
     from ..core.model import Model
@@ -224,10 +224,10 @@ def _targets(to: list[str], work: Work, guidance: float) -> list[str | None]:
 
 def _show(run: Run, as_json: bool, reading: Reading | None) -> None:
     if reading is not None:
+        tell(reading)
         run.reject(reading.rejected)
-    spent: Any = run.manifest.results["nfe"]
     if not as_json:
-        print("network evaluations per picture: " + ", ".join(f"{name} {count}" for name, count in spent.items()))
+        print_summary(run)
     show_run(run, "overview.png", as_json)
     if reading is not None:
         leave(reading.left_out, len(reading.photos))

@@ -27,8 +27,8 @@ from .options import (
     read_first,
     whole,
 )
-from .photos import read_given
-from .show import show_run
+from .photos import read_given, tell
+from .show import print_summary, show_run
 
 NONE, FRAMES = "none", 9
 
@@ -84,16 +84,20 @@ def interpolate(
         plotting.check_animation(moving)
     spread = _spread(frames, grid)
     model = chosen.load()
-    photos = read_given(paths, model.image_size, strict=True).photos  # each has its place on the way
+    reading = read_given(paths, model.image_size, strict=True)  # each has its place on the way
+    photos = reading.photos
     shared: dict[str, Any] = {"method": method, "steps": steps, "spacing": spacing, "forward": (start.strip(),)}
     shared |= {"seed": seed, "guidance": guidance, "batch_size": batch_size, **chosen.recorded}
     settings = [InvertSettings.of(model, label=one, **shared) for one in _labels(label, labels, len(photos))]
     job = Interpolation(model, photos, settings, spread, path)
     job.check()
+    tell(reading)
     place = place_of(out, "interpolate", job.key, *(photo.id for photo in photos))
     run = job.run(place)
     with progress_bar("drawing the frames"):
         job.draw(run, moving)
+    if not as_json:
+        print_summary(run)
     show_run(run, "strip.png", as_json)
 
 

@@ -31,7 +31,7 @@ from .options import (
     Strict,
     place,
 )
-from .photos import leave, read_given
+from .photos import leave, read_given, tell
 from .show import print_json, print_table, show_run
 
 
@@ -105,22 +105,24 @@ def _invert(
     start: str,
     **settings: Any,
 ) -> None:
+    from ..diagnostics.row import no_intervals
     from ..runs.invert import invert_photos
     from ..runs.names import place_of
-    from ..runs.report import places_of, sentences, table_of
+    from ..runs.report import sentences, summary, table_of
     from ..runs.settings import InvertSettings
 
     model = chosen.load()
     starts = tuple(text.strip() for text in start.split(","))
     checked = InvertSettings.of(model, forward=starts, **chosen.recorded, **settings)
     reading = read_given(places, model.image_size, limit, strict=strict)
+    tell(reading)
     photos = reading.photos
     place = place_of(out, "invert", checked.key, *(photo.id for photo in photos))
     with progress_bar(f"inverting {counted(len(photos), 'picture')}") as on_step:
         run, diagnoses = invert_photos(model, photos, checked, place, on_step, reading.rejected)
     if not as_json:
         print_table(table_of(run, diagnoses))
-        for sentence in (*places_of(run), *sentences(diagnoses)):
+        for sentence in (*no_intervals(len(photos)), *summary(run), *sentences(diagnoses)):
             print(sentence)
     show_run(run, "report.html", as_json)
     leave(reading.left_out, len(photos))

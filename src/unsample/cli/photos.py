@@ -49,7 +49,7 @@ def refuse_runs(places: Sequence[str | Path]) -> None:
 def read_given(
     places: Sequence[str | Path], size: tuple[int, int], limit: int | None = None, *, strict: bool = False
 ) -> Reading:
-    """The pictures, with what was converted, reduced, passed over or left out said on standard error.
+    """The pictures; `tell` says how they were read, when nothing is left to be refused.
 
     Raises:
         ArgumentError: The folder of a run is among them: its pictures are results, not photographs.
@@ -58,20 +58,23 @@ def read_given(
     from ..pictures.read import read_all
 
     refuse_runs(places)
-    reading = read_all(places, size, limit, strict=strict)
+    return read_all(places, size, limit, strict=strict)
+
+
+def tell(reading: Reading) -> None:
+    """What was converted, cropped, reduced, passed over or left out, on standard error."""
     for photo in reading.photos:
         for note in photo.notes:
             say(f"{photo.name}: {note}")
     reduced = [photo for photo in reading.photos if photo.reduced]
     if reduced:
-        others = f", and {len(reduced) - 1} more to that size" if len(reduced) > 1 else ""
-        say(f"cropped and reduced to the model's size: {reduced[0].name} from {reduced[0].reduced}{others}")
+        others = f"; and {len(reduced) - 1} more to that size" if len(reduced) > 1 else ""
+        say(f"{reduced[0].name}: {reduced[0].reduced}, the model's size{others}")
     if reading.passed_over:
         others = f" and {len(reading.passed_over) - FEW} more" if len(reading.passed_over) > FEW else ""
         say(f"passed over, no pictures: {', '.join(reading.passed_over[:FEW])}{others}")
     for one in reading.rejected:
         say(f"left out: {one.reason}")
-    return reading
 
 
 def leave(rejected: Sequence[str], done: int, what: str = "pictures") -> None:

@@ -27,6 +27,14 @@ def show_run(run: Run, look_at: str, as_json: bool) -> None:
         print(printable(f"{run.path / look_at}"))
 
 
+def print_summary(run: Run) -> None:
+    """How the pictures of a run were inverted, and what else it tells of each of them."""
+    from ..runs.report import summary
+
+    for line in summary(run):
+        print(printable(line))
+
+
 def say(text: str) -> None:
     """A line on standard error, whatever names are in it."""
     words = (word if len(word) <= LONGEST else f"{word[:LONGEST]}..." for word in text.split())

@@ -16,8 +16,8 @@ from ..core.starts import PAPER_STEPS, Climb, ForwardNoise, FromImage, Start
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
 
-AUTO_FRACTION = 0.1
-"""An automatic start tries the levels of 1, 2, ... of 50 moves, up to this share."""
+AUTO_MOVES = (1, 2, 3, 4, 5, 7, 10, 15, 20)
+"""An automatic start tries the levels of so many of 50 moves: methods of first order need many where the steps are few."""
 
 AUTO_SCORE = 2.236
 """Two scores of true noise both stay below this 95 times in 100: the normal quantile of (1 + 0.95 ** 0.5) / 2."""
@@ -28,13 +28,12 @@ AUTO_VALUES = 64
 
 @dataclass(frozen=True)
 class AutoStart:
-    """Forward diffusion to the lowest level whose latent is white where the image is plain.
+    """Forward diffusion to the lowest level whose latent is white where the image is plain, or else to the whitest.
 
     White: its variance and its lag-1 correlation there lie within what true noise of so many values has 95 times in 100
-    (`whiteness_scores`). The levels are those of 1 to 5 of 50 moves, whatever the number of moves, as of
+    (`whiteness_scores`). The levels are those of 1 to 5, 7, 10, 15 and 20 of 50 moves, whatever the number of moves, as of
     `ForwardNoise(fraction=...)`. Decided per item by inverting: each level that fails costs its evaluations. An image with too
-    little plain area to decide stays with the first, and the last is taken in any case. Placed by itself it is its first
-    candidate.
+    little plain area to decide stays with the first. Placed by itself it is its first candidate.
 
     Attributes:
         at_next_level: As for `ForwardNoise`.
@@ -42,7 +41,7 @@ class AutoStart:
     >>> from unsample import Schedule
     >>> grid = Grid.of(Schedule.from_betas(Schedule.linear_betas()), 10)
     >>> [start.level(grid).t for start in AutoStart().candidates(grid)]
-    [0, 20, 40, 60, 80]
+    [0, 20, 40, 60, 80, 120, 180, 280, 380]
     """
 
     at_next_level: bool = False
@@ -58,15 +57,14 @@ class AutoStart:
         return self._of(1).place(x0, grid, noise)
 
     def candidates(self, grid: Grid) -> list[ForwardNoise]:
-        """The starts to try in turn, until the latent is accepted; the last is taken in any case."""
-        most = round(AUTO_FRACTION * PAPER_STEPS)
-        levels = {ForwardNoise(fraction=k / PAPER_STEPS).level(grid): k for k in range(1, most + 1)}
+        """The starts to try in turn, until the latent is white; of an image that none makes white the whitest is taken."""
+        levels = {ForwardNoise(fraction=k / PAPER_STEPS).level(grid): k for k in AUTO_MOVES}
         fit = [self._of(k) for level, k in levels.items() if level.index + self.at_next_level <= grid.steps]
         return fit or [self._of(1)]
 
-    def accepts(self, images: Tensor, latent: Tensor) -> Tensor:
-        """Which items' plain areas cannot be distinguished from white noise: Bool (batch,)."""
-        return whiteness_scores(images, latent.nan_to_num()).abs().amax(1) < AUTO_SCORE
+    def scores(self, images: Tensor, latent: Tensor) -> Tensor:
+        """How far each item's plain area is from white noise, of which it cannot be told below `AUTO_SCORE`: (batch,)."""
+        return whiteness_scores(images, latent.nan_to_num()).abs().amax(1)
 
     def _of(self, k: int) -> ForwardNoise:
         return ForwardNoise(fraction=k / PAPER_STEPS, at_next_level=self.at_next_level)
@@ -131,6 +129,16 @@ def whiteness_scores(images: Tensor, latent: Tensor) -> Tensor:
     count, pairs = np.where(enough, sums.count, 1), np.where(enough, sums.pairs, 1)
     scores = np.stack([(sums.squares / count - 1) * np.sqrt(count / 2), sums.products / np.sqrt(pairs)], axis=1)
     return torch.from_numpy(np.where(enough[:, None], scores, 0.0))
+
+
+def whiteness_text(images: Tensor, latent: Tensor) -> str:
+    """What an automatic start sought and reached, for people."""
+    scores = whiteness_scores(images, latent).abs().amax(1)
+    unknown, white = int((scores == 0).sum()), int((scores < AUTO_SCORE).sum())
+    reached = f"reached by {white - unknown} of {len(scores)}"
+    missed = f", not by {len(scores) - white}, which got the whitest tried" if white < len(scores) else ""
+    few = f", {unknown} with too little plain area to tell kept the lowest" if unknown else ""
+    return f"sought: each picture's plain area, by itself, like 95 % of true noise; {reached}{missed}{few}"
 
 
 def parse_start(text: str) -> FromImage | ForwardNoise | AutoStart | PlainNoise:

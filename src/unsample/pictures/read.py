@@ -48,13 +48,14 @@ class Photo:
 
     @property
     def reduced(self) -> str:
-        """From which size to which it was cropped and reduced, if it was.
+        """Whether it was cropped, reduced or both, from which size and to which; "" if neither.
 
-        >>> Photo("a.png", "0", torch.zeros(3, 32, 32), (640, 480)).reduced
-        '640x480 to 32x32'
+        >>> [Photo("a.png", "0", torch.zeros(3, 32, 32), size).reduced for size in ((640, 480), (64, 64), (40, 32), (32, 32))]
+        ['cropped and reduced from 640x480 to 32x32', 'reduced from 64x64 to 32x32', 'cropped from 40x32 to 32x32', '']
         """
-        height, width = self.pixels.shape[1:]
-        return "" if self.original == (width, height) else f"{self.original[0]}x{self.original[1]} to {width}x{height}"
+        (wide, high), (height, width) = self.original, self.pixels.shape[1:]
+        how = ["cropped"] * (wide * height != high * width) + ["reduced"] * (min(wide / width, high / height) != 1)
+        return f"{' and '.join(how)} from {wide}x{high} to {width}x{height}" if how else ""
 
     @classmethod
     def of(cls, image: Tensor, name: str) -> Photo:

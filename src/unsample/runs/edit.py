@@ -71,7 +71,17 @@ class Edits:
             tensors |= {f"{name}.{seed}": tensor for name, tensor in joined(made).items()}
         spent = torch.stack([tensors[f"nfe.{seed}"].amax(0) for seed in draws]).amax(0).tolist()
         seconds = sum(part.seconds for own in parts for part in own)
-        run.finish(tensors, {"nfe": dict(zip(COSTS, spent, strict=False)), "seconds": round(seconds, 3)})
+        results: dict[str, Any] = {"nfe": dict(zip(COSTS, spent, strict=False)), "seconds": round(seconds, 3)}
+        results["starts"] = work.places
+        if len(draws) > 1:
+            pairs = [(name or NONE, self._drawn(tensors, i, draws)) for i, name in enumerate(self.to)]
+            results["draws"] = [row for name, one in pairs for row in _rows(work, one, draws, name)]
+        run.finish(tensors, results)
+
+    def _drawn(self, tensors: dict[str, Tensor], target: int, draws: Sequence[int]) -> Variations:
+        """The edits towards a target from each draw, with their distances."""
+        made = torch.stack([tensors[f"edit{target}.{seed}"] for seed in draws], dim=1)
+        return Variations.of(made, tensors["images"], nfe=0)
 
     def _batch(self, model: Model, rows: slice, seed: int, on_step: OnStep | None = None) -> dict[str, Tensor]:
         """One inversion of each picture, its reconstruction, and an edit for each target."""
@@ -110,7 +120,8 @@ class Edits:
             drawn = Variations.of(made, pictures, nfe=0)
             columns |= _nearest_first(drawn, f"{name or NONE}\n")
             distances.append(drawn.distances)
-        _write_sheet(run, columns, distances)
+        run.write_images("reconstructions", columns["reconstruction"])
+        _write_sheet(run, columns, distances, draws)
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,10 @@ class Varied:
             made = joined(parts)
             tensors = {"images": work.pixels, "variations": made["images"], "distances": made["distances"]}
             seconds = round(sum(part.seconds for part in parts), 3)
-            run.finish(tensors, {"nfe": {"variation": int(made["nfe"].max())}, "seconds": seconds})
+            results: dict[str, Any] = {"nfe": {"variation": int(made["nfe"].max())}, "seconds": seconds}
+            drawn = Variations(made["images"], made["distances"], nfe=0)
+            results |= {"starts": work.places, "draws": _rows(work, drawn, range(first, first + self.seeds))}
+            run.finish(tensors, results)
         run.draw(lambda: self._draw(run, run.tensors(), first))
         return run
 
@@ -143,7 +157,8 @@ class Varied:
         for i in range(self.seeds):
             run.write_images(f"variations/seed-{first + i}", tensors["variations"][:, i])
         columns = _nearest_first(Variations(tensors["variations"], tensors["distances"], nfe=0))
-        _write_sheet(run, {"picture": tensors["images"], **columns}, [tensors["distances"]])
+        draws = range(first, first + self.seeds)
+        _write_sheet(run, {"picture": tensors["images"], **columns}, [tensors["distances"]], draws)
 
     def _batch(self, model: Model, rows: slice, seed: int, on_step: OnStep | None = None) -> dict[str, Tensor]:
         """All draws of some pictures."""
@@ -162,8 +177,20 @@ def _nearest_first(drawn: Variations, title: str = "") -> dict[str, Tensor]:
     return {f"{title}{i + 1} of {count}": nearest[:, i] for i in range(count)}
 
 
-def _write_sheet(run: Run, columns: dict[str, Tensor], distances: Sequence[Tensor]) -> None:
-    """`overview.png`, with the distances of draws, least first, below them."""
-    every = torch.cat([each.sort(dim=1).values for each in distances], dim=1).tolist() if distances else ()
-    notes = [[f"{value:.3f}" for value in row] for row in every]
+def _nearest(distances: Tensor, draws: Sequence[int]) -> list[list[tuple[int, float]]]:
+    """For each picture its draws with their distances, least first."""
+    orders = distances.argsort(dim=1, stable=True).tolist()
+    return [[(draws[i], row[i]) for i in order] for order, row in zip(orders, distances.tolist(), strict=True)]
+
+
+def _rows(work: Work, made: Variations, draws: Sequence[int], to: str = "") -> list[dict[str, Any]]:
+    """For each picture which draw is how far from it, for the manifest."""
+    each = zip(work.items, _nearest(made.distances, draws), strict=True)
+    return [{"picture": item.name, "to": to, "nearest": [[seed, round(far, 6)] for seed, far in row]} for item, row in each]
+
+
+def _write_sheet(run: Run, columns: dict[str, Tensor], distances: Sequence[Tensor], draws: Sequence[int]) -> None:
+    """`overview.png`, with the seeds and distances of draws, nearest first, below them."""
+    tables = [_nearest(each, draws) for each in distances]
+    notes = [[f"seed {seed}: {far:.3f}" for one in rows for seed, far in one] for rows in zip(*tables, strict=True)]
     run.write("overview.png", edit_sheet([item.name for item in run.manifest.items], columns, notes))

@@ -23,6 +23,7 @@ from .parts import cost_of, item_of, joined
 from .progress import progress_bar
 from .sample import sampled_parts
 from .settings import InvertSettings
+from .work import Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,23 +78,27 @@ class Interpolation:
         run = settings.open(out, "interpolate", [item_of(photo) for photo in self.photos], **self.own)
         if run.complete:
             return run
-        made = self._between(self._inverted(out))
+        latents, up = self._inverted(out)
+        made = self._between(latents)
         with progress_bar(f"sampling {counted(len(made.latents), 'frame')}") as on_step:
             parts = sampled_parts(run, made.model, settings, made.latents, made.conditions, on_step)
         tensors = {"samples": joined(parts)["samples"], "latent": made.latents, "keys": torch.tensor(made.keys, device="cpu")}
-        run.finish(tensors, {"cost": {"sample": cost_of(parts)}})
+        places = Work.of_photos(self.model, settings, self.photos).places
+        cost = cost_of(parts)
+        run.finish(tensors, {"cost": {"sample": cost}, "starts": places, "nfe": {"up": up, "frame": cost["nfe"]}})
         return run
 
-    def _inverted(self, out: Path) -> Tensor:
-        """The latents of the pictures, those of one label in one run of `invert`."""
-        latents: dict[int, Tensor] = {}
+    def _inverted(self, out: Path) -> tuple[Tensor, float]:
+        """The latents of the pictures, those of one label in one run of `invert`, and the evaluations of the costliest."""
+        latents, spent = dict[int, Tensor](), 0.0
         for number, label in enumerate(dict.fromkeys(self._conditions)):
             rows = [i for i, one in enumerate(self._conditions) if one == label]
             settings, photos = self.settings[rows[0]], [self.photos[i] for i in rows]
             with progress_bar(f"inverting {counted(len(rows), 'picture')}") as on_step:
                 run = invert_run(self.model, photos, settings, out / "inverted" / f"{number}", on_step)
             latents |= dict(zip(rows, run.tensors()[f"latent.{settings.forward[0]}"], strict=True))
-        return torch.stack([latents[i] for i in range(len(self.photos))])
+            spent = max(spent, run.manifest.costs[settings.forward[0]]["nfe_up"])
+        return torch.stack([latents[i] for i in range(len(self.photos))]), spent
 
     def draw(self, run: Run, kind: str | None) -> None:
         """`strip.png`, `frames/` and the animation of the complete run, whichever kind is wanted now."""

@@ -19,11 +19,12 @@ from ..core.batching import OnStep, batches
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.schedule import Level
-from ..core.starts import FromImage, Start
+from ..core.starts import Start
 from ..core.trajectory import Keep, Trajectory
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
 from ..methods.registry import spelled
+from ..methods.starts import AutoStart, whiteness_text
 from ..pictures.read import Photo, Rejected
 from ..uses.invert import invert
 from ..uses.sample import sample
@@ -32,7 +33,7 @@ from .engine import Engine, Local
 from .inversions import inverted_tensors
 from .names import slug
 from .parts import Batch, cost_of, item_of, joined, made_parts, stored_of
-from .report import diagnose_tensors, write_pictures, write_report
+from .report import diagnose_tensors, start_place, write_pictures, write_report
 from .settings import InvertSettings
 
 KEPT = ("states", "eps", "residuals")
@@ -178,22 +179,14 @@ def _work(model: Model, settings: InvertSettings, text: str, pixels: Tensor, run
 
 
 def _place(settings: InvertSettings, text: str, tensors: Mapping[str, Tensor], grid: Grid) -> str:
-    """Where the pictures started, for people; empty if that was at the clean end, nothing walks up, or it is not known.
-
-    "timestep 20 of 1000, sigma/alpha 0.08, before move 2 of 20"; from the first to the last where they differ.
-    """
+    """Where the pictures started, for people; "" if that was at the clean end, nothing walks up, or it is not known."""
     unknown = f"timestep.{text}" not in tensors  # in a run that an earlier version began
-    if unknown or settings.inversion.inversion is None or isinstance(settings.starts[text], FromImage):
+    if unknown or settings.inversion.inversion is None:
         return ""
-    levels = _levels(tensors[f"start.{text}"], tensors[f"timestep.{text}"], grid)
-
-    def ends(values: list[float], form: str) -> str:
-        return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
-
-    times, ratios = ends([level.t for level in levels], ".4g"), ends([level.ratio for level in levels], ".2g")
-    moves = ends([level.index + 1 for level in levels], "d")
-    trained = len(grid.schedule) if grid.schedule else 0
-    return f"timestep {times} of {trained}, sigma/alpha {ratios}, before move {moves} of {grid.steps}"
+    where = start_place(text, _levels(tensors[f"start.{text}"], tensors[f"timestep.{text}"], grid), grid)
+    if not isinstance(settings.starts[text], AutoStart):
+        return where
+    return f"{where}; {whiteness_text(tensors['images'], tensors[f'latent.{text}'])}"
 
 
 def _levels(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:

@@ -108,7 +108,7 @@ def stored_of(tensors: Tensors, steps: int = 0) -> Stored:
 def item_of(photo: Photo) -> Item:
     """A photograph as a manifest names it."""
     width, height = photo.original
-    notes = [*photo.notes, *([f"cropped and reduced from {photo.reduced}"] if photo.reduced else [])]
+    notes = [*photo.notes, *([photo.reduced] if photo.reduced else [])]
     return Item(name=photo.name, id=photo.id, width=width, height=height, notes=notes)
 
 

@@ -7,21 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from .. import pictures as plotting
+from ..core.grid import Grid
+from ..core.schedule import Level
 from ..core.starts import FromImage
 from ..diagnostics import Diagnosis, Row, diagnose, mae, plain_mask, psnr
-from ..diagnostics.row import format_number
-from ..errors import counted
+from ..diagnostics.row import format_number, no_intervals
+from ..errors import FEW, counted
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from ..pictures.read import Rejected
 from .directory import Run
 from .html import Block, Bullets, Footer, Heading, Picture, Table, page
 from .inversions import inverted_tensors, starts_of
 from .names import slug
+
+ROWS = {
+    "mean": "of all values; noise has 0.",
+    "std": "their standard deviation; noise has 1. Plain is where the photograph is nearly of one colour, other is the rest.",
+    "lag-1": "how much a value is like those right of it and below it, as a correlation; noise has 0.",
+    "excess kurtosis": "above 0 more values are far from the middle than noise has.",
+    "KL to N(0, 1)": "how far mean and variance of all values are from those of noise, in nats; 0 is not at all.",
+    "KL per coordinate": "the same at each place of the latent over all pictures, whose number noise's own value depends on.",
+    "low-frequency power": "noise has 1; above it the latent holds broad shapes, as the photograph does.",
+    "normality rejected": "the share of latents that a test (Shapiro-Wilk) tells from a normal distribution: 5 % of noise.",
+    "top-20 patch correlation": "mean of the 20 largest correlations between places over all pictures; noise's is not 0.",
+    "plain fraction": "the share of the photographs' pixels that are plain.",
+    "MAE": "mean difference of a picture sampled back from its photograph, both in [-1, 1]; less is better.",
+    "PSNR": "the same from the mean square, in dB; more is better, from 40 on it is hard to see.",
+    "SSIM": "how like its photograph it is in structure; 1 is equal.",
+}
+"""What the rows of the table of diagnostics say, by how their names begin."""
 
 
 def diagnose_run(run: Run) -> dict[str, Diagnosis]:
@@ -67,7 +87,7 @@ def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Dia
     """What `report.html` says."""
     manifest, count = run.manifest, len(run.manifest.items)
     more = f"; the first {plotting.ROWS} of {count} pictures" if count > plotting.ROWS else ""
-    yield Bullets((*places_of(run), *sentences(diagnoses)))
+    yield Bullets((*summary(run), *sentences(diagnoses)))
     yield Picture(f"Each way of inverting, and true noise to compare with{more}", picture, "overview.png")
     yield Heading("Latents against true noise")
     yield (
@@ -75,11 +95,14 @@ def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Dia
         "noise of the same shape, count and areas. Images are measured in [-1, 1]."
     )
     yield table_of(run, diagnoses)
+    names = [row.name for diagnosis in diagnoses.values() for row in diagnosis.rows]
+    told = (f"{row}: {words}" for row, words in ROWS.items() if any(name.startswith(row) for name in names))
+    yield Bullets((*no_intervals(count), *told))
     yield Heading("Photo by photo")
     yield _item_table(run, tensors, starts_of(run))
     yield from rejected_blocks(rejected_of(run))
     yield Heading("Settings")
-    yield Table(("", ""), tuple((name, str(value)) for name, value in manifest.settings.items()))
+    yield Table(("", ""), tuple((name, _setting(value)) for name, value in manifest.settings.items()))
     versions = ", ".join(f"{name} {value}" for name, value in manifest.versions.items())
     yield Footer(f"{versions}. Finished {manifest.finished or ''}.")
 
@@ -96,6 +119,19 @@ def rejected_blocks(rejected: Iterable[Rejected]) -> list[Block]:
     """Pictures that were left out and why, as blocks of a report; nothing where there are none."""
     rows = tuple((one.name, one.reason) for one in rejected)
     return [Heading("Pictures that were left out"), Table(("picture", "why"), rows)] if rows else []
+
+
+def _setting(value: object) -> str:
+    """A setting as people type it.
+
+    >>> _setting(None), _setting(["0", "auto"]), _setting(1.0), _setting(True)
+    ('-', '0, auto', '1', 'yes')
+    """
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_setting, value))
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def write_pictures(run: Run, tensors: Mapping[str, Tensor]) -> None:
@@ -131,10 +167,53 @@ def _cell(row: Row | None) -> str:
     return value if row.low is None or row.high is None else f"{value} [{format_number(row.low)}, {format_number(row.high)}]"
 
 
-def places_of(run: Run) -> list[str]:
-    """Where each forward start was, as the run noted it; "forward start 4%: timestep 20 of 1000 ..."."""
-    starts = run.manifest.results.get("starts", {})
-    return [f"{title(text)}: {place}." for text, place in starts.items()] if isinstance(starts, dict) else []
+def summary(run: Run) -> list[str]:
+    """How a run's pictures were inverted, in the same words for all commands, a line for each start; and its draws.
+
+    "look-ahead in 50 steps, forward start 4%: timestep 20 of 1000 ...; network evaluations per picture: 49 up, 50 down".
+    """
+    settings, results = run.manifest.settings, run.manifest.results
+    forward, places, spent = settings.get("forward"), results.get("starts"), results.get("nfe")
+    texts = [str(text) for text in forward] if isinstance(forward, list) else []
+    lines = []
+    for text in texts if run.manifest.command == "invert" else texts[-1:]:
+        where = places.get(text) if isinstance(places, dict) else None
+        line = f"{settings.get('method')} in {settings.get('steps')} steps, {title(text)}{f': {where}' if where else ''}"
+        cost = run.manifest.costs.get(text, {})
+        counts = {"up": cost["nfe_up"], "down": cost["nfe"] - cost["nfe_up"]} if "nfe_up" in cost and "nfe" in cost else spent
+        told = ", ".join(f"{name} {count}" for name, count in counts.items()) if isinstance(counts, dict) else ""
+        told = f"at most {told}" if told and text.startswith("auto") else told
+        lines.append(f"{line}; network evaluations per picture: {told}" if told else line)
+    draws: Any = results.get("draws", [])
+    return lines + [_draws_text(row["picture"], row["to"], row["nearest"]) for row in draws]
+
+
+def _draws_text(picture: str, to: str, nearest: Sequence[Sequence[float]]) -> str:
+    """The draws of a picture that are nearest to it.
+
+    >>> _draws_text("cat.jpg", "lion", [(2, 0.2), (0, 0.25)])
+    'cat.jpg to lion, nearest first: seed 2 at 0.200, seed 0 at 0.250'
+    """
+    more = f" ... and {len(nearest) - FEW} more" if len(nearest) > FEW else ""
+    shown = ", ".join(f"seed {seed:.0f} at {far:.3f}" for seed, far in nearest[:FEW])
+    return f"{picture}{f' to {to}' if to else ''}, nearest first: {shown}{more}"
+
+
+def start_place(text: str, levels: Sequence[Level], grid: Grid) -> str:
+    """Where pictures started, for people; "" at the clean end.
+
+    "timestep 20 of 1000, sigma/alpha 0.08, before move 2 of 20"; from the first to the last where they differ.
+    """
+    if isinstance(parse_start(text), FromImage):
+        return ""
+
+    def ends(values: list[float], form: str) -> str:
+        return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
+    times, ratios = ends([level.t for level in levels], ".4g"), ends([level.ratio for level in levels], ".2g")
+    moves = ends([level.index + 1 for level in levels], "d")
+    trained = len(grid.schedule) if grid.schedule else 0
+    return f"timestep {times} of {trained}, sigma/alpha {ratios}, before move {moves} of {grid.steps}"
 
 
 def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.starts import Start
 from ..core.trajectory import Trajectory
+from ..methods.starts import AutoStart
 from ..pictures.read import Photo, read_mask
 from .directory import Run
 from .engine import Local
@@ -23,6 +24,7 @@ from .manifest import Item, Origin, identity, short_hash
 from .names import place_of
 from .parts import Batch, item_of, made_parts
 from .read_back import read_inverted
+from .report import start_place
 from .settings import InvertSettings
 from .tensor_file import Part
 
@@ -31,7 +33,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself."""
+    """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself.
+
+    Of a run, `there` are its inversions, and `known` says where they started.
+    """
 
     model: Model
     inversion: InvertSettings
@@ -39,6 +44,7 @@ class Work:
     pixels: Tensor
     settings: Mapping[str, Any]
     there: Trajectory | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_photos(cls, model: Model, inversion: InvertSettings, photos: Sequence[Photo]) -> Work:
@@ -55,7 +61,9 @@ class Work:
         inverted = read_inverted(Run.load(place), forward, states=states, loading=loading)
         manifest = inverted.run.manifest
         settings = {"reuses": manifest.key}
-        return cls(inverted.model, inverted.settings, manifest.items, inverted.images, settings, inverted.trajectory)
+        places = manifest.results.get("starts")
+        known = {text: str(place) for text, place in places.items()} if isinstance(places, dict) else {}
+        return cls(inverted.model, inverted.settings, manifest.items, inverted.images, settings, inverted.trajectory, known)
 
     @property
     def start(self) -> Start:
@@ -66,6 +74,16 @@ class Work:
     def shared(self) -> dict[str, Any]:
         """Arguments of `edit` and `variations` alike."""
         return {"grid": self.inversion.grid(self.model), "method": self.inversion.inversion}
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the inversions start, for people, by the text of the start; that of an automatic one is known of a run's."""
+        text, grid = self.inversion.forward[-1], self.shared["grid"]
+        if self.inversion.inversion.inversion is None:
+            return {}
+        if self.there is not None:
+            return {text: self.known[text]} if text in self.known else {}
+        return {} if isinstance(self.start, AutoStart) else {text: start_place(text, [self.start.level(grid)], grid)}
 
     def open(self, command: str, out: Path | None) -> Run:
         """The run directory, new or resumed."""

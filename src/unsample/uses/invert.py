@@ -23,7 +23,7 @@ from ..core.trajectory import Keep, Trajectory
 from ..diagnostics._checks import IMAGE_LIMIT
 from ..errors import ArgumentError, DivergenceWarning
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START, spelled
-from ..methods.starts import AutoStart
+from ..methods.starts import AUTO_SCORE, AutoStart
 from .door import KeepLike, MethodLike, SamplerLike, StartLike, use
 from .sample import sample
 from .sources import Conditions, Picture, Size, Source, grid_of, one_condition, opened
@@ -145,18 +145,27 @@ def invert_encoded(
             )
         pending, spent = torch.arange(rows.start, rows.stop, device="cpu"), 0
         candidates = start.candidates(grid) if isinstance(start, AutoStart) and method.inversion else [start]
+        best: dict[int, tuple[float, Trajectory]] = {}
         for candidate in candidates:
             tried = invert_rows(x0[pending - rows.start], pending.tolist(), candidate)
             spent += tried.nfe
             fine = torch.ones(len(tried), dtype=torch.bool, device="cpu")
-            if isinstance(start, AutoStart) and candidate is not candidates[-1]:
-                fine = start.accepts(images[pending], tried.latent)
+            if isinstance(start, AutoStart) and len(candidates) > 1:
+                scores = start.scores(images[pending], tried.latent)
+                fine = scores < AUTO_SCORE
+                for i in (~fine).nonzero()[:, 0]:
+                    item, score = int(pending[i]), float(scores[i])
+                    if item not in best or score < best[item][0]:
+                        best[item] = score, tried.take(i[None])
             if bool(fine.any()):
                 parts.append(replace(tried if bool(fine.all()) else tried.take(fine.nonzero()[:, 0]), nfe=spent))
                 order += pending[fine].tolist()
             pending = pending[~fine]
             if not len(pending):
                 break
+        for item in pending.tolist():  # none was white: the whitest
+            parts.append(replace(best[item][1], nfe=spent))
+            order.append(item)
     joined = replace(Trajectory.cat(parts), method=spelled(method), schedule=model.schedule.digest)
     _warn_of_divergence(joined.latent, method)
     return joined if order == sorted(order) else joined.take(torch.tensor(order, device="cpu").argsort())
