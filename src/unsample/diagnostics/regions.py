@@ -45,7 +45,11 @@ def plain_mask(images: Images, tau: float = 0.025) -> Mask:
     check_images(images)
     if min(images.shape[2:]) < 2:
         raise ArgumentError(f"images: expected sides of at least 2 pixels, given {tuple(images.shape)}; use larger images")
-    unit = (images.detach() + 1) / 2
+    return torch.cat([_plain(images[block].detach(), tau) for block in blocks(len(images), images[0].numel())])
+
+
+def _plain(images: Images, tau: float) -> Mask:
+    unit = (images + 1) / 2
     slope = (_steps(unit, 2) + _steps(unit, 3)) / 2
     return (slope < tau).all(dim=1)
 
