@@ -445,5 +445,5 @@ def test_compare(unsample, saved, tmp_path):
     options = ("--model", saved, "--size", "16x24", "--nfe", 4, "--methods", "ddim,ab", "--out", tmp_path / "compared")
     done = unsample("compare", *us.pictures.read.demo_photos()[:2], *options)
     assert done.code == 0, done.err
-    assert "ab, forward start 2" in done.out
+    assert "ab, forward start 4%" in done.out
     assert (tmp_path / "compared" / "comparison.png").is_file()
