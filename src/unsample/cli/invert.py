@@ -84,6 +84,7 @@ def diagnose(
     run: Annotated[Path, typer.Argument(**place("RUN"), help="A run directory of `unsample invert`.")], as_json: AsJson = False
 ) -> None:
     """The latents of a run against true noise."""
+    from ..diagnostics.row import no_intervals
     from ..runs import report as results
     from ..runs.directory import Run
 
@@ -93,6 +94,8 @@ def diagnose(
         print_json({name: diagnosis.to_dict() for name, diagnosis in diagnoses.items()})
     else:
         print_table(results.table_of(opened, diagnoses))
+        for line in (*no_intervals(len(opened.manifest.items)), *results.summary(opened)):
+            print(line)
 
 
 def _invert(
