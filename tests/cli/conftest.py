@@ -41,7 +41,7 @@ def one_line(outcome, *, reduced: bool = False) -> str:  # type: ignore[no-untyp
     assert outcome.code == 2, outcome.out + outcome.err
     assert outcome.out == ""
     *notes, line = outcome.err.strip().splitlines()
-    assert ["cropped and reduced" in note for note in notes] == [True] * reduced, outcome.err
+    assert ["reduced from" in note for note in notes] == [True] * reduced, outcome.err
     assert line.startswith("unsample: ")
     return line
 
