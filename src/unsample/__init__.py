@@ -34,7 +34,8 @@ from .core.rng import ItemNoise
 from .core.schedule import FlowSchedule, Level, Schedule
 from .core.starts import ForwardNoise, FromImage, Start
 from .core.stepper import Moved, Stepper
-from .core.trajectory import Keep, Stored, Trajectory
+from .core.stored import Stored
+from .core.trajectory import Keep, Trajectory
 from .core.transfer import transfer
 from .core.walk import walk
 from .diagnostics import Diagnosis, diagnose

@@ -6,8 +6,10 @@ the network, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +22,40 @@ Images = Float[Tensor, "batch channels height width"]
 
 Latents = Float[Tensor, "batch cells cell_height cell_width"]
 """States of a codec, of another size than its images."""
+
+C = TypeVar("C", bound=type)
+
+
+def brief(cls: C) -> C:
+    """A decorator of dataclasses that hold tensors: each is printed by its shape.
+
+    >>> from dataclasses import dataclass
+    >>> @brief
+    ... @dataclass
+    ... class Pair:
+    ...     x: Tensor
+    ...     by_level: Mapping[int, Tensor]
+    >>> Pair(torch.ones(2, 3), {0: torch.ones(2), 5: torch.ones(2)})
+    Pair(x=Tensor[2, 3], by_level={0: Tensor[2], 5: Tensor[2]})
+    """
+
+    def shape_by_shape(self: Any) -> str:
+        shown = {field.name: _shown(getattr(self, field.name)) for field in fields(self) if field.repr}
+        return f"{type(self).__qualname__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
+    cls.__repr__ = shape_by_shape  # type: ignore[assignment]
+    return cls
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"Tensor{list(value.shape)}"
+    if isinstance(value, Mapping):
+        parts = [f"{key!r}: {_shown(each)}" for key, each in value.items()]
+        return f"{{{', '.join([*parts[:2], '...', *parts[-1:]] if len(parts) > 4 else parts)}}}"
+    if type(value) is tuple:
+        return f"({', '.join(map(_shown, value))})"
+    return repr(value)
 
 
 def has_float64(x: Tensor) -> bool:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import unsample as us
 from unsample.core.files import write_atomically
-from unsample.core.trajectory import Stored
+from unsample.core.stored import Stored
 from unsample.methods.registry import METHODS
 
 

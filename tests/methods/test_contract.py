@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unsample as us
-from unsample.core.trajectory import Stored
+from unsample.core.stored import Stored
 from unsample.methods.registry import METHODS, parse_method
 from unsample.models.analytic import gaussian
 

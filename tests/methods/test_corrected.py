@@ -85,7 +85,7 @@ def test_what_cannot_be_recorded_is_refused(model, images):
 
 
 def test_eps_of_items_with_different_starts_cannot_be_kept_together():
-    from unsample.core.trajectory import Stored
+    from unsample.core.stored import Stored
 
     one, other = (Stored(eps={level: torch.zeros(1, 2)}) for level in (1, 2))
     with pytest.raises(us.ArgumentError, match="different starts"):

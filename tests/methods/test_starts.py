@@ -147,7 +147,7 @@ def test_impossible_starts_are_refused(settings, untyped):
 
 
 def test_a_start_that_decides_by_itself_is_another(untyped):
-    with pytest.raises(us.ArgumentError, match=r"given 'auto'; us.AutoStart\(\) finds the number"):
+    with pytest.raises(us.ArgumentError, match="steps of ForwardNoise as a whole number, given 'auto'"):
         us.ForwardNoise(steps="auto")
 
 

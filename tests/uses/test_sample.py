@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unsample as us
-from unsample.core.trajectory import Stored
+from unsample.core.stored import Stored
 from unsample.methods.registry import METHODS, spelled
 from unsample.uses.masks import difference_mask
 

@@ -85,7 +85,7 @@ def reconstruct(
     What the method stored besides the latents is used, unless --steps asks for another grid. The model is the run's; --model
     says where it is now, if it was moved.
     """
-    from ..core.trajectory import Stored
+    from ..core.stored import Stored
     from ..runs.directory import Run
     from ..runs.inversions import inverted_tensors, settings_of
     from ..runs.manifest import Origin

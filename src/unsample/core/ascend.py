@@ -21,7 +21,8 @@ from .rng import ItemNoise
 from .schedule import Level
 from .starts import FromImage, Start
 from .stepper import Stepper
-from .trajectory import Keep, Keeper, Stored, Trajectory
+from .stored import Stored
+from .trajectory import Keep, Keeper, Trajectory
 from .walk import OnMove, walk
 
 
@@ -144,7 +145,7 @@ def descend(
         on_move: Called after each move, for progress bars.
 
     Raises:
-        ArgumentError: What was stored is of a grid of another number of moves.
+        ArgumentError: What was stored is of a grid of another number of moves, or of other items.
 
     >>> import torch
     >>> from unsample import Schedule
@@ -153,7 +154,7 @@ def descend(
     >>> torch.allclose(descend(lambda x, level: 0 * x, trajectory.latent, grid).latent, x0)
     True
     """
-    stored.check(grid)
+    stored.check(grid, latent)
     top = grid.steps if index is None else index
     counted, keeper = Counted(denoiser), Keeper(keep, 0)
     asked = Replayed(stored.eps, otherwise=counted) if stored.eps else counted

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import Reader, number, takes, whole
 from ..errors import ArgumentError
 
 MIN_ALPHA_BAR = 2.0**-24
@@ -15,17 +17,22 @@ longer determines x0, so no move could leave that level; diffusers' Euler schedu
 
 Betas = npt.NDArray[np.float64]
 
+READERS: Mapping[str, Reader] = {"start": number, "end": number, "count": whole(1), "max_beta": number}
 
+
+@takes(READERS)
 def linear_betas(start: float = 1e-4, end: float = 0.02, count: int = 1000) -> Betas:
     """Evenly spaced betas (Ho et al. 2020)."""
     return np.linspace(start, end, count, dtype=np.float64)
 
 
+@takes(READERS)
 def scaled_linear_betas(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Betas:
     """Evenly spaced in sqrt(beta) (Rombach et al. 2022)."""
     return np.linspace(math.sqrt(start), math.sqrt(end), count, dtype=np.float64) ** 2
 
 
+@takes(READERS)
 def cosine_betas(count: int = 1000, max_beta: float = 0.999) -> Betas:
     """Betas of alpha_bar(s) = cos^2((s + 0.008) / 1.008 * pi / 2), capped (Nichol and Dhariwal 2021, eq. 17)."""
     alpha_bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .._arguments import Checked
+from .._tensors import brief
 from .denoiser import Denoiser, Wrapper, cost_of
 from .grid import Grid, Step
 from .rng import ItemNoise
 from .schedule import Level
+from .specs import Checked
 from .stepper import Moved, Stepper
-from .trajectory import Stored, Trajectory, What
+from .stored import Stored
+from .trajectory import Trajectory, What
 from .walk import OnMove, walk
 
 Path = Callable[[int], Tensor | None]
@@ -66,6 +68,7 @@ class Corrected(Checked, ABC):
         return self.sampler.evaluations(first if self.keeps == "eps" else last)
 
 
+@brief
 @dataclass(eq=False)
 class Recorded(Wrapper):
     """Keeps every prediction in `eps`, by the index of its level; the last one of each level."""
@@ -79,6 +82,7 @@ class Recorded(Wrapper):
         return self.eps[level.index]
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Replayed:
     """Gives back recorded eps at the levels that have one, and calls `otherwise` at the others.
@@ -101,6 +105,7 @@ class Replayed:
         return self.otherwise(x, level) if kept is None else kept
 
 
+@brief
 @dataclass(eq=False)
 class Recorder:
     """For `walk(correct=...)`: keeps the sampler on a path, and what it missed in `corrections`."""
@@ -138,6 +143,7 @@ def record(
     return Trajectory(latent, up.start if up else top, top, 0, stored=stored, start_levels=levels)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Replay:
     """For `walk(correct=...)`: adds recorded corrections."""

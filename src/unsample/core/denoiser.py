@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import as_wide_as
+from .._tensors import as_wide_as, brief
 from .prediction import Prediction, to_eps
 from .schedule import Level
 
@@ -40,6 +40,7 @@ def cost_of(denoiser: Denoiser) -> int:
     return int(getattr(denoiser, "cost", 1))
 
 
+@brief
 @dataclass(frozen=True)
 class NetworkDenoiser:
     """A network with its condition bound and its prediction turned into eps.

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
+from .._arguments import number, one_of, several, takes, text, whole
 from ..errors import ArgumentError, UnknownNameError
-from .schedule import AnySchedule, FlowSchedule, Level, level_of
+from .schedule import AnySchedule, FlowSchedule, Level, Schedule, level_of
 from .spacing import Spacing, even
 
 Clean = Literal["one", "first"]
+
+a_schedule = one_of("a Schedule or a FlowSchedule", Schedule, FlowSchedule)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Grid:
     offset: int = field(default=0, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.levels, (tuple, list)) or not all(isinstance(level, Level) for level in self.levels):
+            raise ArgumentError("expected the levels of a grid as a tuple of Level(...)")
         if len(self.levels) < 2:
             raise ArgumentError("a grid needs at least one move, that is two levels")
         if [level.index for level in self.levels] != list(range(len(self.levels))):
@@ -61,6 +66,9 @@ class Grid:
         ratios = [level.ratio for level in self.levels]
         if any(b < a for a, b in pairwise(ratios)):
             raise ArgumentError("the levels of a grid must run from clean to noisy")
+
+    def __repr__(self) -> str:
+        return f"Grid of {self.steps} moves, timesteps {self[1].t:g} to {self[-1].t:g}"
 
     @property
     def steps(self) -> int:
@@ -107,11 +115,12 @@ class Grid:
         return self.schedule.level(t, above.index - 1) if above.t > t else above
 
     def _index(self, index: int) -> int:
-        if not 0 <= index <= self.steps:
+        if not 0 <= whole()("level", index) <= self.steps:
             raise ArgumentError(f"level {index} is outside this grid of levels 0..{self.steps}")
         return index
 
     @classmethod
+    @takes({"schedule": a_schedule, "spacing": text, "steps_offset": whole(), "clean": text})
     def of(
         cls,
         schedule: AnySchedule,
@@ -143,6 +152,7 @@ class Grid:
         return replace(cls.from_timesteps(schedule, timesteps, clean=clean), offset=steps_offset)
 
     @classmethod
+    @takes({"schedule": a_schedule, "timesteps": several(number), "clean": text})
     def from_timesteps(cls, schedule: AnySchedule, timesteps: Sequence[float], *, clean: Clean = "one") -> Grid:
         """A grid through any rising list of trained timesteps; those of a table are whole numbers.
 
@@ -161,6 +171,7 @@ class Grid:
         return cls((bottom, *(schedule.level(t, i) for i, t in enumerate(timesteps, 1))), schedule)
 
     @classmethod
+    @takes({"schedule": one_of("a FlowSchedule", FlowSchedule), "sigmas": several(number)})
     def from_sigmas(cls, schedule: FlowSchedule, sigmas: Sequence[float]) -> Grid:
         """A grid through any strictly rising list of a flow model's noise levels t in (0, 1], taken as they are: not shifted.
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..errors import ArgumentError, UnknownNameError
 from .betas import Betas, cosine_betas, linear_betas, rescale_zero_terminal_snr, scaled_linear_betas
+from .specs import Checked
 
 MIN_ALPHA = 2.0**-26
 """Stand-in for the alpha of a flow model's noisy end, for the same reason. A move from there is off by this much of the
@@ -31,7 +33,7 @@ Least = Literal["shifted", "trained", "even"]
 
 
 @dataclass(frozen=True)
-class Level:
+class Level(Checked):
     """One noise level: x = alpha * x0 + sigma * noise, at the timestep `t` that the network is given.
 
     Attributes:
@@ -73,8 +75,8 @@ class Schedule:
     alpha_bar: tuple[float, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        table = np.asarray(self.alpha_bar)
-        if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
+        table = _table(self.alpha_bar)
+        if not len(table) or not np.all(np.isfinite(table)):
             raise ArgumentError("alpha_bar must be a non-empty list of finite numbers, one per trained timestep")
         if not (np.all(table > 0) and np.all(table <= 1) and np.all(np.diff(table) < 0)):
             raise ArgumentError("alpha_bar must fall strictly and lie in (0, 1]; check the betas it was computed from")
@@ -100,8 +102,8 @@ class Schedule:
     @classmethod
     def from_betas(cls, betas: Sequence[float] | Betas, *, zero_terminal_snr: bool = False) -> Schedule:
         """alpha_bar_t = prod_{s <= t} (1 - beta_s), in float64."""
-        table = np.asarray(betas, dtype=np.float64)
-        if table.ndim != 1 or len(table) < 1 or not np.all((table > 0) & (table < 1)):
+        table = _table(betas)
+        if not len(table) or not np.all((table > 0) & (table < 1)):
             raise ArgumentError("betas must be a non-empty list of numbers strictly between 0 and 1")
         alpha_bar = np.cumprod(1.0 - table, dtype=np.float64)
         return cls(tuple((rescale_zero_terminal_snr(alpha_bar) if zero_terminal_snr else alpha_bar).tolist()))
@@ -112,7 +114,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class FlowSchedule:
+class FlowSchedule(Checked):
     """Straight paths from image to noise: x = (1 - t) x0 + t noise, t in 0..1 (Liu et al. 2023; Lipman et al. 2023).
 
     The network is given t * `trained`, a float, and predicts the velocity noise - x0 (prediction type `flow`). Every t has a
@@ -139,7 +141,7 @@ class FlowSchedule:
     def __post_init__(self) -> None:
         if self.least not in get_args(Least):
             raise UnknownNameError("least time", self.least, get_args(Least))
-        if self.trained < 1 or not 0 < self.shift < math.inf:
+        if self.trained < 1 or self.shift <= 0:
             raise ArgumentError(
                 f"a flow schedule needs trained of at least 1 and a positive shift, given {self.trained} and {self.shift}"
             )
@@ -175,9 +177,20 @@ AnySchedule = Schedule | FlowSchedule
 """The schedules that a grid can be made of."""
 
 
+def _table(values: Any) -> Betas:
+    """A list of numbers; an empty one for anything else."""
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([])
+    return table if table.ndim == 1 else np.array([])
+
+
 def check_steps(steps: int, trained: int | None = None) -> None:
     """Raise an `ArgumentError` for a number of steps that is no whole number from 1 to `trained`, if there is such a limit."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or (trained is not None and steps > trained):
+    given: Any = steps
+    is_whole = isinstance(given, numbers.Integral) and not isinstance(given, bool)
+    if not is_whole or steps < 1 or (trained is not None and steps > trained):
         limit = "on" if trained is None else f"to {trained} (the trained timesteps)"
         raise ArgumentError(f"steps must be a whole number from 1 {limit}, given {steps!r}")
 

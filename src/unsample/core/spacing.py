@@ -12,9 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import number
 from ..errors import ArgumentError, UnknownNameError, shortened
 from .schedule import Schedule, check_steps
-from .specs import fitting, parse_spec
+from .specs import parse_spec
 
 Times = npt.NDArray[np.float64]
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -138,7 +139,7 @@ def parse_spacing(text: str, schedule: Schedule, steps: int) -> list[int]:
     if name not in SPACINGS:
         raise UnknownNameError("spacing", name, [*get_args(Spacing), *SPACINGS])
     try:
-        values = {key: fitting(f"spacing {name!r}: {key}", value, float) for key, value in options.items()}
+        values = {key: number(f"{key} of spacing {name!r}", value) for key, value in options.items()}
         return SPACINGS[name](schedule, steps, **values)
     except ArgumentError:
         raise

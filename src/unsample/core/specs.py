@@ -1,14 +1,19 @@
-"""Things with options as people type them, `name:key=value:key=value`: methods, spacings and attention editors alike."""
+"""Things with options, as people type them `name:key=value:key=value`: methods, starts, spacings, attention editors alike."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import math
 from collections.abc import Collection, Iterable
+from dataclasses import fields
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from .._arguments import number, one_of, shown, whole
 from ..errors import ArgumentError, UnknownNameError, shortened
+
+T = TypeVar("T")
 
 LONGEST = 400
 """Characters of a value: enough for a list of words, too few for Python's parser to run out of its stack."""
@@ -16,7 +21,50 @@ LONGEST = 400
 LARGEST = 100_000
 """Iterations, steps, timesteps: ten times as many as schedules are trained on."""
 
-WRITTEN = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
+
+class Checked:
+    """Base class of dataclasses whose options people give: each has the kind that its field says when one is made."""
+
+    def __new__(cls: type[T], *given: Any, **named: Any) -> T:
+        """The same, with its options checked."""
+        if hasattr(cls, "__dataclass_fields__"):
+            made_as: Any = cls
+            kinds = _kinds_of(made_as)
+            for name, value in [*zip(kinds, given, strict=False), *named.items()]:
+                if name in kinds:
+                    _check_kind(f"{name} of {cls.__name__}", value, kinds[name])
+        made: T = object.__new__(cls)
+        return made
+
+
+@functools.cache
+def _kinds_of(cls: Any) -> dict[str, Any]:
+    """Option -> its type, in order."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    if isinstance(kind, UnionType):
+        first, *others = get_args(kind)
+        if not any(isinstance(other, type) and isinstance(value, other) for other in others):
+            _check_kind(name, value, first)
+    elif kind is int:
+        whole()(name, value)
+    elif kind is float:
+        number(name, value)
+    elif get_origin(kind) is tuple:
+        of = get_args(kind)
+        if of[-1] is ...:
+            of = of[:1] * len(value) if isinstance(value, (tuple, list)) else ()
+        if not isinstance(value, (tuple, list)) or len(value) != len(of):
+            raise ArgumentError(f"expected {name} as {f'{len(of)} values' if of else 'a tuple'}, given {shown(value)}")
+        for each, one in zip(value, of, strict=True):
+            _check_kind(name, each, one)
+    elif get_origin(kind) is Literal:  # which of them the class checks
+        one_of("a word or a number", str, int)(name, None if isinstance(value, bool) else value)
+    elif isinstance(kind, type):
+        one_of(f"a {kind.__name__}" if kind is not bool else "True or False", kind)(name, value)
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
@@ -54,36 +102,20 @@ def check_options(owner: str, given: Iterable[str], known: Collection[str]) -> N
             raise UnknownNameError(f"option of {owner}:", key, known)
 
 
-def fitting(what: str, value: Any, kind: Any) -> Any:
-    """A value of the kind that an option has: a number, a word, True or False, one of several, or several of them.
+def fitting(value: Any, kind: Any) -> Any:
+    """A typed value in the form of its kind: several split at commas, and words as texts. The kind itself `Checked` checks.
 
-    A kind that cannot be written as text takes any value.
-
-    Raises:
-        ArgumentError: A value of another kind.
-
-    >>> fitting("rho", 1, float), fitting("words", "red,old", tuple[str, ...]), fitting("patience", None, int | None)
+    >>> fitting(1, float), fitting("red,old", tuple[str, ...]), fitting(None, int | None)
     (1.0, ('red', 'old'), None)
     """
-    kinds = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return None if value is None and type(None) in kinds else fitting(what, value, kinds[0])
+    if isinstance(kind, UnionType):
+        return None if value is None else fitting(value, get_args(kind)[0])
     if get_origin(kind) is tuple:
-        several = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
-        if kinds[-1] is not ... and len(several) != len(kinds):
-            raise ArgumentError(f"{what}: expected {len(kinds)} values with commas between, given {len(several)}")
-        return tuple(fitting(what, each, kinds[0]) for each in several)
-    if get_origin(kind) is Literal:
-        if value not in kinds:
-            raise ArgumentError(f"{what} {shortened(repr(value))}: expected one of {', '.join(map(str, kinds))}")
-        return value
-    if kind not in WRITTEN:
-        return value
-    if kind is str:
-        return str(value)
-    if type(value) is kind or (kind is float and type(value) is int):
-        return kind(value)
-    raise ArgumentError(f"{what}: expected {WRITTEN[kind]}, given {shortened(repr(value))}")
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
+        return tuple(fitting(each, get_args(kind)[0]) for each in parts)
+    if kind is float and type(value) is int:
+        return float(value)
+    return str(value) if kind is str else value
 
 
 def _value(key: str, text: str) -> Any:

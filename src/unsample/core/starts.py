@@ -19,6 +19,7 @@ from ..errors import ArgumentError
 from .grid import Grid
 from .rng import ItemNoise
 from .schedule import FlowSchedule, Level, Schedule
+from .specs import Checked
 
 PAPER_STEPS = 50
 """The number of moves, in leading spacing, that a share is one of, as in the paper: 4 % is the level of two of 50."""
@@ -56,7 +57,7 @@ class FromImage:
 
 
 @dataclass(frozen=True)
-class ForwardNoise:
+class ForwardNoise(Checked):
     """Replace the first moves by forward diffusion with fresh noise, one draw per item.
 
     Give exactly one of `steps`, `fraction`, `sigma`.
@@ -92,14 +93,11 @@ class ForwardNoise:
         given = [value for value in (self.steps, self.fraction, self.sigma) if value is not None]
         if len(given) != 1:
             raise ArgumentError("ForwardNoise takes exactly one of steps, fraction and sigma; for example steps=2")
-        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 0):
-            raise ArgumentError(
-                f"a forward start takes a whole number of steps from 0 on, given {self.steps!r}; "
-                "us.AutoStart() finds the number for each image"
-            )
+        if self.steps is not None and self.steps < 0:
+            raise ArgumentError(f"a forward start takes a whole number of steps from 0 on, given {self.steps}")
         if self.fraction is not None and not 0 <= self.fraction <= 1:
             raise ArgumentError(f"the fraction of a forward start lies in 0..1, given {self.fraction}")
-        if self.sigma is not None and not 0 <= self.sigma < float("inf"):
+        if self.sigma is not None and self.sigma < 0:
             raise ArgumentError(f"the sigma of a forward start is a number from 0 on, given {self.sigma}")
 
     def level(self, grid: Grid) -> Level:

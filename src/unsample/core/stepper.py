@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._arguments import Checked
+from .._tensors import brief
 from .denoiser import Denoiser
 from .grid import Grid, Step
 from .prediction import to_velocity
+from .specs import Checked
 from .transfer import transfer
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Moved:
     """The outcome of one move.

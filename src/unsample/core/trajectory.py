@@ -13,12 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .._tensors import brief, check_rows
 from ..errors import ArgumentError, RunError, UnknownNameError
 from .files import regular, write_atomically
 from .grid import Grid
-from .reading import is_index, json_of, whole_of
+from .reading import json_of, whole_of
 from .schedule import Level
+from .specs import Checked
 from .stepper import Moved, Stepper
+from .stored import TAKE, Stored, check_like
 
 What = Literal["latent", "states", "eps", "all"]
 
@@ -30,7 +33,7 @@ _BY_ITEM = ("starts", "costs", "start_levels")
 
 
 @dataclass(frozen=True)
-class Keep:
+class Keep(Checked):
     """What an inversion keeps besides the latents.
 
     Attributes:
@@ -44,11 +47,15 @@ class Keep:
 
     what: What = "latent"
     every: int = 1
-    device: str = "cpu"
+    device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
         if self.what not in get_args(What):
             raise UnknownNameError("thing to keep", self.what, get_args(What))
+        try:
+            torch.device(self.device)
+        except RuntimeError:
+            raise ArgumentError(f"expected the device that kept tensors are put on, given {self.device!r}") from None
         if self.every < 1:
             raise ArgumentError(f"keep every n-th move with n of at least 1, given {self.every}")
 
@@ -57,93 +64,7 @@ class Keep:
         return self.what != "latent" and (index % self.every == 0 or index == last)
 
 
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """The maps kept besides a latent; each has one row per item. Most methods keep none.
-
-    Attributes:
-        memory: What a reversible method turns around with.
-        corrections: Level -> what is added to the sampler's state when it arrives there (`unsample.methods.corrected`).
-        eps: Level -> the eps that the inversion used from or to there, used again instead of calling the network.
-        steps: Moves of the grid that it belongs to; 0 if that is not known.
-
-    >>> Stored(memory=(torch.zeros(2, 1, 4, 4),)).bits
-    512
-    """
-
-    memory: tuple[Tensor, ...] = field(default=(), repr=False)
-    corrections: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
-    eps: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
-    steps: int = 0
-
-    def check(self, grid: Grid) -> None:
-        """Refuse a grid that it does not belong to.
-
-        Raises:
-            ArgumentError: A grid of another number of moves, if anything is stored.
-        """
-        if self.steps not in (0, grid.steps) and self.tensors():
-            raise ArgumentError(
-                f"what the inversion stored belongs to its grid of {self.steps} moves, given one of {grid.steps}: "
-                f"sample the trajectory itself, or with steps={self.steps}"
-            )
-
-    @property
-    def bits(self) -> int:
-        """Bits per image, uncompressed."""
-        return sum(8 * tensor.element_size() * tensor[0].numel() for tensor in self.tensors().values())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, for a file: `memory.0`, `corrections.3` ..."""
-        return {
-            **{f"memory.{i}": tensor for i, tensor in enumerate(self.memory)},
-            **{f"corrections.{i}": tensor for i, tensor in self.corrections.items()},
-            **{f"eps.{i}": tensor for i, tensor in self.eps.items()},
-        }
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], steps: int = 0) -> Stored:
-        """The inverse of `tensors()`; other names are ignored."""
-        kept: dict[str, dict[int, Tensor]] = {"memory": {}, "corrections": {}, "eps": {}}
-        for name, tensor in tensors.items():
-            kind, _, index = name.partition(".")
-            if kind in kept and is_index(index):
-                kept[kind][int(index)] = tensor
-        memory = kept.pop("memory")
-        return cls(tuple(memory[i] for i in sorted(memory)), **kept, steps=steps)
-
-    def take(self, rows: slice | Tensor, device: torch.device | None = None) -> Stored:
-        """The same of some items, moved to `device`."""
-        return Stored.of({name: tensor[rows].to(device) for name, tensor in self.tensors().items()}, self.steps)
-
-    @classmethod
-    def cat(cls, parts: Sequence[Stored], counts: Sequence[int] = ()) -> Stored:
-        """Items joined; the correction of an item is zero at levels where only others have one.
-
-        Args:
-            parts: What is joined.
-            counts: How many items each part is of; only needed if one stores nothing.
-
-        Raises:
-            ArgumentError: Items with eps of different levels, that is with different starts.
-        """
-        if len({tuple(part.eps) for part in parts}) > 1:
-            raise ArgumentError("items with different starts cannot keep their eps together; use one start, or keep_eps=False")
-        counts = counts or [len(next(iter(part.tensors().values()), ())) for part in parts]
-        any_of = {level: tensor for part in parts for level, tensor in part.corrections.items()}
-
-        def corrections(level: int) -> list[Tensor]:
-            zeros = (any_of[level].new_zeros(count, *any_of[level].shape[1:]) for count in counts)
-            return [part.corrections.get(level, zero) for part, zero in zip(parts, zeros, strict=True)]
-
-        return cls(
-            tuple(torch.cat(pieces) for pieces in zip(*(part.memory for part in parts), strict=True)),
-            {level: torch.cat(corrections(level)) for level in sorted(any_of)},
-            {level: torch.cat([part.eps[level] for part in parts]) for level in parts[0].eps},
-            parts[0].steps,
-        )
-
-
+@brief
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """The latents of an inversion and what was kept on the way.
@@ -174,15 +95,25 @@ class Trajectory:
     states: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     eps: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     residuals: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
     stored: Stored = field(default_factory=Stored, repr=False)
-    starts: tuple[int, ...] = ()
-    costs: tuple[int, ...] = ()
-    start_levels: tuple[Level, ...] = ()
-    grid: Grid | None = field(default=None, repr=False)
+    starts: tuple[int, ...] = field(default=(), repr=False)
+    costs: tuple[int, ...] = field(default=(), repr=False)
+    start_levels: tuple[Level, ...] = field(default=(), repr=False)
+    grid: Grid | None = None
     sampler: Stepper | None = None
     method: str = ""
-    schedule: str = ""
+    schedule: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        check_rows(self.latent, "latent")
+        for name in ("states", "eps", "residuals"):
+            for level, tensor in getattr(self, name).items():
+                check_like(f"{name} of level {level}", tensor, self.latent.shape[: 1 if name == "residuals" else None])
+        self.stored.check_items(self.latent)
+        for name in _BY_ITEM:
+            if len(getattr(self, name)) not in (0, len(self)):
+                raise ArgumentError(f"expected {name} of {len(self)} items, given {len(getattr(self, name))}; {TAKE}")
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -219,7 +150,7 @@ class Trajectory:
         )
 
     def take(self, rows: Tensor) -> Trajectory:
-        """The items `rows`, in that order."""
+        """The items `rows`, in that order, with all that is kept of them."""
         kept: Any = {name: {i: tensor[rows] for i, tensor in getattr(self, name).items()} for name in _BY_LEVEL}
         for name in _BY_ITEM:
             each = getattr(self, name)
@@ -272,6 +203,7 @@ class Trajectory:
             raise RunError(f"{path} is not a trajectory written by unsample ({error}); make it again") from None
 
 
+@brief
 @dataclass(eq=False)
 class Keeper:
     """Keeps of the moves of one walk what `Keep` says."""

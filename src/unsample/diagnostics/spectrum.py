@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from .._tensors import brief
 from ..errors import ArgumentError
 from ._checks import Batch, blocks, check_at_least, check_batch, check_fraction, wide
 from .intervals import Pooled, bootstrap, ratio
@@ -28,6 +29,7 @@ BinsPerImage = Float[Tensor, "batch bins"]
 Groups = Int[Tensor, "height width"]
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Autocorrelation:
     """The sums of `autocorrelation_sums` over images, and what follows from them. The middle of a map is lag (0, 0).

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .._tensors import brief
 from ..core.ddim import DDIM
 from ..core.denoiser import Denoiser, Wrapper
 from ..core.grid import Step
@@ -74,6 +75,7 @@ class FireFlow(Stepper):
         return moved_along(x, _halfway(step, last, middle), step, middle)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Controlled(Wrapper):
     """A denoiser pulled towards the noise an inversion shall end at (RF-Inversion, Rout et al. 2025, the controlled ODE).

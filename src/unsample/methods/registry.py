@@ -120,7 +120,7 @@ def parse_method(text: str, **options: Any) -> Stepper | Corrected:
     known = {field.name for field in fields(METHODS[name].make)}  # type: ignore[arg-type]
     check_options(f"method {name!r}", given, known)
     kinds = get_type_hints(METHODS[name].make)
-    given |= {key: fitting(f"method {name!r}: {key}", value, kinds[key]) for key, value in typed.items()}
+    given |= {key: fitting(value, kinds[key]) for key, value in typed.items()}
     if "method" in typed:
         given["method"] = parse_method(str(typed["method"]).replace("/", ":"))
         if not isinstance(given["method"], Stepper):

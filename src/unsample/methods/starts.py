@@ -12,6 +12,7 @@ from ..core.grid import Grid
 from ..core.reading import number_of, whole_of
 from ..core.rng import ItemNoise
 from ..core.schedule import Level
+from ..core.specs import Checked
 from ..core.starts import PAPER_STEPS, Climb, ForwardNoise, FromImage, Start
 from ..diagnostics import area_sums, plain_area
 from ..errors import ArgumentError
@@ -27,7 +28,7 @@ AUTO_VALUES = 64
 
 
 @dataclass(frozen=True)
-class AutoStart:
+class AutoStart(Checked):
     """Forward diffusion to the lowest level whose latent is white where the image is plain, or else to the whitest.
 
     White: its variance and its lag-1 correlation there lie within what true noise of so many values has 95 times in 100
@@ -71,7 +72,7 @@ class AutoStart:
 
 
 @dataclass(frozen=True)
-class PlainNoise:
+class PlainNoise(Checked):
     """A spatially adaptive start: fresh noise only where the image is plain, the inverted signal where it has detail.
 
     The first k moves are made by the method. Then, with n the fresh noise, e = (x_k - alpha_k x0) / sigma_k the noise that the
@@ -90,8 +91,8 @@ class PlainNoise:
     steps: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ArgumentError(f"an adaptive start takes a whole number of steps from 1 on, given {self.steps!r}")
+        if self.steps < 1:
+            raise ArgumentError(f"an adaptive start takes a whole number of steps from 1 on, given {self.steps}")
 
     def level(self, grid: Grid) -> Level:
         """Level k of this grid."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._arguments import Idle, optional, sides, takes
 from ..core.files import expanded
 from ..core.model import ClassConditioner, Model
 from ..core.reading import read_json
@@ -26,6 +27,21 @@ CONFIGS = ("model_index.json", "*config.json", "classes.json")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
+@takes(
+    {"size": optional(sides)},
+    [
+        Idle(
+            ("device", "dtype", "revision", "variant", "offload", "tiling"),
+            lambda given: not isinstance(given.source, (str, Path)),
+            "on a pipeline or model, which is loaded already",
+        ),
+        Idle(
+            ("size",),
+            lambda given: isinstance(given.source, Model) and given.size != given.source.image_size,
+            "on a Model, which has one",
+        ),
+    ],
+)
 def load(
     source: Any = "tiny-imagenet-32-v",
     *,

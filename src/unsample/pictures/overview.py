@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from .._tensors import brief
 from ..diagnostics import excess_variance, plain_mask, true_noise
 from ._canvas import COLUMNS, columns_of, panels, png, say_left_out, short, show_images
 from .read import to_bytes
@@ -27,6 +28,7 @@ ROWS, INVERSIONS, SHEET = 8, 8, 64
 """Photographs and inversions drawn on an overview, and images on a sheet, at most."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class LatentColumns:
     """The latents of the photos of an overview by one method and, if they were sampled back, reconstructions."""

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .._arguments import one_of, sides, takes
 from ..core.files import write_atomically
 from ..errors import ImageError, printable
 from .decode import file_bytes, grey, open_picture, readable, upright_rgb
@@ -226,14 +228,22 @@ def read_photos(places: Sequence[str | Path], size: Size, limit: int | None = No
     return read_all(places, size, limit, strict=True).photos
 
 
+def _sides(name: str, value: Any) -> Size:
+    """One number is that of both sides."""
+    return sides(name, value if isinstance(value, (tuple, list)) else (value, value))
+
+
+@takes({"size": _sides})
 def load_images(paths: str | Path | Iterable[str | Path], size: int | Size) -> Tensor:
     """Pictures as one batch, shape (batch, 3, height, width) in [-1, 1]; a size of one number is that of both sides.
 
     Raises:
         ImageError: As `read_photo`, or no paths.
+        ArgumentError: Sides that are no whole numbers from 1 on.
     """
-    each = [paths] if isinstance(paths, (str, Path)) else paths
-    pixels = [read_photo(path, (size, size) if isinstance(size, int) else size).pixels for path in each]
+    both: Any = size
+    each = [paths] if isinstance(paths, (str, Path)) else one_of("files", Iterable)("paths", paths)
+    pixels = [read_photo(path, both).pixels for path in each]
     if not pixels:
         raise ImageError("expected at least one picture, given none")
     return torch.stack(pixels)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.batching import OnStep
-from ..core.trajectory import Stored
+from ..core.stored import Stored
 from ..errors import RunError
 from ..pictures.read import Photo
 from .directory import Run

@@ -18,7 +18,8 @@ from ..core.ddim import DDIM
 from ..core.files import expanded
 from ..core.model import Model
 from ..core.starts import Start
-from ..core.trajectory import Stored, Trajectory
+from ..core.stored import Stored
+from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, RunError
 from ..methods.starts import parse_start
 from ..models import load

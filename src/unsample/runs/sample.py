@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import pictures as plotting
 from ..core.batching import OnStep
 from ..core.model import Condition, Model
-from ..core.trajectory import Stored
+from ..core.stored import Stored
 from ..errors import DivergenceError
 from ..uses.sample import draw_noise, sample
 from .directory import Run

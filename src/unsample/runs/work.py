@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._tensors import brief
 from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.starts import Start
@@ -31,6 +32,7 @@ from .tensor_file import Part
 AUTO = "auto"
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Work:
     """Pictures, a model, and how they are, or were, inverted; `settings` are those of the command itself.

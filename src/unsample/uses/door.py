@@ -6,7 +6,7 @@ these is refused in one line, before any work. Model and pictures are read by `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._arguments import Reader, number, one_of, optional, shown, takes, text, whole
+from .._arguments import Idle, Reader, number, one_of, optional, shown, sides, takes, text, whole
 from .._tensors import check_rows, undisturbed
 from ..core.callable import can_be_called
 from ..core.corrections import Corrected
@@ -24,7 +24,8 @@ from ..core.model import Model
 from ..core.specs import check_options, parse_spec
 from ..core.starts import Start
 from ..core.stepper import Stepper
-from ..core.trajectory import Keep, Stored, Trajectory
+from ..core.stored import Stored
+from ..core.trajectory import Keep, Trajectory
 from ..errors import ArgumentError
 from ..methods.registry import parse_method
 from ..methods.starts import parse_start
@@ -154,13 +155,6 @@ def _items(name: str, value: Any) -> list[str | int]:
     return ids
 
 
-def _size(name: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ArgumentError(f"expected {name} as (height, width) in pixels, given {shown(value)}")
-    height, width = (whole(1)(name, side) for side in value)
-    return height, width
-
-
 def _frames(name: str, value: Any) -> int | tuple[int, int]:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         rows, columns = (whole(1)(name, side) for side in value)
@@ -177,11 +171,26 @@ def _seeds(name: str, value: Any) -> int | list[int]:
     return count
 
 
-def _mask(name: str, value: Any) -> Any:
-    if isinstance(value, (str, Path, Image.Image)) or (isinstance(value, np.ndarray) and value.dtype.kind in "buif"):
+def read_mask(name: str, value: Any) -> Any:
+    """A mask: a picture, or a tensor or array of True and False or of values in [0, 1]; an array of bytes is a picture.
+
+    Raises:
+        ArgumentError: None, or one with other values.
+    """
+    if isinstance(value, (str, Path, Image.Image)) or (isinstance(value, np.ndarray) and value.dtype == np.uint8):
         return value
-    if not isinstance(value, Tensor) or value.is_nested or value.layout != torch.strided or value.is_complex():
-        raise ArgumentError(f'expected {name} as a dense tensor, a grey picture or "auto", given {shown(value)}')
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "buif"
+    known = torch.from_numpy(value.astype(float)) if numbers else value
+    odd = not isinstance(known, Tensor) or known.is_nested or known.layout != torch.strided
+    if odd or known.is_complex() or known.is_meta:
+        raise ArgumentError(f'expected {name} as a dense tensor with values, a grey picture or "auto", given {shown(value)}')
+    if known.numel():
+        low, high = (float(each) for each in torch.aminmax(known.double()))
+        if not 0 <= low <= high <= 1:  # nor NaN
+            raise ArgumentError(
+                f"expected {name} of True and False or of values in [0, 1], given values from {low:g} to {high:g}; "
+                "of bytes, mask / 255"
+            )
     return value
 
 
@@ -217,13 +226,13 @@ READERS: Mapping[str, Reader] = {
     "index": optional(whole()),
     "until": optional(whole()),
     "batch_size": optional(whole()),
-    "size": optional(_size),
+    "size": optional(sides),
     "grid": optional(one_of("a Grid, as of model.grid(50)", Grid)),
     "on_step": optional(_on_step),
     "stored": optional(one_of("the `stored` of a trajectory", Stored)),
     "frames": _frames,
     "path": text,
-    "mask": optional(_mask),
+    "mask": optional(read_mask),
     "source_latents": optional(_by_level),
     "pivots": one_of("a trajectory of `invert`", Trajectory),
     "iterations": whole(0),
@@ -236,14 +245,27 @@ READERS: Mapping[str, Reader] = {
 """Parameter of a use -> how it is read."""
 
 
-def use(readers: Mapping[str, Reader] | None = None, **former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+STEPS = Idle(("steps",), lambda given: given.grid is not None and given.steps != given.grid.steps, "beside a grid")
+
+NEGATIVE = Idle(("negative",), lambda given: given.guidance == 1, "at guidance 1, which moves away from nothing")
+
+
+def inverted(*names: str) -> Idle:
+    """Arguments of an inversion that latents do not need."""
+    return Idle(names, lambda given: isinstance(given.images, (Tensor, Trajectory)), "on latents, which are inverted already")
+
+
+def use(
+    readers: Mapping[str, Reader] | None = None, idle: Sequence[Idle] = (), /, **former: str
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator of a use: its arguments are read by `READERS`, and it runs outside of gradients and inference mode.
 
     Args:
         readers: Those of its own.
+        idle: Arguments that do nothing beside others, for `takes`.
         former: Former name of a parameter -> its name.
     """
-    read = takes({**READERS, **(readers or {})}, **former)
+    read = takes({**READERS, **(readers or {})}, (STEPS, *idle), **former)
     return lambda function: read(undisturbed()(function))
 
 

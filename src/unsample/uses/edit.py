@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 from torch import Tensor
 
-from .._arguments import number
-from .._tensors import Images
+from .._arguments import Idle, number
+from .._tensors import Images, brief
 from ..core.batching import OnStep, broadcast_conditions, counter, negative_of
 from ..core.corrections import Corrected
 from ..core.files import expanded
@@ -27,9 +27,9 @@ from ..core.stepper import Stepper
 from ..core.trajectory import Keep, Trajectory
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
-from .door import MethodLike, StartLike, read_negative, use
-from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor
-from .sources import Conditions, Picture, Size, Source, grid_of, opened, opened_for_latents
+from .door import NEGATIVE, MethodLike, StartLike, read_negative, use
+from .masks import AUTO, Mask, cells_of, difference_mask, mask_tensor, warn_of_nothing
+from .sources import Conditions, Picture, Size, Source, grid_of, opened, opened_for_latents, way_down
 from .turning import REPLAYED, check_editable, pivots_of, turning_level, walked_down, walked_up
 
 
@@ -47,6 +47,10 @@ SOURCE: Final = _FromSource.SOURCE
 """In place of a condition: the one that the images are, or were, inverted under."""
 
 
+INVERTED = "on a trajectory, which is inverted already"
+
+
+@brief
 @dataclass(frozen=True, eq=False)
 class Edit:
     """Edited images.
@@ -77,7 +81,12 @@ class Edit:
     {
         "negative": lambda name, value: value if value is SOURCE else read_negative(name, value),
         "strength": number,
-    }
+    },
+    [
+        NEGATIVE,
+        Idle(("start",), lambda given: isinstance(given.images, Trajectory), INVERTED),
+        Idle(("seed",), lambda given: isinstance(given.images, Trajectory) and not isinstance(given.mask, str), INVERTED),
+    ],
 )
 def edit(
     model: Source,
@@ -124,7 +133,7 @@ def edit(
             a grey picture, white where it may: a file, a PIL image or an array of bytes; or "auto" (`difference_mask`).
             Without, everywhere.
         steps: N, moves of the whole grid; default is 50, or the trajectory's. Ignored when `grid` is given.
-        method: How a move up is made, or was; or its name, as on the command line.
+        method: How a move up is made; or its name, as on the command line. A trajectory knows its own.
         start: Where the way up starts; or as on the command line, "4%" or 2.
         seed: For the start's noise and that of an automatic mask, together with `items`.
         items: One id per image; defaults to 0, 1, 2, ...
@@ -148,7 +157,9 @@ def edit(
         model, images = opened(model, images, size)
     grid = grid_of(model, steps, grid, images if isinstance(images, Trajectory) else None)
     level, count = turning_level(strength, grid, None if isinstance(images, Trajectory) else start), len(images)
-    check_editable(method, masked=mask is not None)
+    sampler = _sampler_of(images, method) if isinstance(images, Trajectory) else method.sampler
+    check_editable(method)
+    check_editable(sampler, masked=mask is not None)
     if isinstance(images, Trajectory) and images.stored.eps:
         raise ArgumentError(REPLAYED)
     noise = ItemNoise(seed, list(range(count)) if items is None else list(items))
@@ -174,7 +185,7 @@ def edit(
         model,
         there,
         grid,
-        method.sampler,
+        sampler,
         conditions,
         guidance=guidance,
         negative=negative,
@@ -194,6 +205,18 @@ def _refuse_run(model: Source) -> None:
         )
 
 
+def _sampler_of(there: Trajectory, method: Stepper | Corrected) -> Stepper:
+    """What samples a trajectory back: its own sampler, or else that of the method which is said to have found it."""
+    given = None if method == DEFAULT_METHOD else method.sampler
+    sampler, stored = way_down(there, given)
+    if len(stored.tensors()) < len(there.stored.tensors()):
+        raise ArgumentError(
+            f"the trajectory is sampled back by {way_down(there)[0]} and what it stores for that, given {method}: "
+            "leave out method, or give the images"
+        )
+    return sampler
+
+
 def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Corrected) -> Trajectory:
     """A given trajectory, cut off at `level`."""
     if there.index > grid.steps or (there.index < level):
@@ -207,7 +230,7 @@ def _cut_off(there: Trajectory, level: int, grid: Grid, method: Stepper | Correc
     if level == there.index:
         return there
     if there.stored.tensors():
-        raise ArgumentError(f"what {method} stored belongs to the whole way: give the images for a smaller strength")
+        raise ArgumentError("what the method stored belongs to the whole way: give the images for a smaller strength")
     if level not in there.states:
         raise ArgumentError(
             f"the trajectory kept no state at level {level}: invert with keep=Keep('states'), or give the images"
@@ -229,7 +252,9 @@ def _mask_of(
     if mask is None:
         return None, 0
     if not isinstance(mask, str) or mask != AUTO:
-        return cells_of(model, mask_tensor(mask, model.image_size), len(there)), 0
+        cells = cells_of(model, mask_tensor(mask, model.image_size), len(there))
+        warn_of_nothing(cells)
+        return cells, 0
     if 0 not in there.states:
         raise ArgumentError(
             "an automatic mask looks at the clean state, level 0, which the trajectory did not keep: give the images"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._tensors import brief
 from ..core.batching import OnStep
 from ..core.corrections import Corrected
 from ..core.ddim import DDIM
@@ -22,7 +23,7 @@ from ..core.stepper import Stepper
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, counted
 from ..methods.registry import DEFAULT_METHOD, DEFAULT_START
-from .door import MethodLike, SamplerLike, StartLike, read_sampler, use
+from .door import MethodLike, SamplerLike, StartLike, inverted, read_sampler, use
 from .invert import invert_first
 from .paths import along, corners, key_frames
 from .sample import sample
@@ -48,7 +49,7 @@ class Interpolation:
     nfe: int
 
 
-@use({"method": read_sampler}, keys="images")
+@use({"method": read_sampler}, [inverted("inversion", "start", "seed")], keys="images")
 def interpolate(
     model: Source,
     images: Tensor | Trajectory | Picture | Sequence[Picture],
@@ -145,6 +146,7 @@ def interpolate(
     return Interpolation(sampled.images, made.latents, made.keys, sampled.nfe)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Frames:
     """What the images of a path are sampled from.

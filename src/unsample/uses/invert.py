@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import Images, undisturbed, wide
+from .._arguments import warn
+from .._tensors import Images, brief, undisturbed, wide
 from ..core.ascend import ascend, ends
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.corrections import Corrected
@@ -171,6 +171,7 @@ def invert_encoded(
     return joined if order == sorted(order) else joined.take(torch.tensor(order, device="cpu").argsort())
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
     """There and back.
@@ -272,11 +273,10 @@ def _warn_of_divergence(latent: Tensor, method: Stepper | Corrected) -> None:
     sizes = wide(latent).flatten(1).square().mean(1).sqrt()
     beyond = sizes[(sizes > BEYOND_NOISE) & torch.isfinite(sizes)]
     if len(beyond):
-        warnings.warn(
+        warn(
             f"{len(beyond)} of {len(latent)} latents are up to {float(beyond.max()):.0e} times as large as noise: {method} "
             "diverged. Take fewer steps, a stabler setting of it, or another method",
             DivergenceWarning,
-            stacklevel=3,
         )
 
 

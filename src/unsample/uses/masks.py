@@ -11,13 +11,14 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from .._arguments import warn
 from ..core.batching import batches, broadcast_conditions
 from ..core.denoiser import Counted
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..diagnostics.regions import resize_mask
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from ..pictures.read import fitted_mask, read_mask
 from .door import a_model, read_state, use
 from .sources import Conditions, Picture, Size, grid_of
@@ -45,6 +46,14 @@ def cells_of(model: Model, mask: Tensor, count: int) -> Cells:
         )
     free = mask if mask.dtype == torch.bool else mask >= 0.5
     return resize_mask(free.expand(count, *model.image_size), (model.shape[1], model.shape[2]))
+
+
+def warn_of_nothing(cells: Cells) -> None:
+    """Warn of masks that let nothing change."""
+    closed = int((~cells.flatten(1).any(dim=1)).sum())
+    if closed:
+        which = f"the mask lets nothing change in {closed} of {counted(len(cells), 'picture')}"
+        warn(f"{which}: there it is black, or white in less than half of each latent cell")
 
 
 def mask_tensor(mask: Mask, size: Size) -> Tensor:

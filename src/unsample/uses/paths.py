@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._arguments import takes, text, whole
 from ..diagnostics._checks import wide
 from ..errors import ArgumentError, UnknownNameError
 
@@ -132,6 +133,7 @@ def along(keys: Keys, frames: int, path: str = "slerp") -> Along:
     return torch.cat(pieces)
 
 
+@takes({"rows": whole(2), "columns": whole(2), "path": text})
 def corners(
     a: Item, b: Item, c: Item, d: Item, rows: int, columns: int, path: str = "slerp"
 ) -> Float[Tensor, "rows columns *item"]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._arguments import optional
+from .._arguments import Idle, optional
+from .._tensors import brief
 from ..core.ascend import descend
 from ..core.batching import OnStep, batches, broadcast_conditions, counter, negative_of
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.trajectory import Stored, Trajectory
+from ..core.stepper import Stepper
+from ..core.stored import Stored
+from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, DivergenceError
-from .door import SamplerLike, a_model, read_sampler, read_state, use
+from .door import NEGATIVE, SamplerLike, a_model, read_sampler, read_state, use
 from .sources import Conditions, Size, Source, grid_of, one_condition, opened_for_latents, way_down
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Sampled images.
@@ -34,7 +39,31 @@ class Samples:
     nfe: int
 
 
-@use({"method": optional(read_sampler), "latent": read_state})
+def _way(given: Any) -> tuple[Stepper, Stored]:
+    """What samples, and with what stored."""
+    method, stored = given.method or DDIM(), Stored()
+    if isinstance(given.latent, Trajectory):
+        method, stored = way_down(given.latent, given.method)
+    return method, given.stored or stored
+
+
+def _draws_nothing(given: Any) -> bool:
+    method, stored = _way(given)
+    return type(method).spread is Stepper.spread or bool(stored.corrections)
+
+
+@use(
+    {"method": optional(read_sampler), "latent": read_state},
+    [
+        NEGATIVE,
+        Idle(("seed",), _draws_nothing, "on a sampler that adds no noise: draw_noise(seed=...) draws a latent"),
+        Idle(
+            ("stored",),
+            lambda given: bool(given.stored.memory) and not _way(given)[0].reversible,
+            "on a sampler other than that of the method which stored it",
+        ),
+    ],
+)
 def sample(
     model: Source,
     latent: Tensor | Trajectory,
@@ -98,6 +127,7 @@ def sample(
         )
     if not bool(torch.isfinite(latent).all()):
         raise DivergenceError("expected finite latents, given some with NaN or infinity: their inversion diverged")
+    stored.check(grid, latent)
     ids = list(range(len(latent))) if items is None else list(items)
     if len(ids) != len(latent):
         raise ArgumentError(f"expected one id per latent: {len(latent)} latents, {len(ids)} items")

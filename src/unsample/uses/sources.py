@@ -6,7 +6,6 @@ again, so that changes made in between count. A `Model` and a tensor are returne
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,13 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .._arguments import warn
 from .._tensors import Images, as_state, check_rows
 from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Condition, Model
 from ..core.schedule import AnySchedule, FlowSchedule
 from ..core.stepper import Stepper
-from ..core.trajectory import Stored, Trajectory
+from ..core.stored import Stored
+from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, ImageError
 from ..methods.registry import parse_method
 from ..models import load
@@ -181,7 +182,7 @@ def _warn_of_range(images: Tensor) -> None:
     if images.is_floating_point() and images.numel():
         low, high = (float(value) for value in torch.aminmax(images.detach()))
         if 0 <= low < high <= 1:
-            warnings.warn(f"{RANGE}; if they are in [0, 1], give images * 2 - 1", stacklevel=2)
+            warn(f"{RANGE}; if they are in [0, 1], give images * 2 - 1")
 
 
 def _scaled(x: Tensor, scale: int) -> Size | None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensors import Images
+from .._arguments import Idle
+from .._tensors import Images, brief
 from ..core.batching import OnStep, batches, broadcast_conditions, counter
 from ..core.grid import Grid
 from ..core.rng import ItemNoise
 from ..core.starts import ForwardNoise
+from ..core.stepper import Stepper
 from ..errors import ArgumentError
 from ..methods.registry import DEFAULT_METHOD
 from .door import MethodLike, StartLike, use
@@ -24,6 +26,7 @@ VARIED_START = ForwardNoise(fraction=0.1)
 """Enough noise for visible differences, little enough to recognise the picture (on the bundled model)."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Variations:
     """Several results for each image.
@@ -51,7 +54,16 @@ class Variations:
         return torch.stack([row[places] for row, places in zip(self.images, order, strict=True)])
 
 
-@use()
+@use(
+    {},
+    [
+        Idle(
+            ("method",),
+            lambda given: given.strength is None and isinstance(given.method, Stepper) and not given.method.reversible,
+            "without a strength: nothing is walked up",
+        )
+    ],
+)
 def variations(
     model: Source,
     images: Images | Picture | Sequence[Picture],

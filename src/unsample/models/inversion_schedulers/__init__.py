@@ -10,7 +10,6 @@ this module imports diffusers, and no other module imports this one.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 from typing import Any, Literal, get_args
@@ -22,6 +21,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
+from ..._arguments import warn
 from ...core.ddim import EvalAt
 from ...core.grid import Clean, Grid, Step
 from ...core.prediction import Prediction
@@ -130,7 +130,7 @@ class DDIMInversionScheduler(InversionScheduler):
         kept = {name: value for name, value in _with_its_table(config, cls).items() if name not in clips}
         made = super().from_config(kept, return_unused_kwargs, **settings)
         if clips:
-            warnings.warn(f"{cls.__name__} leaves out {' and '.join(clips)}: what it clips cannot be undone", stacklevel=2)
+            warn(f"{cls.__name__} leaves out {' and '.join(clips)}: what it clips cannot be undone")
             scheduler = made[0] if return_unused_kwargs else made
             defaults = [name for name in scheduler.config[_DEFAULTS] if name not in clips]
             scheduler.register_to_config(**clips, **{_DEFAULTS: defaults})  # for the samplers that are made of this config

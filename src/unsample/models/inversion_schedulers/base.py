@@ -5,7 +5,6 @@ Levels and moves are this library's, the names of the methods those of diffusers
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 from torch import Tensor
 
+from ..._arguments import warn
 from ...core.ddim import DDIM
 from ...core.grid import Grid, Step
 from ...core.prediction import Prediction, to_eps
@@ -119,7 +119,7 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if not (value is None or (isinstance(value, (int, float)) and not value) or name in self._warned):
                 self._warned.add(name)
                 said = value if isinstance(value, (int, float, str)) else type(value).__name__
-                warnings.warn(f"{type(self).__name__}.step ignores {name}={said}: its moves are those of DDIM", stacklevel=3)
+                warn(f"{type(self).__name__}.step ignores {name}={said}: its moves are those of DDIM")
 
     def _index(self, timestep: Tensor | float) -> int:
         """Which move it is: counted, because a timestep may come twice (the clean level and the first trained one are 0)."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..._tensors import brief
 from ...core.grid import Grid
 from ...core.model import Model
 from ...diagnostics import Diagnosis, Row, psnr
@@ -32,6 +33,7 @@ from ...runs.settings import InvertSettings, precision_of
 from .budget import MIN_MOVES, Candidate, methods_and_starts, most_steps, moves_left
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What an inversion gave on all photographs.

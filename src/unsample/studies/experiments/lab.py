@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._tensors import brief
 from ...core.model import Condition, Model
 from ...core.trajectory import Trajectory
 from ...diagnostics import Diagnosis, diagnose
@@ -88,6 +89,7 @@ class Pictures:
         return hashlib.sha256("".join(self.ids).encode()).hexdigest()[:8]
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class RoundTrip:
     """Latents, what DDIM samples back from them (in [-1, 1]), and evaluations per image on the way up."""

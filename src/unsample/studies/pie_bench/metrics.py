@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..._tensors import Images
+from ..._tensors import Images, brief
 from ...diagnostics import mse, psnr, ssim
 from ...diagnostics._checks import PerImage, check_mask
 from ...errors import ModelError, UnsampleError
@@ -53,6 +53,7 @@ class Perception:
     clip: Callable[[Images, Sequence[str]], PerImage] = clip_percent
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Compared:
     """Edits beside their sources, [B, 3, H, W] in [-1, 1]; the edited region, Bool[B, H, W]; and the texts of the targets."""

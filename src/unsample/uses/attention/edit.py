@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._arguments import optional, whole
+from ..._arguments import Idle, one_of, optional, whole
+from ..._tensors import brief
 from ...core.batching import OnStep, counter
 from ...core.corrections import Corrected
 from ...core.ddim import DDIM
@@ -26,15 +27,16 @@ from ...core.walk import walk
 from ...errors import ArgumentError, DivergenceError
 from ...methods.registry import DEFAULT_METHOD, DEFAULT_START
 from ...methods.stochastic import Stochastic
-from ..door import MethodLike, SamplerLike, StartLike, read_sampler, use
+from ..door import NEGATIVE, MethodLike, SamplerLike, StartLike, inverted, read_mask, read_sampler, use
 from ..invert import invert_first
-from ..masks import Cells
+from ..masks import Cells, warn_of_nothing
 from ..sources import Picture, Size, Source, grid_of, opened, opened_for_latents
 from .editors import Editor
 from .hooks import AttentionChange, Moment, changed_attention, layers_of, unet_of, watched
 from .registry import EditorLike, read_editor
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class AttentionEdit:
     """The images of `edit_attention`.
@@ -58,7 +60,24 @@ class AttentionEdit:
         return self.images[1:]
 
 
-@use({"editor": read_editor, "method": read_sampler, "steps": optional(whole(1))}, latent="images", targets="to")
+def _cells(name: str, value: Any) -> Any:
+    return read_mask(name, one_of("a tensor of latent cells", Tensor)(name, value))
+
+
+@use(
+    {"editor": read_editor, "method": read_sampler, "steps": optional(whole(1)), "mask": optional(_cells)},
+    [
+        NEGATIVE,
+        inverted("inversion", "start", "seed"),
+        Idle(
+            ("mask",),
+            lambda given: isinstance(given.images, (Tensor, Trajectory)) and not given.source_latents,
+            "without source_latents, the states that the rest is set to",
+        ),
+    ],
+    latent="images",
+    targets="to",
+)
 def edit_attention(
     model: Source,
     images: Tensor | Trajectory | Picture | Sequence[Picture],
@@ -102,7 +121,7 @@ def edit_attention(
         method: How a move is made; none that adds noise.
         source_latents: Level -> the source's state there, as in `Trajectory.states`, which it is set to on the way down. For a
             picture, default is those of its inversion; {} for none.
-        mask: True where a target's state may change, (targets or 1, cell height, cell width), as of
+        mask: True where a target's state may change, (targets or 1, cell height, cell width), or from 0.5 on, as of
             `unsample.uses.masks.difference_mask`; elsewhere it is set to the source's, at the levels of `source_latents`.
         inversion: The method that a picture is inverted by, or its name.
         start: Where its inversion starts; below that level no state is known, and the source goes on from the last one.
@@ -151,6 +170,11 @@ def edit_attention(
     change, moment = bound(model, editor, source, targets, tokenizer), Moment(grid.steps)
     away = negative if isinstance(negative, Mapping) else [negative] * len(prompts) if negative is not None else None
     _check_one_row(negative=negative if isinstance(negative, Mapping) else {}, source_latents=source_latents or {})
+    for level, known in (source_latents or {}).items():
+        if tuple(known.shape[1:]) != model.shape:
+            raise ArgumentError(
+                f"expected source_latents of shape (1, *{model.shape}), given {tuple(known.shape)} at level {level}"
+            )
     denoiser = Counted(watched(model.denoiser(prompts, guidance, away), moment))
     moves, pinned = grid.steps if top is None else top, _Pinned(source_latents or {}, _free(mask, model, len(targets)))
     report = counter(on_step, total=len(x) * moves)
@@ -192,10 +216,12 @@ def _free(mask: Tensor | None, model: Model, targets: int) -> Tensor | None:
     """A mask with a dimension for channels."""
     if mask is None:
         return None
-    if tuple(mask.shape[1:]) != model.shape[1:] or len(mask) not in (1, targets):
+    if mask.ndim != 3 or tuple(mask.shape[1:]) != model.shape[1:] or len(mask) not in (1, targets):
         height, width = model.shape[1:]
         raise ArgumentError(f"expected a mask of shape (1 or {targets}, {height}, {width}), given {tuple(mask.shape)}")
-    return mask[:, None].to(model.device)
+    free = mask if mask.dtype == torch.bool else mask >= 0.5
+    warn_of_nothing(free)
+    return free[:, None].to(model.device)
 
 
 def _check_picture(pictures: int, targets: int, inversion: Stepper | Corrected) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
+from ...core.specs import Checked
 from ...errors import ArgumentError, UnknownNameError
 from .functions import Heads, injected, mutual, shared
 from .hooks import AttentionChange, Layer, Moment
@@ -26,7 +27,7 @@ class Editor(Protocol):
 
 
 @dataclass(frozen=True)
-class MasaCtrl:
+class MasaCtrl(Checked):
     """Mutual self-attention (Cao et al. 2023): the targets' queries attend to the source's keys and values.
 
     The contents stay the source's; the layout follows the target's prompt. In both branches of guidance.
@@ -61,7 +62,7 @@ class MasaCtrl:
 
 
 @dataclass(frozen=True)
-class StyleAligned:
+class StyleAligned(Checked):
     """Shared self-attention (Hertz et al. 2024): the targets attend to the source's cells and to their own.
 
     Pictures of different things in the source's style. At every step, in both branches of guidance.
@@ -96,7 +97,7 @@ class StyleAligned:
 
 
 @dataclass(frozen=True)
-class PromptToPrompt:
+class PromptToPrompt(Checked):
     """Injected attention maps (Hertz et al. 2023): the targets' words attend where the source's words did.
 
     In the conditional branch alone; the branch that guidance moves away from is left unchanged.

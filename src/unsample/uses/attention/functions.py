@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._tensors import brief
+
 VARIANCE = 1e-5
 """Added to the variance of a channel, which may be 0."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Heads:
     """Queries, keys and values of one layer.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..._arguments import shown
-from ...core.specs import check_options, fitting, parse_spec
+from ...core.specs import Checked, check_options, fitting, parse_spec
 from ...errors import ArgumentError, UnknownNameError
 from .editors import Editor, MasaCtrl, PromptToPrompt, StyleAligned
 
@@ -21,7 +21,7 @@ PROMPT = "prompt"
 
 
 @dataclass(frozen=True)
-class Named:
+class Named(Checked):
     """An editor, and where its targets start.
 
     Attributes:
@@ -61,7 +61,7 @@ def parse_editor(text: str) -> Named | None:
     make, fresh = EDITORS.get(name, (None, False))
     known: dict[str, Any] = {} if make is None else {**get_type_hints(make), "fresh": bool}
     check_options(f"editor {name!r}", given, known)
-    options = {key: fitting(f"editor {name!r}: {key}", value, known[key]) for key, value in given.items()}
+    options = {key: fitting(value, known[key]) for key, value in given.items()}
     fresh = options.pop("fresh", fresh)
     return None if make is None else Named(make(**options), fresh)
 
