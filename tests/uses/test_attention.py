@@ -773,7 +773,8 @@ def test_the_guide_runs_as_printed_and_both_its_ways_are_the_same(tmp_path, monk
 def test_a_mask_holds_the_targets_on_the_picture(pipe):
     """Reference: where the mask is false everywhere, and every state known, the targets are the source."""
     told = {**ATTENTION, "editor": us.MasaCtrl(from_layer=0), "steps": 4, "start": us.FromImage()}
-    found = us.edit_attention(pipe, picture(), mask=torch.zeros(1, 8, 16, dtype=torch.bool), **told)
+    with pytest.warns(UserWarning, match="lets nothing change"):
+        found = us.edit_attention(pipe, picture(), mask=torch.zeros(1, 8, 16, dtype=torch.bool), **told)
     close(found.targets, found.source.expand_as(found.targets))
     far(us.edit_attention(pipe, picture(), mask=torch.ones(1, 8, 16, dtype=torch.bool), **told).targets, found.targets)
 
