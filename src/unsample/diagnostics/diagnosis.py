@@ -31,7 +31,10 @@ JACKKNIFE_GROUPS = 10
 LARGEST_SEED = 2**63 - 1  # of torch
 KL_ROW = "KL to N(0, 1)"
 COORDINATE_ROW = "KL per coordinate"
-NORMAL_ROW = "normality rejected"
+LOW_ROW, LOW_NOTE = "low-frequency power", "below a quarter of the highest frequency"
+NORMAL_ROW, NORMAL_NOTE = "normality rejected", "share of latents, Shapiro-Wilk at 5 %"
+KL_NOTE, PAIR_NOTE, PLAIN_NOTE = "nats, from mean and variance alone", "of images in [-1, 1]", "of the images' pixels"
+FLOOR_NOTE = "true noise is the floor at this number of images"
 
 
 @takes({"seed": whole(0, LARGEST_SEED), "null_draws": whole(2)})
@@ -72,14 +75,14 @@ def diagnose(
     _check(latent, images, reconstruction, noise)
     if codec is not None and reconstruction is None:
         raise ArgumentError("codec: expected with images and a reconstruction, which it bounds; pass them as well")
-    areas = _areas(latent, images)
+    areas = latent_areas(latent, images)
     rows = [*_latent_rows(latent, areas, seed, null_draws), *_shape_rows(latent, seed), patch_row(latent, seed)]
     if noise is not None:
         rows += _noise_rows(latent, noise, areas, seed, null_draws)
         rows += _angle_row(latent, noise, images, seed, null_draws)
     if images is not None:
         plain = plain_mask(images)
-        rows.append(Row.over_images("plain fraction", plain.double().mean((1, 2)), seed=seed, note="of the images' pixels"))
+        rows.append(Row.over_images("plain fraction", plain.double().mean((1, 2)), seed=seed, note=PLAIN_NOTE))
         if reconstruction is not None:
             rows += _fidelity_rows(images, reconstruction, plain, seed)
             if codec is not None:
@@ -104,17 +107,17 @@ def _check(latent: Latent, images: Images | None, reconstruction: Images | None,
         check_image_pair(images, reconstruction)
 
 
-def _areas(latent: Latent, images: Images | None) -> Areas:
-    """Suffix of the row's name -> mask."""
+def latent_areas(latent: Latent, images: Images | None) -> Areas:
+    """Suffix of the row's name -> mask: plain and other areas of images, or all."""
     if images is None:
         return {"": None}
     plain = plain_area(images, latent)
     return {" plain": plain, " other": ~plain}
 
 
-def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
-    """The statistics that are functions of sums over images, by the name of their row."""
-    whole = pooled_moments(x)
+def latent_statistics(x: Batch, areas: Areas, pivot: float | None = None) -> dict[str, Pooled]:
+    """The statistics that are functions of sums over images, by the name of their row; `pivot` as `pooled_moments` has it."""
+    whole = pooled_moments(x, pivot)
     sums = {suffix: area_sums(x, mask) for suffix, mask in areas.items()}
     return {
         "mean": whole["mean"],
@@ -127,11 +130,11 @@ def _pooled(x: Batch, areas: Areas) -> dict[str, Pooled]:
 
 def _latent_rows(latent: Latent, areas: Areas, seed: int, null_draws: int) -> list[Row]:
     def values(x: Tensor) -> dict[str, float]:
-        pooled = {name: each.value for name, each in _pooled(x, areas).items()}
+        pooled = {name: each.value for name, each in latent_statistics(x, areas).items()}
         return {**pooled, COORDINATE_ROW: _coordinate_kl(x)}
 
-    null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), "nats, from mean and variance alone"
-    rows = [_pooled_row(name, each, seed, null[name]) for name, each in _pooled(latent, areas).items()]
+    null, note = nulls(values, latent.shape, null_draws, seed, device=latent.device), KL_NOTE
+    rows = [_pooled_row(name, each, seed, null[name]) for name, each in latent_statistics(latent, areas).items()]
     rows.append(Row(COORDINATE_ROW, _coordinate_kl(latent), null=null[COORDINATE_ROW]))
     if len(latent) < 2:
         return [*rows[:-1], replace(rows[-1], note="needs at least 2 images")]
@@ -144,12 +147,12 @@ def _coordinate_kl(x: Tensor) -> float:
 
 def _shape_rows(latent: Latent, seed: int) -> list[Row]:
     """Power at low frequencies, and the test of each latent's values against the normal distribution."""
-    power, note = low_frequency_power(latent), "below a quarter of the highest frequency"
-    rows = [_pooled_row("low-frequency power", power, seed, low_frequency_null(latent.shape), note)]
+    power, note = low_frequency_power(latent), LOW_NOTE
+    rows = [_pooled_row(LOW_ROW, power, seed, low_frequency_null(latent.shape), note)]
     if latent[0].numel() < FEWEST:
         return [*rows, Row(NORMAL_ROW, math.nan, note=f"needs at least {FEWEST} values an image")]
     share = normality_rejection(latent)
-    null, note = rejection_null(len(latent)), "share of latents, Shapiro-Wilk at 5 %"
+    null, note = rejection_null(len(latent)), NORMAL_NOTE
     if len(latent) < FEWEST_IMAGES:
         return [*rows, Row(NORMAL_ROW, share.estimate, null=null, note=note)]
     return [*rows, Row.from_interval(NORMAL_ROW, share, null, note)]
@@ -197,15 +200,14 @@ def patch_row(latent: Latent, seed: int = 0) -> Row:
     top = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
     reach = student_reach(JACKKNIFE_GROUPS - 1) * top.error
     floor = correlation_floor(n, latent.shape[1:], seed=seed, device=latent.device)
-    note = "true noise is the floor at this number of images"
-    return Row(PATCH_ROW, top.value, top.value - reach, top.value + reach, floor, note)
+    return Row(PATCH_ROW, top.value, top.value - reach, top.value + reach, floor, FLOOR_NOTE)
 
 
 def _fidelity_rows(images: Images, reconstruction: Images, plain: Mask, seed: int) -> list[Row]:
     error = (images.detach() - reconstruction.detach()).abs()
     rows = [
-        Row.over_images("MAE", fidelity.mae(images, reconstruction), seed=seed, note="of images in [-1, 1]"),
-        _pooled_row("MAE plain", area_sums(error, plain).pooled("mean"), seed, note="of images in [-1, 1]"),
+        Row.over_images("MAE", fidelity.mae(images, reconstruction), seed=seed, note=PAIR_NOTE),
+        _pooled_row("MAE plain", area_sums(error, plain).pooled("mean"), seed, note=PAIR_NOTE),
         Row.over_images("PSNR", fidelity.psnr(images, reconstruction), seed=seed, note="dB"),
     ]
     if min(images.shape[2:]) < fidelity.SSIM_SIDE:

@@ -93,11 +93,12 @@ def kl_per_coordinate(x: Items) -> Item:
     return divergence(stats[0], stats[1], torch.log).reshape(x.shape[1:])
 
 
-def pooled_moments(x: Values) -> dict[str, Pooled]:
+def pooled_moments(x: Values, pivot: float | None = None) -> dict[str, Pooled]:
     """The pooled "mean", "std", excess "kurtosis" and "kl" (`kl_to_normal`), each with an interval over images.
 
     Args:
         x: [B, ...], one image per row, of any shape.
+        pivot: Powers are summed about it; by default about the mean of `x`, and sums of other batches cannot be added.
 
     Raises:
         ArgumentError: `x` is empty, not floating-point or not finite.
@@ -109,13 +110,13 @@ def pooled_moments(x: Values) -> dict[str, Pooled]:
     flat = flat_items(x)
     parts = list(blocks(*flat.shape))
     # Powers are taken about the mean: about 0, a mean far from it would cancel the fourth power away.
-    pivot = sum(float(wide(flat[part]).sum()) for part in parts) / flat.numel()
-    sums = np.concatenate([power_sums(wide(flat[part]) - pivot) for part in parts])
+    about = sum(float(wide(flat[part]).sum()) for part in parts) / flat.numel() if pivot is None else pivot
+    sums = np.concatenate([power_sums(wide(flat[part]) - about) for part in parts])
     return {
-        "mean": Pooled(sums, lambda t: pivot + _raw(t, 1)),
+        "mean": Pooled(sums, lambda t: about + _raw(t, 1)),
         "std": Pooled(sums, lambda t: np.sqrt(_variance(t))),
         "kurtosis": Pooled(sums, _kurtosis),
-        "kl": Pooled(sums, lambda t: divergence(pivot + _raw(t, 1), _variance(t), np.log)),
+        "kl": Pooled(sums, lambda t: divergence(about + _raw(t, 1), _variance(t), np.log)),
     }
 
 

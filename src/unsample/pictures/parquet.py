@@ -1,8 +1,9 @@
-"""Rows of parquet files, read one column at a time and a few rows at a time: a small file may unpack to gigabytes."""
+"""Rows of parquet files, read a few columns and a few rows at a time: a small file may unpack to gigabytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def column_names(path: str | Path) -> list[str]:
     Raises:
         ImageError: Not such a file, or pyarrow is missing.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return list(file.schema_arrow.names)
 
 
@@ -31,19 +32,54 @@ def column_of(path: str | Path, name: str, few: int = FEW) -> Iterator[Any]:
     Raises:
         ImageError: Not such a file, no such column, damaged data, or pyarrow is missing.
     """
+    with opened(path) as file:
+        for (value,) in rows_of(file, str(path), [name], few=few):
+            yield value
+
+
+def rows_of(file: Any, path: str, names: Sequence[str], first: int = 0, few: int = FEW) -> Iterator[tuple[Any, ...]]:
+    """The values of some columns, or of fields of them, row after row from row `first` on; read as they are taken.
+
+    Args:
+        file: What `opened` returns.
+        path: What errors call it.
+        names: Columns, or one field of one, such as `image.bytes`.
+        first: Rows before it are not read where they lie in other row groups.
+        few: Rows that are in memory at once.
+
+    Raises:
+        ImageError: No such column, or damaged data.
+    """
+    for name in names:
+        with _readable(path, name):
+            if name.partition(".")[0] not in file.schema_arrow.names:
+                raise KeyError(f"no column {name.partition('.')[0]}")
+            _refuse_bomb(path, file.metadata, name)
+    groups = list(range(file.metadata.num_row_groups))
+    while groups and first >= (rows := file.metadata.row_group(groups[0]).num_rows):
+        first -= rows
+        del groups[0]
+    with _readable(path, ", ".join(names)):
+        for batch in file.iter_batches(few, row_groups=groups, columns=list(names), use_threads=False):
+            columns = [_values(batch.column(name.partition(".")[0]), name.partition(".")[2]) for name in names]
+            for values in list(zip(*columns, strict=True))[first:]:
+                yield values
+            first = max(0, first - batch.num_rows)
+
+
+def _values(column: Any, field: str) -> list[Any]:
+    values = column.to_pylist()
+    return [value and value[field] for value in values] if field else values
+
+
+@contextmanager
+def _readable(path: str, name: str) -> Iterator[None]:
     from pyarrow import ArrowException
 
-    with _opened(path) as file:
-        top, _, field = name.partition(".")
-        try:
-            if top not in file.schema_arrow.names:
-                raise KeyError(f"no column {top}")
-            _refuse_bomb(path, file.metadata, name)
-            for batch in file.iter_batches(few, columns=[name], use_threads=False):
-                for value in batch.column(0):
-                    yield value.as_py()[field] if field else value.as_py()
-        except (OSError, KeyError, IndexError, TypeError, ArrowException) as error:
-            raise ImageError(f"{path} is not a parquet file with a column {name} ({one_line(error, 200)})") from None
+    try:
+        yield
+    except (OSError, KeyError, IndexError, TypeError, ArrowException) as error:
+        raise ImageError(f"{path} is not a parquet file with a column {name} ({one_line(error, 200)})") from None
 
 
 def _refuse_bomb(path: str | Path, metadata: Any, name: str) -> None:
@@ -57,12 +93,17 @@ def _refuse_bomb(path: str | Path, metadata: Any, name: str) -> None:
                 raise ImageError(f"{path} unpacks {packed} bytes to {whole}: refused as a decompression bomb")
 
 
-def _opened(path: str | Path) -> Any:
+def opened(path: str | Path, file: Any = None) -> Any:
+    """A `pyarrow.parquet.ParquetFile`, of a file that is open already or of its path.
+
+    Raises:
+        ImageError: Not such a file, or pyarrow is missing.
+    """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise ImageError("reading parquet needs pyarrow; install unsample[data]") from None
     try:
-        return parquet.ParquetFile(path)
+        return parquet.ParquetFile(path if file is None else file)
     except (OSError, ArrowException) as error:
         raise ImageError(f"{path} is not a parquet file ({one_line(error, 200)})") from None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.batching import OnStep, batches
 from ..core.grid import Grid
-from ..core.model import Model
+from ..core.model import Condition, Model
 from ..core.schedule import Level
 from ..core.starts import Start
 from ..core.trajectory import Keep, Trajectory
@@ -46,6 +46,9 @@ def invert_batch(
     start: Start,
     pixels: Tensor,
     ids: Sequence[str],
+    conditions: Sequence[Condition] | None = None,
+    *,
+    back: bool = True,
     on_step: OnStep | None = None,
 ) -> dict[str, Tensor]:
     """The latents of a batch of pictures from one start, and the pictures sampled back from them.
@@ -58,21 +61,24 @@ def invert_batch(
         start: One of `settings.starts`.
         pixels: In [-1, 1], shape (batch, channels, height, width).
         ids: With the seed, they decide the noise of the start.
+        conditions: One per picture, in place of that of the settings.
+        back: Sample back, too.
         on_step: Called with (item moves done, item moves in all).
 
     Returns:
-        On the CPU, one row per picture: `latent`, `reconstruction`, `start` (level), `timestep` (of the start), `nfe` and
+        On the CPU, one row per picture: `latent`, `reconstruction` (with `back`), `start` (level), `timestep` (of the start), `nfe` and
         `nfe_up` (evaluations); `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the way down;
         and `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there is the
         latent alone.
     """
     grid, count = settings.grid(model), len(pixels)
     up = count * settings.inversion.moves(grid, start.level(grid).index, grid.steps)
-    shared: dict[str, Any] = {"grid": grid, "condition": settings.label, "guidance": settings.guidance}
+    condition = settings.label if conditions is None else list(conditions)
+    shared: dict[str, Any] = {"grid": grid, "condition": condition, "guidance": settings.guidance}
 
     def report(done: int, _total: int, before: int = 0) -> None:
         if on_step is not None:
-            on_step(before + done, up + count * grid.steps)
+            on_step(before + done, up + back * count * grid.steps)
 
     there = invert(
         model,
@@ -87,12 +93,14 @@ def invert_batch(
     )
     tensors = {"latent": there.latent}
     if bool(there.finite.all()):
-        back = sample(model, there, on_step=lambda done, total: report(done, total, up), **shared)
-        tensors["reconstruction"] = back.images
+        spent = 0
+        if back:
+            sampled = sample(model, there, on_step=lambda done, total: report(done, total, up), **shared)
+            tensors["reconstruction"], spent = sampled.images, sampled.nfe
         tensors["start"] = torch.tensor(there.starts or (there.start,) * count, device="cpu")
         tensors["timestep"] = torch.tensor([level.t for level in there.start_levels], dtype=torch.float64, device="cpu")
         tensors["nfe_up"] = torch.tensor(there.costs or (there.nfe,) * count, device="cpu")
-        tensors["nfe"] = torch.full((count,), there.nfe + back.nfe, device="cpu")
+        tensors["nfe"] = torch.full((count,), there.nfe + spent, device="cpu")
         if there.residuals:
             tensors["residual"] = torch.stack(list(there.residuals.values())).amax(0)
         tensors |= {f"stored.{name}": tensor for name, tensor in there.stored.tensors().items()}
@@ -183,13 +191,13 @@ def _place(settings: InvertSettings, text: str, tensors: Mapping[str, Tensor], g
     unknown = f"timestep.{text}" not in tensors  # in a run that an earlier version began
     if unknown or settings.inversion.inversion is None:
         return ""
-    where = start_place(text, _levels(tensors[f"start.{text}"], tensors[f"timestep.{text}"], grid), grid)
+    where = start_place(text, levels_of(tensors[f"start.{text}"], tensors[f"timestep.{text}"], grid), grid)
     if not isinstance(settings.starts[text], AutoStart):
         return where
     return f"{where}; {whiteness_text(tensors['images'], tensors[f'latent.{text}'])}"
 
 
-def _levels(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:
+def levels_of(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:
     """The level that each picture started from."""
     return tuple(
         grid[start] if grid[start].t == t else grid.at(t) for start, t in zip(starts.tolist(), times.tolist(), strict=True)
@@ -226,6 +234,6 @@ def _trajectory(tensors: Mapping[str, Tensor], settings: InvertSettings, grid: G
             kept[kind][int(level)] = tensor
     starts, costs = (tuple(tensors[name].tolist()) for name in ("start", "nfe_up"))
     kept |= {"starts": starts if len(set(starts)) > 1 else (), "costs": costs if len(set(costs)) > 1 else ()}
-    kept |= {"start_levels": _levels(tensors["start"], tensors["timestep"], grid), "stored": stored_of(tensors, grid.steps)}
+    kept |= {"start_levels": levels_of(tensors["start"], tensors["timestep"], grid), "stored": stored_of(tensors, grid.steps)}
     kept |= {"grid": grid, "method": spelled(settings.inversion), "schedule": settings.schedule_digest}
     return Trajectory(tensors["latent"], min(starts), grid.steps, max(costs), **kept)

@@ -19,17 +19,21 @@ values, the same on all processes, about which they are summed (0 by default, ri
 
 `update` raises an ArgumentError for what the pure function would refuse but for its number of images, and for a batch of
 another shape than those before; then it adds nothing. `compute` raises one when too few images were given.
+
+`DiagnosisSums` is all of `diagnose` so, with the intervals and the values on true noise.
 """
 
 from __future__ import annotations
 
 from .alignment import FrechetDistance, LinearCKA, LineDistances, Triangles
+from .diagnosis import DiagnosisSums
 from .gaussianity import AreaMoments, CoordinateKL, PooledMoments
 from .spectrum import LagCorrelation, SpectralPower, TopKCorrelation
 
 __all__ = [
     "AreaMoments",
     "CoordinateKL",
+    "DiagnosisSums",
     "FrechetDistance",
     "LagCorrelation",
     "LineDistances",

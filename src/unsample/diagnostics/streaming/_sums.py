@@ -41,6 +41,11 @@ class Sums(Metric):  # type: ignore[misc]
         for name in self.names:
             self.add_state(name, torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
 
+    def merge_state(self, incoming_state: Any) -> None:
+        """As torchmetrics has it; a metric that has sums of another alone counts as updated."""
+        super().merge_state(incoming_state)
+        self._update_count += 1
+
     def add(self, **sums: Tensor | float) -> None:
         """Add the sums of a batch: to all states or, if one does not fit, to none."""
         added = {name: torch.as_tensor(value, dtype=torch.float64, device=self.device) for name, value in sums.items()}

@@ -1,0 +1,174 @@
+"""What a dataset in noise is to be: its settings, the pictures of its source, and the shards that they are cut into.
+
+The plan is made and written before any work, as a pure function of settings and source, so that every process makes the same
+one. Whatever is in the place already must be of the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from ..errors import RunError, counted
+from ..runs.manifest import Origin, first_fault, identity
+from .source import Columns, Piece, Source, opened_place
+from .store import Store
+
+PLAN, PIECES = "plan.json", "pieces.parquet"
+
+DATA, SUMS, REJECTED, DONE = "data", "sums", "rejected", "done"
+"""Folders, each with a file a shard: rows; sums for diagnostics; pictures left out; what is written when all of it is there."""
+
+CARD = "README.md"
+
+OURS = frozenset({PLAN, PIECES, DATA, SUMS, REJECTED, DONE, CARD})
+
+
+class Plan(BaseModel):
+    """What is to be made, in JSON.
+
+    Attributes:
+        command: `dataset invert` or `dataset sample`.
+        settings: All that a row depends on besides its picture.
+        origin: Where the model comes from.
+        places: Where the source is, as given.
+        columns: What is read of a row of the source.
+        source: Digest of the names of all files of the source, of the numbers of their rows, and of when they were written.
+        images: How many pictures.
+        shard: How many pictures a shard is of; the last may be shorter.
+        dtype: Of the latents that are kept, `float32` or `float16`.
+        psnr: Each picture is sampled back, too, and compared.
+        versions: Of what the numbers depend on.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[1] = 1
+    command: str
+    settings: dict[str, JsonValue]
+    origin: Origin | None = None
+    places: list[str]
+    columns: dict[str, str | None]
+    source: str
+    images: int = Field(ge=1)
+    shard: int = Field(ge=1)
+    dtype: str = "float32"
+    psnr: bool = False
+    versions: dict[str, str] = {}
+
+    @property
+    def shards(self) -> int:
+        """How many."""
+        return -(-self.images // self.shard)
+
+    def rows(self, number: int) -> tuple[int, int]:
+        """The first picture of a shard, and how many there are."""
+        first = number * self.shard
+        return first, min(self.shard, self.images - first)
+
+    @property
+    def text(self) -> str:
+        """What is written."""
+        return json.dumps(json.loads(self.model_dump_json()), indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def key(self) -> str:
+        """A digest of all by which plans are the same."""
+        return hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        plain = json.loads(self.model_dump_json(exclude={"origin", "places", "settings", "versions"}))
+        plain |= {f"version of {name}": self.versions.get(name) for name in ("unsample", "torch")}
+        return plain | {f"setting {name}": value for name, value in identity(self.settings).items()}
+
+    @classmethod
+    def read(cls, store: Store) -> Plan:
+        """The plan of a place.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        data = store.read(PLAN)
+        if data is None:
+            raise RunError(f"no dataset in {store.place}: expected a folder with a {PLAN}, as `unsample dataset invert` makes it")
+        try:
+            return cls.model_validate_json(data)
+        except (ValidationError, ValueError) as error:
+            fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+            raise RunError(f"{store.path(PLAN)} is damaged ({fault}); give the folder another name and run again") from None
+
+    def open(self, store: Store, source: Source | None = None) -> None:
+        """Write the plan, or see that it is the one that is there.
+
+        Raises:
+            RunError: The place holds something else, or was made with other settings or of another source.
+        """
+        names = set(store.sizes())
+        if PLAN in names:
+            self._refuse_other(Plan.read(store), store)
+            return
+        if names - OURS:
+            raise RunError(f"{store.place} holds files that are no dataset of unsample; choose another --out, or an empty folder")
+        if source is not None:
+            store.write(PIECES, _pieces_bytes(source))
+        store.write(PLAN, self.text.encode())
+
+    def _refuse_other(self, there: Plan, store: Store) -> None:
+        before, now = there._identity, self._identity
+        for name in {**now, **before}:
+            if before.get(name) != now.get(name):
+                shown = f": {before.get(name)!r} there, {now.get(name)!r} asked for" if name != "source" else ""
+                raise RunError(f"{store.place} was made with another {name}{shown}; choose another --out or delete it")
+
+    def read_source(self, store: Store) -> Source:
+        """The files that were listed when the plan was made.
+
+        Raises:
+            RunError: Their list is missing or damaged.
+        """
+        from pyarrow import ArrowException, parquet
+
+        try:
+            table = parquet.read_table(io.BytesIO(store.read(PIECES) or b""))
+            pieces = [Piece(**each) for each in table.to_pylist()]
+        except (ArrowException, OSError, TypeError) as error:
+            raise RunError(f"{store.path(PIECES)} is missing or damaged ({error}); start again in another --out") from None
+        source = Source(opened_place(self.places[0])[0], pieces, Columns(**self.columns))
+        if digest_of(source) != self.source:
+            raise RunError(f"{store.path(PIECES)} is not the list of files that the plan was made of; start again in another --out")
+        return source
+
+
+def digest_of(source: Source) -> str:
+    """Of all that tells a source from another, wherever it lies."""
+    made = hashlib.sha256(json.dumps(asdict(source.columns)).encode())
+    for piece in source.pieces:
+        made.update(json.dumps([piece.name, piece.rows, piece.size, piece.mark]).encode())
+    return made.hexdigest()
+
+
+def _pieces_bytes(source: Source) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    names: Mapping[str, Any] = {name: [getattr(piece, name) for piece in source.pieces] for name in Piece.__dataclass_fields__}
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table(names), buffer)
+    return buffer.getvalue()
+
+
+def shard_name(number: int) -> str:
+    """What files of a shard are called, without an ending."""
+    return f"shard-{number:06d}"
+
+
+def described(plan: Plan) -> str:
+    """`100000 pictures in 98 shards`."""
+    return f"{counted(plan.images, 'picture')} in {counted(plan.shards, 'shard')}"

@@ -1,0 +1,200 @@
+"""The shard, the unit of work: what is written of it, in which order, and how one sees that it is done.
+
+First its rows, its sums and its pictures left out, each file whole or not at all; last its line, which names their digests. A
+shard without a line, or with a file missing, is made again; the same files come out, so that it does not matter who was how far.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from ..errors import RunError
+from .plan import DATA, DONE, REJECTED, SUMS, Plan, shard_name
+from .store import Store
+
+ENDINGS = {DATA: ".parquet", SUMS: ".safetensors", REJECTED: ".parquet"}
+
+
+class Line(BaseModel):
+    """What is known of a shard that is done.
+
+    Attributes:
+        shard: Its number.
+        rows: How many pictures it has.
+        rejected: How many were left out.
+        nfe: Network evaluations of all of them.
+        seconds: Of work.
+        finished: When.
+        digests: SHA-256 of its files, by folder.
+        sizes: Bytes of its files, by folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    shard: int
+    rows: int
+    rejected: int
+    nfe: int
+    seconds: float
+    finished: str
+    digests: dict[str, str]
+    sizes: dict[str, int]
+
+
+def write_shard(
+    store: Store, number: int, files: Mapping[str, bytes], *, rows: int, rejected: int, nfe: int, seconds: float
+) -> Line:
+    """Write the files of a shard, by their folder, and then its line.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    name = shard_name(number)
+    digests = {folder: store.write(f"{folder}/{name}{ENDINGS[folder]}", data) for folder, data in files.items()}
+    line = Line(
+        shard=number,
+        rows=rows,
+        rejected=rejected,
+        nfe=nfe,
+        seconds=round(seconds, 3),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        digests=digests,
+        sizes={folder: len(data) for folder, data in files.items()},
+    )
+    store.write(f"{DONE}/{name}.json", line.model_dump_json().encode())
+    return line
+
+
+def lines_of(store: Store, plan: Plan) -> dict[int, Line]:
+    """The shards that are done, by number; each folder is listed once.
+
+    Raises:
+        RunError: The place cannot be read.
+    """
+    there = {folder: store.sizes(folder) for folder in (DONE, *ENDINGS)}
+    numbers = [number for number in range(plan.shards) if f"{shard_name(number)}.json" in there[DONE]]
+    lines = {number: line for number in numbers if (line := line_of(store, number, there))}
+    return lines
+
+
+def line_of(store: Store, number: int, there: Mapping[str, Mapping[str, int]] | None = None) -> Line | None:
+    """The line of a shard, if it is done: all its files are as long as they were written.
+
+    Args:
+        store: Where.
+        number: Of the shard.
+        there: The sizes of files by folder, if they are known.
+    """
+    try:
+        line = Line.model_validate_json(store.read(f"{DONE}/{shard_name(number)}.json") or b"")
+    except (ValidationError, ValueError):
+        return None
+    if line.shard != number or not set(line.sizes) == set(line.digests) <= set(ENDINGS) or (line.rows and DATA not in line.sizes):
+        return None
+    sizes = {folder: store.sizes(folder) for folder in line.sizes} if there is None else there
+    whole = all(sizes[folder].get(f"{shard_name(number)}{ENDINGS[folder]}") == size for folder, size in line.sizes.items())
+    return line if whole else None
+
+
+def read_file(store: Store, line: Line, folder: str) -> bytes:
+    """A file of a shard, as it was written.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    return store.checked(f"{folder}/{shard_name(line.shard)}{ENDINGS[folder]}", line.digests[folder])
+
+
+def table_bytes(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
+    """A parquet file of columns, each a tensor (one row an item), a sequence or an arrow array; `notes` are in its schema.
+
+    A tensor of several dimensions is a column of nested lists of fixed length, which pandas, DuckDB and Hugging Face's datasets
+    open as they are. (Arrow's own type for tensors is one that datasets refuses.) Noise does not compress, so it is not tried.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    arrays = {name: tensor_column(each) if isinstance(each, Tensor) else pyarrow.array(each) for name, each in columns.items()}
+    table = pyarrow.table(arrays).replace_schema_metadata(dict(notes))
+    large = {name for name, each in columns.items() if isinstance(each, Tensor) and each.ndim > 1}
+    buffer = io.BytesIO()
+    parquet.write_table(
+        table,
+        buffer,
+        compression={path: "none" if path.partition(".")[0] in large else "snappy" for path in _leaves(table.schema)},
+        use_dictionary=[name for name in table.schema.names if pyarrow.types.is_string(table.schema.field(name).type)],
+        row_group_size=max(1, GROUP_BYTES // max(1, table.nbytes // max(1, table.num_rows))),
+    )
+    return buffer.getvalue()
+
+
+GROUP_BYTES = 2**25
+"""Of a row group, so that a reader of a few rows does not read all."""
+
+
+def tensor_column(tensor: Tensor) -> Any:
+    """Nested lists of fixed length, one for each dimension after the first."""
+    import pyarrow
+
+    values = np.ascontiguousarray(tensor.numpy())
+    array = pyarrow.array(values.reshape(-1))
+    for side in reversed(tensor.shape[1:]):
+        array = pyarrow.FixedSizeListArray.from_arrays(array, int(side))
+    return array
+
+
+def condition_column(conditions: Sequence[Any], kind: type) -> Any:
+    """Classes or captions, of which any may be missing."""
+    import pyarrow
+
+    return pyarrow.array(conditions, pyarrow.int64() if kind is int else pyarrow.string())
+
+
+def picture_column(files: Sequence[bytes]) -> Any:
+    """Files of pictures, as Hugging Face's datasets have them."""
+    import pyarrow
+
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    return pyarrow.array([{"bytes": data, "path": None} for data in files], kind)
+
+
+def column_tensor(column: Any) -> np.ndarray[Any, Any]:
+    """The inverse of `tensor_column`."""
+    array = column.combine_chunks()
+    shape = [len(array)]
+    while hasattr(array.type, "list_size"):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)
+
+
+def _leaves(schema: Any) -> Iterable[str]:
+    """The paths of all columns as a parquet file has them."""
+    for each in schema:
+        kind, path = each.type, each.name
+        while hasattr(kind, "list_size"):
+            kind, path = kind.value_type, f"{path}.list.element"
+        yield path
+
+
+def read_table(data: bytes, columns: Sequence[str] | None = None) -> Any:
+    """The rows of a shard as an arrow table.
+
+    Raises:
+        RunError: No such columns, or no such file.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+    except (ArrowException, OSError, KeyError) as error:
+        raise RunError(f"a shard cannot be read: {error}") from None
+
+

@@ -1,0 +1,88 @@
+"""A folder of files that appear whole or not at all, on any filesystem that fsspec opens.
+
+On disk a file is written under another name, synced and renamed; to an object store it goes in one PUT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from pathlib import Path
+from typing import Any
+
+from ..core.files import inside, write_atomically
+from ..errors import RunError, one_line, printable
+from .source import opened_place
+
+
+class Store:
+    """The folder `place`.
+
+    Attributes:
+        place: Its path, or its address.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place)
+        self.fs, self.root = opened_place(self.place)
+        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def path(self, name: str) -> str:
+        """The path of a file, as the filesystem has it."""
+        return str(inside(Path(self.root), name)) if self.is_local else posixpath.join(self.root, name)
+
+    def write(self, name: str, data: bytes) -> str:
+        """Write a file, whole or not at all; its digest.
+
+        Raises:
+            RunError: The disk is full, or the place cannot be written.
+        """
+        if self.is_local:
+            write_atomically(Path(self.path(name)), data)
+        else:
+            try:
+                self.fs.makedirs(posixpath.dirname(self.path(name)), exist_ok=True)
+                self.fs.pipe_file(self.path(name), data)
+            except Exception as error:  # each filesystem has its own
+                raise RunError(f"cannot write {printable(self.path(name))}: {one_line(error, 200)}; choose another --out") from None
+        return hashlib.sha256(data).hexdigest()
+
+    def read(self, name: str) -> bytes | None:
+        """What a file holds; None if it is not there.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        try:
+            return bytes(self.fs.cat_file(self.path(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:
+            raise RunError(f"cannot read {printable(self.path(name))}: {one_line(error, 200)}") from None
+
+    def checked(self, name: str, digest: str) -> bytes:
+        """What a file holds, which is what was written.
+
+        Raises:
+            RunError: It is missing, or damaged.
+        """
+        data = self.read(name)
+        if data is None or hashlib.sha256(data).hexdigest() != digest:
+            raise RunError(f"{printable(self.path(name))} is missing or damaged; give the command that made it again to repair it")
+        return data
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The files of a folder, not below it, and how long they are; what is being written, or hidden, is left out.
+
+        Raises:
+            RunError: It cannot be listed.
+        """
+        try:
+            self.fs.invalidate_cache()
+            every: list[dict[str, Any]] = self.fs.ls(self.path(folder) if folder else self.root, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except Exception as error:
+            raise RunError(f"cannot list {printable(self.place)}: {one_line(error, 200)}") from None
+        sizes = {posixpath.basename(each["name"].rstrip("/")): int(each.get("size") or 0) for each in every}
+        return {name: size for name, size in sizes.items() if not name.startswith(".")}

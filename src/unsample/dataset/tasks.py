@@ -1,0 +1,294 @@
+"""The three tasks with a dataset that call or count a network's work: `invert`, `sample` and `status`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..core.batching import OnStep
+from ..core.model import Model
+from ..errors import ArgumentError, RunError
+from ..methods.registry import DEFAULT
+from ..runs.directory import versions
+from ..runs.manifest import Origin, first_fault
+from ..runs.settings import InvertSettings, SampleSettings
+from .card import card
+from .engines import Engine, Local, Rank, Ray, check_engine
+from .invert import InvertJob
+from .loading import Loading
+from .plan import CARD, Plan, digest_of
+from .sample import SampleJob
+from .shards import lines_of
+from .source import Columns, Source
+from .status import Status
+from .store import Store
+from .work import Job
+
+DTYPES = ("float32", "float16")
+SHARD, MOST = 1024, 1_000_000
+
+
+def status(out: str | Path) -> Status:
+    """What is done of a dataset: shards, rows, pictures left out, rate and time left.
+
+    Raises:
+        RunError: No dataset is there.
+    """
+    store = Store(out)
+    return Status.of(store, Plan.read(store))
+
+
+def invert(
+    model: Model | str | Path,
+    source: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    engine: str = "local",
+    shard: int = SHARD,
+    limit: int | None = None,
+    image_column: str = "image",
+    id_column: str | None = None,
+    condition_column: str | None = None,
+    latents: str = "float32",
+    psnr: bool = False,
+    strict: bool = False,
+    start: str | int = DEFAULT.forward,
+    batch_size: int = 64,
+    device: str = "auto",
+    dtype: str = "float32",
+    loading: Loading | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    on_images: OnStep | None = None,
+    **settings: Any,
+) -> Status:
+    """The noise of all pictures of `source`, in shards of parquet files in `out`.
+
+    What is there already is not made again, so an interrupted call goes on by the same call. A picture that cannot be read is
+    left out and listed with its reason. The noise of a row depends on (seed, id) alone: engines, number of workers, size of
+    shards and restarts change nothing but rounding, and not that at the same batch size.
+
+    Args:
+        model: A name or folder, as `unsample.load` takes it, which each worker loads; or a `Model`, for the engine local.
+        source: Folders, globs, parquet files (in the Hugging Face image layout) or WebDataset tar files; paths here, or
+            addresses that fsspec opens (`s3://`, `gs://`, `hf://` ...).
+        out: The folder, or an address.
+        engine: `local`, `torchrun` (this process is one of those that torchrun or srun started), or `ray`.
+        shard: Pictures of a file.
+        limit: At most so many pictures, the first ones.
+        image_column: Of a parquet file.
+        id_column: A column of a parquet file whose values are the ids; all must differ.
+        condition_column: Classes or captions: a column of a parquet file, or `cls`, `txt`, `json.caption` of a tar file.
+        latents: How they are kept, `float32` or `float16`.
+        psnr: Also sample each picture back, N more evaluations, and keep its PSNR.
+        strict: Stop at the first picture that cannot be read, or whose latent is not finite.
+        start: One, as on the command line.
+        batch_size: Pictures a network call.
+        device: For a name.
+        dtype: Of the network, for a name.
+        loading: In place of name, device and dtype.
+        address: Of a Ray cluster.
+        workers: Actors of Ray; by default one a GPU.
+        on_images: Called with (pictures done, pictures in all) for progress.
+        settings: `steps`, `method`, `eval_at`, `spacing`, `guidance`, `label`, `seed`, as `unsample invert` has them.
+
+    Returns:
+        The status of `out`.
+
+    Raises:
+        ArgumentError: Settings that do not fit.
+        ImageError: No pictures, files of several kinds, ids that are not different, or with `strict` a picture.
+        RunError: `out` holds something else, or cannot be written, or the source changes.
+    """
+    check_engine(engine)
+    if latents not in DTYPES:
+        raise ArgumentError(f"--latents: expected one of {', '.join(DTYPES)}, given {latents!r}")
+    if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= MOST:
+        raise ArgumentError(f"--shard: expected a whole number from 1 to {MOST:,}, given {shard!r}")
+    if settings.get("label") is not None and condition_column is not None:
+        raise ArgumentError("expected one condition for all or a column of them, given both: leave out --label or the column")
+    rank = Rank.here() if engine == "torchrun" else Rank()
+    loading, loaded = _loaded(model, loading, rank, engine, device, dtype)
+    columns = Columns(image_column, id_column, condition_column)
+    pieces = Source.of([str(place) for place in ([source] if isinstance(source, (str, Path)) else source)], columns)
+    pieces.check_ids()
+    checked = InvertSettings.of(
+        loaded, forward=(str(start).strip(),), batch_size=batch_size, dtype=loading.dtype, origin=loading.origin, **settings
+    )
+    plan = Plan(
+        command="dataset invert",
+        settings=checked.model_dump(mode="json"),
+        origin=loading.origin,
+        places=[str(place) for place in ([source] if isinstance(source, (str, Path)) else source)],
+        columns=asdict(columns),
+        source=digest_of(pieces),
+        images=min(len(pieces), len(pieces) if limit is None else limit),
+        shard=shard,
+        dtype=latents,
+        psnr=psnr,
+        versions=versions(),
+    )
+    store = Store(out)
+    plan.open(store, pieces)
+    job = InvertJob(loaded, checked, plan, pieces, store, strict)
+    made = partial(_invert_job, str(out), loading, batch_size, strict)
+    return _run(store, plan, _engine(engine, job, made, address, workers), rank, on_images)
+
+
+def sample(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    model: Model | str | Path | None = None,
+    engine: str = "local",
+    steps: int | None = None,
+    guidance: float | None = None,
+    label: str | None = None,
+    negative: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    dtype: str | None = None,
+    loading: Loading | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    on_images: OnStep | None = None,
+) -> Status:
+    """Pictures sampled from the noise of a dataset, a shard of them for each of its shards.
+
+    Args:
+        source: A dataset of `invert`, complete.
+        out: The folder; by default `samples` in it.
+        model: Where the model is now, if it was moved.
+        engine: As `invert`.
+        steps: Moves down; by default as many as went up, and what the method stored is then used.
+        guidance: By default that of the inversion.
+        label: A condition for all rows, or `none`; by default each row's own.
+        negative: What guidance moves away from.
+        batch_size, device, dtype, loading, address, workers, on_images: As `invert`.
+
+    Raises:
+        RunError: The dataset is not complete, or `out` holds something else.
+    """
+    check_engine(engine)
+    rank = Rank.here() if engine == "torchrun" else Rank()
+    noise = Store(source)
+    there = Status.of(noise, Plan.read(noise))
+    if there.plan.command != "dataset invert":
+        raise ArgumentError(f"{noise.place} holds pictures: expected a dataset of noise")
+    if not there.complete:
+        raise RunError(f"{noise.place} is not complete ({there}); give the command that makes it again to finish it")
+    inverted = _settings(InvertSettings, there.plan)
+    if loading is None and not isinstance(model, Model):
+        origin = there.plan.origin or Origin(source=inverted.model)
+        origin = origin if model is None else origin.model_copy(update={"source": str(model)})
+        loading = Loading(origin, device, dtype or inverted.dtype)
+    loading, loaded = _loaded(model if isinstance(model, Model) else "", loading, rank, engine, device, dtype or inverted.dtype)
+    if loaded.digest != inverted.model_digest:
+        raise RunError(f"{noise.place} was made with other weights of {loaded.name!r}; give that model")
+    own = label is None and there.plan.columns.get("condition") is not None
+    checked = SampleSettings.of(
+        loaded,
+        count=there.rows,
+        steps=inverted.steps if steps is None else steps,
+        spacing=inverted.spacing,
+        guidance=inverted.guidance if guidance is None else guidance,
+        label=inverted.label if label is None else None if label == "none" else label,
+        negative=negative,
+        seed=inverted.seed,
+        method=inverted.method if steps in (None, inverted.steps) and inverted.sampler else None,
+        batch_size=batch_size,
+        dtype=loading.dtype,
+        origin=loading.origin,
+    )
+    place = f"{str(source).rstrip('/')}/samples" if out is None else str(out)
+    plan = Plan(
+        command="dataset sample",
+        settings=checked.model_dump(mode="json"),
+        origin=loading.origin,
+        places=[str(source)],
+        columns={"condition": "condition" if own else None},
+        source=there.plan.key,
+        images=there.plan.images,
+        shard=there.plan.shard,
+        versions=versions(),
+    )
+    store = Store(place)
+    plan.open(store)
+    job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), steps in (None, inverted.steps))
+    made = partial(_sample_job, place, loading, batch_size)
+    return _run(store, plan, _engine(engine, job, made, address, workers), rank, on_images)
+
+
+def _loaded(
+    model: Model | str | Path, loading: Loading | None, rank: Rank, engine: str, device: str, dtype: str
+) -> tuple[Loading, Model]:
+    if isinstance(model, Model):
+        if engine == "ray":
+            raise ArgumentError("--engine ray: expected a name or folder of a model, which each worker loads, given a Model")
+        return Loading(Origin(source=model.name), device, dtype), model
+    loading = loading or Loading(Origin(source=str(model)), device, dtype)
+    if rank.count > 1 and loading.device == "auto":
+        loading = replace(loading, device=rank.device)
+    return loading, loading.load()
+
+
+def _engine(name: str, job: Job[Any, Any], made: Callable[[], Job[Any, Any]], address: str | None, workers: int | None) -> Engine:
+    if name == "ray":
+        return Ray(made, address, workers)
+    if address is not None or workers is not None:
+        raise ArgumentError(f"--address and --workers are of --engine ray, not {name}; leave them out")
+    return Local(job)
+
+
+def _run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep | None) -> Status:
+    there = Status.of(store, plan)
+    missing = list(rank.share(there.missing))
+    done = sum(plan.rows(number)[1] for number in rank.share(there.lines))
+    total = done + sum(plan.rows(number)[1] for number in missing)
+
+    def on_batch(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_images is not None:
+            on_images(done, total)
+
+    on_batch(0)
+    for _ in engine.run(missing, on_batch) if missing else ():
+        pass
+    there = Status.of(store, plan)
+    if there.complete and there.rows:
+        store.write(CARD, card(store, there).encode())
+    return there
+
+
+def _settings(kind: type[Any], plan: Plan) -> Any:
+    try:
+        return kind.model_validate_json(json.dumps(plan.settings), strict=True)
+    except ValidationError as error:
+        raise RunError(f"the plan is damaged: settings.{first_fault(error)}") from None
+
+
+def _invert_job(out: str, loading: Loading, batch_size: int, strict: bool) -> InvertJob:
+    """The job of `out`, for a worker that has nothing yet."""
+    store = Store(out)
+    plan = Plan.read(store)
+    settings = _settings(InvertSettings, plan).model_copy(update={"batch_size": batch_size})
+    return InvertJob(loading.load(settings.model_digest), settings, plan, plan.read_source(store), store, strict)
+
+
+def _sample_job(out: str, loading: Loading, batch_size: int) -> SampleJob:
+    """The same of pictures."""
+    store = Store(out)
+    plan = Plan.read(store)
+    settings = _settings(SampleSettings, plan).model_copy(update={"batch_size": batch_size})
+    noise = Store(plan.places[0])
+    there = Plan.read(noise)
+    model, own = loading.load(settings.model_digest), plan.columns.get("condition") is not None
+    reuses = settings.steps == there.settings.get("steps")
+    return SampleJob(model, settings, plan, noise, store, own, lines_of(noise, there), reuses)

@@ -1,0 +1,148 @@
+"""The work on shards in one process: reading ahead, the network, and writing, each while the others go on.
+
+A thread reads and decodes batches of the shards to come, this thread calls the network, another adds up and writes. What is on
+its way between them is bounded, so that memory grows neither with the images nor with the source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..core.batching import OnStep
+from .shards import Line
+
+AHEAD, BEHIND = 2, 2
+"""Batches that are read before the network wants them, and that wait to be added up."""
+
+Batch = TypeVar("Batch")
+Done = TypeVar("Done")
+
+
+class Shard(Protocol[Batch, Done]):
+    """The results of a shard as they come in."""
+
+    def add(self, batch: Batch, done: Done) -> None:
+        """Take the results of a batch."""
+
+    def close(self, seconds: float) -> Line:
+        """Write the shard; its line."""
+
+
+class Job(Protocol[Batch, Done]):
+    """What is done with shards; the same for every engine."""
+
+    def done(self, number: int) -> Line | None:
+        """The line of a shard that is there already."""
+
+    def read(self, number: int) -> Iterator[Batch]:
+        """The batches of a shard, each decoded when it is taken. Called in a thread of its own."""
+
+    def run(self, batch: Batch, on_step: OnStep) -> Done:
+        """The network's part."""
+
+    def shard(self, number: int) -> Shard[Batch, Done]:
+        """A new shard, without results. Called, as its methods are, in a thread of its own."""
+
+
+@dataclass
+class _Read(Generic[Batch]):
+    """A batch of a shard, or its end, or what went wrong."""
+
+    number: int
+    batch: Batch | None = None
+    error: BaseException | None = None
+
+
+def work(job: Job[Any, Any], numbers: Iterable[int], on_batch: Callable[[int], object] = lambda _: None) -> Iterator[Line]:
+    """The lines of shards, each when it is written.
+
+    Args:
+        job: What is done with them.
+        numbers: The shards, in this order.
+        on_batch: Called with the number of pictures that the network is done with.
+
+    Raises:
+        UnsampleError: What reading, the network or writing raises; shards that were written stay.
+    """
+    stop = threading.Event()
+    ahead: Queue[_Read[Any]] = Queue(AHEAD)
+    reader = threading.Thread(target=_read, args=(job, numbers, ahead, stop), daemon=True)
+    reader.start()
+    behind: deque[Future[Line | None]] = deque()
+    with ThreadPoolExecutor(1) as writer:
+        try:
+            shard, began = _Open(), time.perf_counter()
+            while (read := _next(ahead, reader)) is not None:
+                if read.error is not None:
+                    raise read.error
+                done = None if read.batch is None else job.run(read.batch, lambda _done, _total: None)
+                behind.append(writer.submit(shard.take, job, read, done, time.perf_counter() - began))
+                began = time.perf_counter() if read.batch is None else began
+                on_batch(0 if read.batch is None else len(read.batch))
+                while behind and (len(behind) > BEHIND or behind[0].done()):
+                    if (line := behind.popleft().result()) is not None:
+                        yield line
+            for future in behind:
+                if (line := future.result()) is not None:
+                    yield line
+        finally:
+            stop.set()
+            for future in behind:
+                future.cancel()
+            reader.join()
+
+
+@dataclass
+class _Open:
+    """The shard whose results come in; used by the writing thread alone."""
+
+    shards: dict[int, Any] = field(default_factory=dict)
+
+    def take(self, job: Job[Any, Any], read: _Read[Any], done: Any, seconds: float) -> Line | None:
+        if read.number not in self.shards:
+            self.shards = {read.number: job.shard(read.number)}
+        shard = self.shards[read.number]
+        if read.batch is not None:
+            shard.add(read.batch, done)
+            return None
+        line: Line = shard.close(seconds)
+        self.shards = {}
+        return line
+
+
+def _read(job: Job[Any, Any], numbers: Iterable[int], ahead: Queue[_Read[Any]], stop: threading.Event) -> None:
+    number = -1
+    try:
+        for number in numbers:
+            for batch in job.read(number):
+                if not _put(ahead, _Read(number, batch), stop):
+                    return
+            if not _put(ahead, _Read(number), stop):
+                return
+    except BaseException as error:  # which the other thread raises
+        _put(ahead, _Read(number, error=error), stop)
+
+
+def _put(ahead: Queue[_Read[Any]], read: _Read[Any], stop: threading.Event) -> bool:
+    while not stop.is_set():
+        with contextlib.suppress(Full):
+            ahead.put(read, timeout=0.1)
+            return True
+    return False
+
+
+def _next(ahead: Queue[_Read[Any]], reader: threading.Thread) -> _Read[Any] | None:
+    while True:
+        try:
+            return ahead.get(timeout=0.1)
+        except Empty:
+            if not reader.is_alive() and ahead.empty():
+                return None
