@@ -55,13 +55,17 @@ from .uses.sample import Samples, draw_noise, sample
 from .uses.variations import Variations, variations
 
 if TYPE_CHECKING:
+    from . import dataset
     from .runs.read_back import read_run
     from .studies.compare import Comparison, compare
 else:
     _LAZY = {"Comparison": "studies.compare", "compare": "studies.compare", "read_run": "runs.read_back"}
+    _ROOMS = ("dataset",)
 
     def __getattr__(name):
         """What stands on run directories is loaded when it is first used: pydantic would slow the import."""
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
@@ -121,6 +125,7 @@ __all__ = [
     "ascend",
     "compare",
     "corners",
+    "dataset",
     "descend",
     "diagnose",
     "draw_noise",

@@ -24,6 +24,7 @@ from ..errors import ArgumentError, UnsampleError, one_line
 from ..runs.progress import show_progress
 from .catalogue import cite, inspect, methods, models
 from .compare import compare
+from .dataset import dataset
 from .edit import edit, variations
 from .edit_benchmark import edit_benchmark
 from .experiment import experiment
@@ -69,6 +70,7 @@ COMMANDS = (
 for _command in COMMANDS:
     app.command()(_command)
 app.add_typer(models, name="models")
+app.add_typer(dataset, name="dataset")
 app.add_typer(edit_benchmark, name="edit-benchmark")
 app.add_typer(experiment, name="experiment")
 

@@ -77,7 +77,8 @@ def invert_dataset(
     guidance: Guidance = 1.0,
     label: Label = None,
     condition_column: Annotated[
-        str | None, typer.Option(help="Classes or captions, a column of parquet files, or cls, txt, json.caption of tar files.")
+        str | None,
+        typer.Option(help="Classes or captions, a column of parquet files, or cls, txt, json.caption of tar files."),
     ] = None,
     image_column: Annotated[str, typer.Option(help="Pictures, of parquet files.")] = "image",
     id_column: Annotated[str | None, typer.Option(help="Ids, of parquet files; default: file and row.")] = None,
@@ -85,7 +86,8 @@ def invert_dataset(
     latents: Annotated[str, typer.Option(help="How latents are kept: float32 or float16.")] = "float32",
     psnr: Annotated[bool, typer.Option("--psnr", help="Sample back, too, and keep each picture's PSNR.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first picture that cannot be read; else it is listed, and the code is 1.")
+        bool,
+        typer.Option("--strict", help="Stop at the first picture that cannot be read; else it is listed, and the code is 1."),
     ] = False,
     address: Address = None,
     workers: Workers = None,
@@ -184,8 +186,8 @@ def status_dataset(place: Place, as_json: AsJson = False) -> None:
         print(f"and {status.rejected - len(rejected)} more, in rejected/")
 
 
-def _rows(rows: Sequence[Any]) -> list[tuple[str, ...]]:
-    return [(row.name, str(row), row.noise or "-", row.note) for row in rows]
+def _rows(rows: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple((row.name, str(row), row.noise or "-", row.note) for row in rows)
 
 
 def _loading(chosen: Chosen, origin: Any = None, dtype: str = "float32") -> Loading:
@@ -203,5 +205,6 @@ def _show(status: Status, as_json: bool) -> None:
         print(status.place)
     if status.rejected and status.complete:
         whole = status.rows + status.rejected
-        say(f"unsample: {status.rejected} of {counted(whole, 'picture')} left out, the rest is done: see `unsample dataset status`")
+        out = f"{status.rejected} of {counted(whole, 'picture')} left out"
+        say(f"unsample: {out}, the rest is done: see `unsample dataset status`")
         raise typer.Exit(LEFT_OUT)

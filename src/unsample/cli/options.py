@@ -116,6 +116,11 @@ def check_start(text: str) -> None:
         parse_start(one)
 
 
+def check_one_start(text: str) -> None:
+    """Refuse what is no start."""
+    parse_start(text)
+
+
 Photos = Annotated[
     list[str],
     typer.Argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from ..errors import counted
 from .plan import DATA
@@ -47,8 +48,8 @@ def card(store: Store, status: Status) -> str:
             "",
             f"# {what}",
             "",
-            f"{counted(status.rows, 'row')} in {counted(plan.shards, 'shard')}, made by `unsample {plan.command}` with the model "
-            f"`{plan.settings.get('model')}`; {counted(status.rejected, 'picture')} left out (`rejected/`, with the reason).",
+            f"{counted(status.rows, 'row')} in {counted(plan.shards, 'shard')}, made by `unsample {plan.command}` with the "
+            f"model `{plan.settings.get('model')}`; {counted(status.rejected, 'picture')} left out (see `rejected/`).",
             "",
             "| column | type | |",
             "|---|---|---|",
@@ -62,7 +63,7 @@ def card(store: Store, status: Status) -> str:
             "The whole of what it was made with, which `unsample dataset diagnose` and `sample` read from `plan.json`:",
             "",
             "```json",
-            json.dumps({"settings": settings, "columns": plan.columns, "versions": plan.versions}, indent=2),
+            json.dumps({"settings": settings, "columns": asdict(plan.columns), "versions": plan.versions}, indent=2),
             "```",
             "",
         ]
@@ -75,5 +76,11 @@ def _note(name: str) -> str:
 
 def _size(rows: int) -> str:
     """As the hub has it."""
-    steps = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")]
+    steps = [
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+        (10_000_000, "1M<n<10M"),
+    ]
     return next((name for most, name in steps if rows < most), "n>10M")

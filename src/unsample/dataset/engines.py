@@ -1,7 +1,7 @@
 """Who works on the shards: this process, this process among others that torchrun or slurm started, or the actors of Ray.
 
-An engine is told which shards are missing and has them made by `unsample.dataset.work.work`, here or elsewhere. It does not know
-what is in a shard, and keeps no account of what is done: that is the shards' own.
+An engine is told which shards are missing and has them made by `unsample.dataset.work.work`, here or elsewhere. It does not
+know what is in a shard, and keeps no account of what is done: that is the shards' own.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Engine(Protocol):
 class Local:
     """Works in this process."""
 
-    job: Job[Any, Any]
+    job: Job
 
     def run(self, numbers: Sequence[int], on_batch: Callable[[int], object]) -> Iterator[Line]:
         """As every engine."""
@@ -95,8 +95,8 @@ class Local:
 class Ray:
     """Works in the actors of a Ray cluster, each of which loads the model once.
 
-    A task of an actor that dies is given to it again when Ray has restarted it; of its shards, those that were written stay. So a
-    shard may be made twice, and the same bytes come out.
+    A task of an actor that dies is given to it again when Ray has restarted it; of its shards, those that were written stay.
+    A shard may be made twice, and the same bytes come out.
 
     Attributes:
         job: A function that can be pickled and makes the job where it is called.
@@ -106,7 +106,7 @@ class Ray:
         cpus: Of each actor.
     """
 
-    job: Callable[[], Job[Any, Any]]
+    job: Callable[[], Job]
     address: str | None = None
     workers: int | None = None
     gpus: float | None = None
@@ -155,9 +155,9 @@ class Ray:
 class _Actor:
     """A process of a cluster, with a job of its own."""
 
-    def __init__(self, make: Callable[[], Job[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], Job]) -> None:
         try:
-            self.job: Job[Any, Any] | UnsampleError = make()
+            self.job: Job | UnsampleError = make()
         except UnsampleError as error:  # raised here it would only be tried again
             self.job = error
 

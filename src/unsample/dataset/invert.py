@@ -116,12 +116,10 @@ class InvertJob:
         """The tensors of the batch's rows, in order; those that are not finite have a latent alone."""
         if not batch.ids:
             return {}
-        conditions = batch.conditions if self.plan.columns.get("condition") else None
+        conditions = batch.conditions if self.plan.columns.condition else None
         [start] = self.settings.starts.values()
         back = self.plan.psnr
-        return invert_batch(
-            self.model, self.settings, start, batch.pixels, batch.ids, conditions, back=back, on_step=on_step
-        )
+        return invert_batch(self.model, self.settings, start, batch.pixels, batch.ids, conditions, back=back, on_step=on_step)
 
     def shard(self, number: int) -> InvertShard:
         """A shard without rows."""
@@ -157,7 +155,7 @@ class InvertShard:
         grid = self.job.settings.grid(self.job.model)
         levels = levels_of(done["start"], done["timestep"], grid)
         rows: dict[str, Any] = {"id": batch.ids, "latent": latent}
-        if self.job.plan.columns.get("condition"):
+        if self.job.plan.columns.condition:
             rows["condition"] = batch.conditions
         rows["start_timestep"] = done["timestep"]
         rows["start_ratio"] = torch.tensor([level.ratio for level in levels], dtype=torch.float64)

@@ -23,7 +23,7 @@ from .store import Store
 PLAN, PIECES = "plan.json", "pieces.parquet"
 
 DATA, SUMS, REJECTED, DONE = "data", "sums", "rejected", "done"
-"""Folders, each with a file a shard: rows; sums for diagnostics; pictures left out; what is written when all of it is there."""
+"""Folders, each with a file a shard: rows; sums for diagnostics; pictures left out; what is written when all are there."""
 
 CARD = "README.md"
 
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     settings: dict[str, JsonValue]
     origin: Origin | None = None
     places: list[str]
-    columns: dict[str, str | None]
+    columns: Columns
     source: str
     images: int = Field(ge=1)
     shard: int = Field(ge=1)
@@ -84,7 +84,7 @@ class Plan(BaseModel):
 
     @property
     def _identity(self) -> dict[str, Any]:
-        plain = json.loads(self.model_dump_json(exclude={"origin", "places", "settings", "versions"}))
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"origin", "places", "settings", "versions"}))
         plain |= {f"version of {name}": self.versions.get(name) for name in ("unsample", "torch")}
         return plain | {f"setting {name}": value for name, value in identity(self.settings).items()}
 
@@ -97,7 +97,9 @@ class Plan(BaseModel):
         """
         data = store.read(PLAN)
         if data is None:
-            raise RunError(f"no dataset in {store.place}: expected a folder with a {PLAN}, as `unsample dataset invert` makes it")
+            raise RunError(
+                f"no dataset in {store.place}: expected a folder with a {PLAN}, as `unsample dataset invert` makes it"
+            )
         try:
             return cls.model_validate_json(data)
         except (ValidationError, ValueError) as error:
@@ -115,7 +117,9 @@ class Plan(BaseModel):
             self._refuse_other(Plan.read(store), store)
             return
         if names - OURS:
-            raise RunError(f"{store.place} holds files that are no dataset of unsample; choose another --out, or an empty folder")
+            raise RunError(
+                f"{store.place} holds files that are no dataset of unsample; choose another --out, or an empty folder"
+            )
         if source is not None:
             store.write(PIECES, _pieces_bytes(source))
         store.write(PLAN, self.text.encode())
@@ -140,9 +144,11 @@ class Plan(BaseModel):
             pieces = [Piece(**each) for each in table.to_pylist()]
         except (ArrowException, OSError, TypeError) as error:
             raise RunError(f"{store.path(PIECES)} is missing or damaged ({error}); start again in another --out") from None
-        source = Source(opened_place(self.places[0])[0], pieces, Columns(**self.columns))
+        source = Source(opened_place(self.places[0])[0], pieces, self.columns)
         if digest_of(source) != self.source:
-            raise RunError(f"{store.path(PIECES)} is not the list of files that the plan was made of; start again in another --out")
+            raise RunError(
+                f"{store.path(PIECES)} is not the list of files that the plan was made of; start again in another --out"
+            )
         return source
 
 

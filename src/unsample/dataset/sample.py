@@ -18,7 +18,17 @@ from ..pictures.read import png_bytes
 from ..runs.sample import sample_batch
 from ..runs.settings import SampleSettings
 from .plan import DATA, REJECTED, Plan
-from .shards import Line, column_tensor, condition_column, line_of, picture_column, read_file, read_table, table_bytes, write_shard
+from .shards import (
+    Line,
+    column_tensor,
+    condition_column,
+    line_of,
+    picture_column,
+    read_file,
+    read_table,
+    table_bytes,
+    write_shard,
+)
 from .source import Condition
 from .store import Store
 
@@ -139,12 +149,18 @@ class SampleShard:
         if self.rejected:
             files[REJECTED] = table_bytes({"id": self.rejected, "reason": [DIVERGED] * len(self.rejected)}, {})
         rows, rejected = len(self.ids), len(self.rejected)
-        return write_shard(self.job.store, self.number, files, rows=rows, rejected=rejected, nfe=sum(self.nfe), seconds=seconds)
+        return write_shard(
+            self.job.store, self.number, files, rows=rows, rejected=rejected, nfe=sum(self.nfe), seconds=seconds
+        )
 
 
 def _features(columns: dict[str, Any]) -> str:
     """What Hugging Face's datasets reads to show pictures as pictures."""
-    kinds = {"image": {"_type": "Image"}, "id": {"dtype": "string", "_type": "Value"}, "nfe": {"dtype": "int32", "_type": "Value"}}
+    kinds = {
+        "image": {"_type": "Image"},
+        "id": {"dtype": "string", "_type": "Value"},
+        "nfe": {"dtype": "int32", "_type": "Value"},
+    }
     if "condition" in columns:
         kinds["condition"] = {"dtype": str(columns["condition"].type), "_type": "Value"}
     return json.dumps({"info": {"features": {name: kinds[name] for name in columns}}})

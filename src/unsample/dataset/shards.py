@@ -1,7 +1,7 @@
 """The shard, the unit of work: what is written of it, in which order, and how one sees that it is done.
 
-First its rows, its sums and its pictures left out, each file whole or not at all; last its line, which names their digests. A
-shard without a line, or with a file missing, is made again; the same files come out, so that it does not matter who was how far.
+First its rows, its sums and its pictures left out, each file whole or not at all; last its line, which names their digests.
+A shard without a line, or with a file missing, is made again; the same files come out, so it does not matter who was how far.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ def lines_of(store: Store, plan: Plan) -> dict[int, Line]:
     """
     there = {folder: store.sizes(folder) for folder in (DONE, *ENDINGS)}
     numbers = [number for number in range(plan.shards) if f"{shard_name(number)}.json" in there[DONE]]
-    lines = {number: line for number in numbers if (line := line_of(store, number, there))}
-    return lines
+    return {number: line for number in numbers if (line := line_of(store, number, there))}
 
 
 def line_of(store: Store, number: int, there: Mapping[str, Mapping[str, int]] | None = None) -> Line | None:
@@ -96,7 +95,11 @@ def line_of(store: Store, number: int, there: Mapping[str, Mapping[str, int]] | 
         line = Line.model_validate_json(store.read(f"{DONE}/{shard_name(number)}.json") or b"")
     except (ValidationError, ValueError):
         return None
-    if line.shard != number or not set(line.sizes) == set(line.digests) <= set(ENDINGS) or (line.rows and DATA not in line.sizes):
+    if (
+        line.shard != number
+        or not set(line.sizes) == set(line.digests) <= set(ENDINGS)
+        or (line.rows and DATA not in line.sizes)
+    ):
         return None
     sizes = {folder: store.sizes(folder) for folder in line.sizes} if there is None else there
     whole = all(sizes[folder].get(f"{shard_name(number)}{ENDINGS[folder]}") == size for folder, size in line.sizes.items())
@@ -115,8 +118,8 @@ def read_file(store: Store, line: Line, folder: str) -> bytes:
 def table_bytes(columns: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
     """A parquet file of columns, each a tensor (one row an item), a sequence or an arrow array; `notes` are in its schema.
 
-    A tensor of several dimensions is a column of nested lists of fixed length, which pandas, DuckDB and Hugging Face's datasets
-    open as they are. (Arrow's own type for tensors is one that datasets refuses.) Noise does not compress, so it is not tried.
+    A tensor of several dimensions is a column of nested lists of fixed length, which pandas, DuckDB and Hugging Face's
+    datasets open as they are. (Arrow's own type for tensors is one that datasets refuses.) Noise does not compress.
     """
     import pyarrow
     from pyarrow import parquet
@@ -196,5 +199,3 @@ def read_table(data: bytes, columns: Sequence[str] | None = None) -> Any:
         return parquet.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
     except (ArrowException, OSError, KeyError) as error:
         raise RunError(f"a shard cannot be read: {error}") from None
-
-

@@ -1,8 +1,8 @@
 """Where the pictures of a dataset come from: parquet files, WebDataset tar files, or folders of pictures.
 
-Files may lie wherever fsspec opens them: here, or behind `s3://`, `gs://`, `hf://`, `memory://` ... They are listed once; their
-rows are read as they are taken. Each row has an id by its place, so that the same picture has the same id, and by that the same
-noise, however a dataset is cut and whoever works on it.
+Files may lie wherever fsspec opens them: here, or behind `s3://`, `gs://`, `hf://`, `memory://` ... They are listed once;
+their rows are read as they are taken. Each row has an id by its place, so that the same picture has the same id, and by that
+the same noise, however a dataset is cut and whoever works on it.
 """
 
 from __future__ import annotations
@@ -235,7 +235,9 @@ def _is_hidden(path: str) -> bool:
 
 def _kind(path: str) -> str:
     ending = posixpath.splitext(path)[1].lower()
-    return ending if ending in (PARQUET, TAR) else "pictures" if ending in SUFFIXES else f"files like {posixpath.basename(path)}"
+    return (
+        ending if ending in (PARQUET, TAR) else "pictures" if ending in SUFFIXES else f"files like {posixpath.basename(path)}"
+    )
 
 
 def _stamp(fs: Any, path: str) -> tuple[int, str]:
@@ -345,8 +347,6 @@ def _condition(value: Any, column: str) -> Condition:
     if value is None or (isinstance(value, (int, str)) and not isinstance(value, bool)):
         return value
     raise ImageError(f"column {column!r}: expected classes or captions, given {type(value).__name__}; name another column")
-
-
 
 
 def described(source: Source) -> str:

@@ -87,7 +87,12 @@ class Status:
             "place": self.place,
             "command": self.plan.command,
             "images": self.plan.images,
-            "shards": {"all": self.plan.shards, "done": len(self.lines), "missing": self.missing, "damaged": list(self.damaged)},
+            "shards": {
+                "all": self.plan.shards,
+                "done": len(self.lines),
+                "missing": self.missing,
+                "damaged": list(self.damaged),
+            },
             "rows": self.rows,
             "rejected": self.rejected,
             "bytes": self.bytes,

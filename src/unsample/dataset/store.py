@@ -44,7 +44,9 @@ class Store:
                 self.fs.makedirs(posixpath.dirname(self.path(name)), exist_ok=True)
                 self.fs.pipe_file(self.path(name), data)
             except Exception as error:  # each filesystem has its own
-                raise RunError(f"cannot write {printable(self.path(name))}: {one_line(error, 200)}; choose another --out") from None
+                raise RunError(
+                    f"cannot write {printable(self.path(name))}: {one_line(error, 200)}; choose another --out"
+                ) from None
         return hashlib.sha256(data).hexdigest()
 
     def read(self, name: str) -> bytes | None:
@@ -68,7 +70,9 @@ class Store:
         """
         data = self.read(name)
         if data is None or hashlib.sha256(data).hexdigest() != digest:
-            raise RunError(f"{printable(self.path(name))} is missing or damaged; give the command that made it again to repair it")
+            raise RunError(
+                f"{printable(self.path(name))} is missing or damaged; give the command that made it again to repair it"
+            )
         return data
 
     def sizes(self, folder: str = "") -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def invert(
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
         places=[str(place) for place in ([source] if isinstance(source, (str, Path)) else source)],
-        columns=asdict(columns),
+        columns=columns,
         source=digest_of(pieces),
         images=min(len(pieces), len(pieces) if limit is None else limit),
         shard=shard,
@@ -170,7 +170,13 @@ def sample(
         guidance: By default that of the inversion.
         label: A condition for all rows, or `none`; by default each row's own.
         negative: What guidance moves away from.
-        batch_size, device, dtype, loading, address, workers, on_images: As `invert`.
+        batch_size: Latents a network call.
+        device: As `invert`.
+        dtype: As `invert`; by default that of the inversion.
+        loading: As `invert`.
+        address: As `invert`.
+        workers: As `invert`.
+        on_images: As `invert`.
 
     Raises:
         RunError: The dataset is not complete, or `out` holds something else.
@@ -188,10 +194,12 @@ def sample(
         origin = there.plan.origin or Origin(source=inverted.model)
         origin = origin if model is None else origin.model_copy(update={"source": str(model)})
         loading = Loading(origin, device, dtype or inverted.dtype)
-    loading, loaded = _loaded(model if isinstance(model, Model) else "", loading, rank, engine, device, dtype or inverted.dtype)
+    loading, loaded = _loaded(
+        model if isinstance(model, Model) else "", loading, rank, engine, device, dtype or inverted.dtype
+    )
     if loaded.digest != inverted.model_digest:
         raise RunError(f"{noise.place} was made with other weights of {loaded.name!r}; give that model")
-    own = label is None and there.plan.columns.get("condition") is not None
+    own = label is None and there.plan.columns.condition is not None
     checked = SampleSettings.of(
         loaded,
         count=there.rows,
@@ -212,7 +220,7 @@ def sample(
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
         places=[str(source)],
-        columns={"condition": "condition" if own else None},
+        columns=Columns(condition="condition" if own else None),
         source=there.plan.key,
         images=there.plan.images,
         shard=there.plan.shard,
@@ -238,7 +246,7 @@ def _loaded(
     return loading, loading.load()
 
 
-def _engine(name: str, job: Job[Any, Any], made: Callable[[], Job[Any, Any]], address: str | None, workers: int | None) -> Engine:
+def _engine(name: str, job: Job, made: Callable[[], Job], address: str | None, workers: int | None) -> Engine:
     if name == "ray":
         return Ray(made, address, workers)
     if address is not None or workers is not None:
@@ -289,6 +297,6 @@ def _sample_job(out: str, loading: Loading, batch_size: int) -> SampleJob:
     settings = _settings(SampleSettings, plan).model_copy(update={"batch_size": batch_size})
     noise = Store(plan.places[0])
     there = Plan.read(noise)
-    model, own = loading.load(settings.model_digest), plan.columns.get("condition") is not None
+    model, own = loading.load(settings.model_digest), plan.columns.condition is not None
     reuses = settings.steps == there.settings.get("steps")
     return SampleJob(model, settings, plan, noise, store, own, lines_of(noise, there), reuses)

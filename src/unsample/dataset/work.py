@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..core.batching import OnStep
 from .shards import Line
@@ -22,46 +22,43 @@ from .shards import Line
 AHEAD, BEHIND = 2, 2
 """Batches that are read before the network wants them, and that wait to be added up."""
 
-Batch = TypeVar("Batch")
-Done = TypeVar("Done")
 
-
-class Shard(Protocol[Batch, Done]):
+class Shard(Protocol):
     """The results of a shard as they come in."""
 
-    def add(self, batch: Batch, done: Done) -> None:
+    def add(self, batch: Any, done: Any) -> None:
         """Take the results of a batch."""
 
     def close(self, seconds: float) -> Line:
         """Write the shard; its line."""
 
 
-class Job(Protocol[Batch, Done]):
+class Job(Protocol):
     """What is done with shards; the same for every engine."""
 
     def done(self, number: int) -> Line | None:
         """The line of a shard that is there already."""
 
-    def read(self, number: int) -> Iterator[Batch]:
+    def read(self, number: int) -> Iterator[Any]:
         """The batches of a shard, each decoded when it is taken. Called in a thread of its own."""
 
-    def run(self, batch: Batch, on_step: OnStep) -> Done:
+    def run(self, batch: Any, on_step: OnStep) -> Any:
         """The network's part."""
 
-    def shard(self, number: int) -> Shard[Batch, Done]:
+    def shard(self, number: int) -> Shard:
         """A new shard, without results. Called, as its methods are, in a thread of its own."""
 
 
 @dataclass
-class _Read(Generic[Batch]):
+class _Read:
     """A batch of a shard, or its end, or what went wrong."""
 
     number: int
-    batch: Batch | None = None
+    batch: Any = None
     error: BaseException | None = None
 
 
-def work(job: Job[Any, Any], numbers: Iterable[int], on_batch: Callable[[int], object] = lambda _: None) -> Iterator[Line]:
+def work(job: Job, numbers: Iterable[int], on_batch: Callable[[int], object] = lambda _: None) -> Iterator[Line]:
     """The lines of shards, each when it is written.
 
     Args:
@@ -73,7 +70,7 @@ def work(job: Job[Any, Any], numbers: Iterable[int], on_batch: Callable[[int], o
         UnsampleError: What reading, the network or writing raises; shards that were written stay.
     """
     stop = threading.Event()
-    ahead: Queue[_Read[Any]] = Queue(AHEAD)
+    ahead: Queue[_Read] = Queue(AHEAD)
     reader = threading.Thread(target=_read, args=(job, numbers, ahead, stop), daemon=True)
     reader.start()
     behind: deque[Future[Line | None]] = deque()
@@ -106,7 +103,7 @@ class _Open:
 
     shards: dict[int, Any] = field(default_factory=dict)
 
-    def take(self, job: Job[Any, Any], read: _Read[Any], done: Any, seconds: float) -> Line | None:
+    def take(self, job: Job, read: _Read, done: Any, seconds: float) -> Line | None:
         if read.number not in self.shards:
             self.shards = {read.number: job.shard(read.number)}
         shard = self.shards[read.number]
@@ -118,7 +115,7 @@ class _Open:
         return line
 
 
-def _read(job: Job[Any, Any], numbers: Iterable[int], ahead: Queue[_Read[Any]], stop: threading.Event) -> None:
+def _read(job: Job, numbers: Iterable[int], ahead: Queue[_Read], stop: threading.Event) -> None:
     number = -1
     try:
         for number in numbers:
@@ -131,7 +128,7 @@ def _read(job: Job[Any, Any], numbers: Iterable[int], ahead: Queue[_Read[Any]], 
         _put(ahead, _Read(number, error=error), stop)
 
 
-def _put(ahead: Queue[_Read[Any]], read: _Read[Any], stop: threading.Event) -> bool:
+def _put(ahead: Queue[_Read], read: _Read, stop: threading.Event) -> bool:
     while not stop.is_set():
         with contextlib.suppress(Full):
             ahead.put(read, timeout=0.1)
@@ -139,7 +136,7 @@ def _put(ahead: Queue[_Read[Any]], read: _Read[Any], stop: threading.Event) -> b
     return False
 
 
-def _next(ahead: Queue[_Read[Any]], reader: threading.Thread) -> _Read[Any] | None:
+def _next(ahead: Queue[_Read], reader: threading.Thread) -> _Read | None:
     while True:
         try:
             return ahead.get(timeout=0.1)

@@ -62,8 +62,7 @@ def rows_of(file: Any, path: str, names: Sequence[str], first: int = 0, few: int
     with _readable(path, ", ".join(names)):
         for batch in file.iter_batches(few, row_groups=groups, columns=list(names), use_threads=False):
             columns = [_values(batch.column(name.partition(".")[0]), name.partition(".")[2]) for name in names]
-            for values in list(zip(*columns, strict=True))[first:]:
-                yield values
+            yield from list(zip(*columns, strict=True))[first:]
             first = max(0, first - batch.num_rows)
 
 

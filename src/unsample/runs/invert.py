@@ -66,10 +66,10 @@ def invert_batch(
         on_step: Called with (item moves done, item moves in all).
 
     Returns:
-        On the CPU, one row per picture: `latent`, `reconstruction` (with `back`), `start` (level), `timestep` (of the start), `nfe` and
-        `nfe_up` (evaluations); `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the way down;
-        and `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there is the
-        latent alone.
+        On the CPU, one row per picture: `latent`, `reconstruction` (with `back`), `start` (level), `timestep` (of the start),
+        `nfe` and `nfe_up` (evaluations); `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the
+        way down; and `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there
+        is the latent alone.
     """
     grid, count = settings.grid(model), len(pixels)
     up = count * settings.inversion.moves(grid, start.level(grid).index, grid.steps)

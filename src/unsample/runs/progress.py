@@ -41,6 +41,11 @@ def progress_bar(what: str) -> AbstractContextManager[OnStep]:
     return _bar(what, "moves", 1)
 
 
+def pictures_bar(what: str) -> AbstractContextManager[OnStep]:
+    """The same, of pictures."""
+    return _bar(what, "pictures", 1)
+
+
 def bytes_bar(what: str) -> AbstractContextManager[OnStep]:
     """The same, of bytes."""
     return _bar(what, "MB", 1_000_000)

@@ -29,7 +29,7 @@ from ..diagnosis import (
     latent_areas,
     latent_statistics,
 )
-from ..intervals import Pooled, jackknife_error, proportion, ratio
+from ..intervals import FEWEST_IMAGES, Pooled, jackknife_error, proportion, ratio
 from ..normality import FEWEST, rejection_null, shapiro_wilk
 from ..null import Null, student_reach
 from ..regions import area_sums, plain_mask
@@ -143,7 +143,9 @@ class DiagnosisSums:
         if not other.images:
             return
         if self.images and (self.shape != other.shape or set(self.sums) != set(other.sums)):
-            raise ArgumentError(f"expected sums over latents {self.shape} with the same statistics; diagnose these by themselves")
+            raise ArgumentError(
+                f"expected sums over latents {self.shape} with the same statistics; diagnose these by themselves"
+            )
         for name, (totals, products) in other.sums.items():
             before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = before[0] + totals, before[1] + products
@@ -153,7 +155,11 @@ class DiagnosisSums:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, for a file; matrices that are symmetric without their lower halves."""
-        tables = {f"{name}/{i}": torch.from_numpy(np.asarray(each)) for name, pair in self.sums.items() for i, each in enumerate(pair)}
+        tables = {
+            f"{name}/{i}": torch.from_numpy(np.asarray(each))
+            for name, pair in self.sums.items()
+            for i, each in enumerate(pair)
+        }
         states = {f"coordinates/{name}": getattr(self.coordinates, name) for name in self.coordinates.names}
         states |= {f"windows/{name}": getattr(self.windows, name) for name in self.windows.names}
         products = states["windows/products"]
@@ -203,15 +209,19 @@ class DiagnosisSums:
     def _row(self, name: str, statistic: Statistic, seed: int) -> Row:
         totals, products = self.sums[name]
         if name == NORMAL_ROW:
-            share, null = proportion(round(float(totals[0])), self.images), rejection_null(self.images, LEVEL)
-            return Row.from_interval(name, share, null, NORMAL_NOTE)
+            share = proportion(round(float(totals[0])), self.images)
+            return Row.from_interval(name, share, rejection_null(self.images, LEVEL), NORMAL_NOTE)
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(totals[None])[0])
-        null = low_frequency_null((self.images, *self.shape)) if name == LOW_ROW else self._null(name, statistic, seed)
+        null = self._null(name, statistic, seed)
+        if name == LOW_ROW:
+            null = low_frequency_null((self.images, *self.shape))
         row = Row(name, value, null=null, note=NOTES.get(name, ""))
         if math.isnan(value):
             return replace(row, note="no such pixels in these images, or all alike")
-        low, high = _ends(_drawn(totals, totals, products, self.images, statistic, seed)) if self.images >= FEWEST_IMAGES else (None, None)
+        if self.images < FEWEST_IMAGES:
+            return row
+        low, high = _ends(_drawn(totals, totals, products, self.images, statistic, seed))
         return replace(row, low=low, high=high)
 
     def _null(self, name: str, statistic: Statistic, seed: int) -> Null | None:
