@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ArgumentError, RunError, UnsampleError, one_line
 from .shards import Line
@@ -68,6 +68,7 @@ class Rank:
         return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Makes shards."""
 

@@ -36,7 +36,7 @@ COLUMNS = {"std": "std", "std plain": "std_plain", "std other": "std_other", "la
 COLUMNS |= {"lag-1 other": "lag1_other", "PSNR": "psnr"}
 """Statistics of each picture that a row has, and what they are called there."""
 
-DIVERGED = "its latent is not finite: take guidance 1, float32, or a forward start"
+DIVERGED = "its latent, or what is sampled back, is not finite: take guidance 1, float32, or a forward start"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +142,16 @@ class InvertShard:
         self.rejected += batch.rejected
         if not done:
             return
-        finite = torch.isfinite(done["latent"]).flatten(1).all(1)
-        if not bool(finite.all()):
-            batch, done = self._finite(batch, finite)
+        while not bool((finite := _finite(done)).all()):  # what is sampled back is known when all latents are finite
+            batch, done = self._rest(batch, finite)
             if not done:
                 return
         dtype = getattr(torch, self.job.plan.dtype)
         latent = done["latent"].to(dtype)
         seed, shape = self.job.settings.seed, latent.shape
         noise = ItemNoise(seed, batch.ids).draw(tuple(shape), stream=NULL_STREAM)
-        each = self.sums.update(latent.float(), batch.pixels, done.get("reconstruction"), noise=noise)
+        back = done["reconstruction"].clamp(-1, 1) if "reconstruction" in done else None  # as a viewer shows it
+        each = self.sums.update(latent.float(), batch.pixels, back, noise=noise)
         grid = self.job.settings.grid(self.job.model)
         levels = levels_of(done["start"], done["timestep"], grid)
         rows: dict[str, Any] = {"id": batch.ids, "latent": latent}
@@ -165,7 +165,7 @@ class InvertShard:
         self.batches.append(rows)
         self.stored.append(stored_of(done, grid.steps))
 
-    def _finite(self, batch: Pictures, finite: Tensor) -> tuple[Pictures, dict[str, Tensor]]:
+    def _rest(self, batch: Pictures, finite: Tensor) -> tuple[Pictures, dict[str, Tensor]]:
         """The pictures whose latents are finite, worked on again by themselves."""
         bad = [(name, DIVERGED) for name, fine in zip(batch.ids, finite.tolist(), strict=True) if not fine]
         if self.job.strict:
@@ -194,6 +194,12 @@ class InvertShard:
             files[REJECTED] = table_bytes({"id": list(names), "reason": list(reasons)}, {})
         rows, rejected = sum(counts), len(self.rejected)
         return write_shard(self.job.store, self.number, files, rows=rows, rejected=rejected, nfe=nfe, seconds=seconds)
+
+
+def _finite(done: dict[str, Tensor]) -> Tensor:
+    """Which rows are finite, as far as is known."""
+    each = [torch.isfinite(done[name]).flatten(1).all(1) for name in ("latent", "reconstruction") if name in done]
+    return torch.stack(each).all(0)
 
 
 def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:

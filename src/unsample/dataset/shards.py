@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
@@ -168,7 +169,7 @@ def picture_column(files: Sequence[bytes]) -> Any:
     return pyarrow.array([{"bytes": data, "path": None} for data in files], kind)
 
 
-def column_tensor(column: Any) -> np.ndarray[Any, Any]:
+def column_tensor(column: Any) -> npt.NDArray[Any]:
     """The inverse of `tensor_column`."""
     array = column.combine_chunks()
     shape = [len(array)]

@@ -16,6 +16,7 @@ from glob import has_magic
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fsspec.core import url_to_fs
 
 from ..errors import ArgumentError, ImageError, RunError, counted, one_line, printable
@@ -88,7 +89,7 @@ class Source:
     pieces: Sequence[Piece]
     columns: Columns = Columns()
     passed_over: int = 0
-    _firsts: np.ndarray[Any, Any] = field(init=False, repr=False)
+    _firsts: npt.NDArray[Any] = field(init=False, repr=False)
     _reading: tuple[int, Iterator[Row]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

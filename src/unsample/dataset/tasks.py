@@ -135,10 +135,11 @@ def invert(
         versions=versions(),
     )
     store = Store(out)
-    plan.open(store, pieces)
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
     made = partial(_invert_job, str(out), loading, batch_size, strict)
-    return _run(store, plan, _engine(engine, job, made, address, workers), rank, on_images)
+    workers_of = _engine(engine, job, made, address, workers)
+    plan.open(store, pieces)
+    return _run(store, plan, workers_of, rank, on_images)
 
 
 def sample(
@@ -227,10 +228,10 @@ def sample(
         versions=versions(),
     )
     store = Store(place)
-    plan.open(store)
     job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), steps in (None, inverted.steps))
-    made = partial(_sample_job, place, loading, batch_size)
-    return _run(store, plan, _engine(engine, job, made, address, workers), rank, on_images)
+    workers_of = _engine(engine, job, partial(_sample_job, place, loading, batch_size), address, workers)
+    plan.open(store)
+    return _run(store, plan, workers_of, rank, on_images)
 
 
 def _loaded(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..core.batching import OnStep
 from .shards import Line
@@ -23,6 +23,7 @@ AHEAD, BEHIND = 2, 2
 """Batches that are read before the network wants them, and that wait to be added up."""
 
 
+@runtime_checkable
 class Shard(Protocol):
     """The results of a shard as they come in."""
 
@@ -33,6 +34,7 @@ class Shard(Protocol):
         """Write the shard; its line."""
 
 
+@runtime_checkable
 class Job(Protocol):
     """What is done with shards; the same for every engine."""
 

@@ -68,7 +68,7 @@ def invert_batch(
     Returns:
         On the CPU, one row per picture: `latent`, `reconstruction` (with `back`), `start` (level), `timestep` (of the start),
         `nfe` and `nfe_up` (evaluations); `residual` (the worst) of implicit methods; `stored.*`, which the method needs on the
-        way down; and `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there
+        way down; `states.*`, `eps.*` and `residuals.*` by level as `settings.keep` says. Where a latent is not finite there
         is the latent alone.
     """
     grid, count = settings.grid(model), len(pixels)

@@ -204,6 +204,10 @@ class DiagnosisSums:
         statistics = _statistics(self.shape, self.sums)
         rows = {name: self._row(name, each, seed) for name, each in statistics.items()}
         rows |= {COORDINATE_ROW: self._coordinate_row(seed), PATCH_ROW: self._patch_row(groups, seed)}
+        if NORMAL_ROW not in rows:
+            rows[NORMAL_ROW] = Row(NORMAL_ROW, math.nan, note=f"needs at least {FEWEST} values an image")
+        if "PSNR" in rows and "SSIM" not in rows:
+            rows["SSIM"] = Row("SSIM", math.nan, note=f"needs sides of at least {fidelity.SSIM_SIDE} pixels")
         return Diagnosis(self.images, tuple(rows[name] for name in ORDER if name in rows))
 
     def _row(self, name: str, statistic: Statistic, seed: int) -> Row:
