@@ -80,30 +80,31 @@ def lines_of(store: Store, plan: Plan) -> dict[int, Line]:
         RunError: The place cannot be read.
     """
     there = {folder: store.sizes(folder) for folder in (DONE, *ENDINGS)}
-    numbers = [number for number in range(plan.shards) if f"{shard_name(number)}.json" in there[DONE]]
-    return {number: line for number in numbers if (line := line_of(store, number, there))}
+    names = {f"{DONE}/{shard_name(number)}.json": number for number in range(plan.shards)}
+    texts = store.read_all([name for name in names if name.removeprefix(f"{DONE}/") in there[DONE]])
+    return {names[name]: line for name in texts if (line := _line(texts[name], names[name], there))}
 
 
-def line_of(store: Store, number: int, there: Mapping[str, Mapping[str, int]] | None = None) -> Line | None:
-    """The line of a shard, if it is done: all its files are as long as they were written.
+def line_of(store: Store, number: int) -> Line | None:
+    """The line of a shard, if it is done.
 
-    Args:
-        store: Where.
-        number: Of the shard.
-        there: The sizes of files by folder, if they are known.
+    Raises:
+        RunError: The place cannot be read.
     """
+    text = store.read(f"{DONE}/{shard_name(number)}.json")
+    return _line(text, number, {folder: store.sizes(folder) for folder in ENDINGS}) if text else None
+
+
+def _line(text: bytes, number: int, there: Mapping[str, Mapping[str, int]]) -> Line | None:
+    """A line, if all its files are as long as they were written; `there` are the sizes of files by folder."""
     try:
-        line = Line.model_validate_json(store.read(f"{DONE}/{shard_name(number)}.json") or b"")
+        line = Line.model_validate_json(text)
     except (ValidationError, ValueError):
         return None
-    if (
-        line.shard != number
-        or not set(line.sizes) == set(line.digests) <= set(ENDINGS)
-        or (line.rows and DATA not in line.sizes)
-    ):
+    folders, name = set(line.sizes), shard_name(number)
+    if line.shard != number or not folders == set(line.digests) <= set(ENDINGS) or (line.rows and DATA not in folders):
         return None
-    sizes = {folder: store.sizes(folder) for folder in line.sizes} if there is None else there
-    whole = all(sizes[folder].get(f"{shard_name(number)}{ENDINGS[folder]}") == size for folder, size in line.sizes.items())
+    whole = all(there[folder].get(f"{name}{ENDINGS[folder]}") == size for folder, size in line.sizes.items())
     return line if whole else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ class Store:
         self.place = str(place)
         self.fs, self.root = opened_place(self.place)
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    @property
+    def address(self) -> str:
+        """Where it is, for any process."""
+        return self.root if self.is_local else str(self.fs.unstrip_protocol(self.root))
 
     def path(self, name: str) -> str:
         """The path of a file, as the filesystem has it."""
@@ -61,6 +67,19 @@ class Store:
             return None
         except Exception as error:
             raise RunError(f"cannot read {printable(self.path(name))}: {one_line(error, 200)}") from None
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """What many files hold, those that are there; of an object store several are read at once.
+
+        Raises:
+            RunError: They cannot be read.
+        """
+        paths = {self.path(name): name for name in names}
+        try:
+            found: dict[str, bytes] = self.fs.cat(list(paths), on_error="omit") if paths else {}
+        except Exception as error:
+            raise RunError(f"cannot read {printable(self.place)}: {one_line(error, 200)}") from None
+        return {paths[path]: data for path, data in found.items()}
 
     def checked(self, name: str, digest: str) -> bytes:
         """What a file holds, which is what was written.

@@ -15,8 +15,7 @@ from ..core.batching import OnStep
 from ..core.model import Model
 from ..errors import ArgumentError, RunError
 from ..methods.registry import DEFAULT
-from ..runs.directory import versions
-from ..runs.manifest import Origin, first_fault
+from ..runs.manifest import Origin, first_fault, versions
 from ..runs.settings import InvertSettings, SampleSettings
 from .card import card
 from .engines import Engine, Local, Rank, Ray, check_engine
@@ -116,7 +115,8 @@ def invert(
     rank = Rank.here() if engine == "torchrun" else Rank()
     loading, loaded = _loaded(model, loading, rank, engine, device, dtype)
     columns = Columns(image_column, id_column, condition_column)
-    pieces = Source.of([str(place) for place in ([source] if isinstance(source, (str, Path)) else source)], columns)
+    places = [str(place) for place in ([source] if isinstance(source, (str, Path)) else source)]
+    pieces = Source.of(places, columns)
     pieces.check_ids()
     checked = InvertSettings.of(
         loaded, forward=(str(start).strip(),), batch_size=batch_size, dtype=loading.dtype, origin=loading.origin, **settings
@@ -125,7 +125,7 @@ def invert(
         command="dataset invert",
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
-        places=[str(place) for place in ([source] if isinstance(source, (str, Path)) else source)],
+        places=places,
         columns=columns,
         source=digest_of(pieces),
         images=min(len(pieces), len(pieces) if limit is None else limit),
@@ -136,7 +136,7 @@ def invert(
     )
     store = Store(out)
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
-    made = partial(_invert_job, str(out), loading, batch_size, strict)
+    made = partial(_invert_job, store.address, loading, batch_size, strict)
     workers_of = _engine(engine, job, made, address, workers)
     plan.open(store, pieces)
     return _run(store, plan, workers_of, rank, on_images)
@@ -201,6 +201,7 @@ def sample(
     if loaded.digest != inverted.model_digest:
         raise RunError(f"{noise.place} was made with other weights of {loaded.name!r}; give that model")
     own = label is None and there.plan.columns.condition is not None
+    same = steps in (None, inverted.steps)
     checked = SampleSettings.of(
         loaded,
         count=there.rows,
@@ -210,7 +211,7 @@ def sample(
         label=inverted.label if label is None else None if label == "none" else label,
         negative=negative,
         seed=inverted.seed,
-        method=inverted.method if steps in (None, inverted.steps) and inverted.sampler else None,
+        method=inverted.method if same else None,
         batch_size=batch_size,
         dtype=loading.dtype,
         origin=loading.origin,
@@ -220,7 +221,7 @@ def sample(
         command="dataset sample",
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
-        places=[str(source)],
+        places=[noise.address],
         columns=Columns(condition="condition" if own else None),
         source=there.plan.key,
         images=there.plan.images,
@@ -228,8 +229,8 @@ def sample(
         versions=versions(),
     )
     store = Store(place)
-    job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), steps in (None, inverted.steps))
-    workers_of = _engine(engine, job, partial(_sample_job, place, loading, batch_size), address, workers)
+    job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), same)
+    workers_of = _engine(engine, job, partial(_sample_job, store.address, loading, batch_size), address, workers)
     plan.open(store)
     return _run(store, plan, workers_of, rank, on_images)
 
