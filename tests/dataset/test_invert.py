@@ -56,6 +56,16 @@ def test_rows_are_those_of_invert(method, invert, source, pictures, model, tmp_p
         assert torch.equal(torch.from_numpy(column_tensor(stored[name]).copy()), tensor)
 
 
+def test_guidance_towards_the_condition_of_each_row(invert, source, pictures, model, tmp_path):
+    """Reference: `us.invert`."""
+    invert(source, tmp_path, condition_column="label", guidance=2.0)
+    ids = [f"train-{i:05d}" for i in range(COUNT)]
+    given = {"steps": 2, "items": ids, "condition": list(range(COUNT)), "guidance": 2.0, "batch_size": 2}
+    assert torch.equal(latents(tmp_path), us.invert(model, pixels(pictures, model), **given).latent)
+    with pytest.raises(ArgumentError, match="needs a condition"):
+        invert(source, tmp_path / "none", guidance=2.0)
+
+
 def test_noise_depends_on_seed_and_id_alone(invert, source, pictures, tmp_path):
     """Sizes of shards, limits, sources and their order change nothing; another seed or id does."""
     invert(source, tmp_path / "a", id_column="key")

@@ -45,7 +45,9 @@ def test_ids_are_places(source, folder, pictures, tmp_path):
 
 def test_conditions(source, pictures, tmp_path):
     assert [row.condition for row in rows(Source.of([str(source)], Columns(condition="label")), 4, 2)] == [4, 5]
-    tar = write_tar(tmp_path / "c.tar", pictures, cls=range(COUNT), txt=["a dog"] * COUNT, json=['{"caption": "a cat"}'] * COUNT)
+    tar = write_tar(
+        tmp_path / "c.tar", pictures, cls=range(COUNT), txt=["a dog"] * COUNT, json=['{"caption": "a cat"}'] * COUNT
+    )
     for name, expected in (("cls", 2), ("txt", "a dog"), ("json.caption", "a cat")):
         assert rows(Source.of([str(tar)], Columns(condition=name)), 2, 1)[0].condition == expected
 
@@ -64,7 +66,7 @@ def test_several_files_and_globs(pictures, tmp_path):
     expected = ["a-00000", "a-00001", "b-00000", "b-00001"]
     assert [row.id for row in rows(Source.of([str(tmp_path)]))] == expected
     assert [row.id for row in rows(Source.of([str(tmp_path / "*.parquet")]))] == expected
-    assert [row.id for row in rows(Source.of([str(tmp_path / "b.parquet"), str(tmp_path / "a.parquet")]))][0] == "b-00000"
+    assert rows(Source.of([str(tmp_path / "b.parquet"), str(tmp_path / "a.parquet")]))[0].id == "b-00000"
 
 
 def test_what_is_no_source_is_refused(tmp_path, source, pictures):

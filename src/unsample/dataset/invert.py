@@ -192,8 +192,9 @@ class InvertShard:
         if self.rejected:
             names, reasons = zip(*self.rejected, strict=True)
             files[REJECTED] = table_bytes({"id": list(names), "reason": list(reasons)}, {})
-        rows, rejected = sum(counts), len(self.rejected)
-        return write_shard(self.job.store, self.number, files, rows=rows, rejected=rejected, nfe=nfe, seconds=seconds)
+        known: dict[str, Any] = {"rows": sum(counts), "rejected": len(self.rejected), "nfe": nfe}
+        known["condition"] = self.batches[0].get("condition", [None])[0] if self.batches else None
+        return write_shard(self.job.store, self.number, files, seconds=seconds, **known)
 
 
 def _finite(done: dict[str, Tensor]) -> Tensor:

@@ -31,6 +31,7 @@ class Line(BaseModel):
         rows: How many pictures it has.
         rejected: How many were left out.
         nfe: Network evaluations of all of them.
+        condition: That of its first row, if rows have their own.
         seconds: Of work.
         finished: When.
         digests: SHA-256 of its files, by folder.
@@ -43,15 +44,14 @@ class Line(BaseModel):
     rows: int
     rejected: int
     nfe: int
+    condition: int | str | None = None
     seconds: float
     finished: str
     digests: dict[str, str]
     sizes: dict[str, int]
 
 
-def write_shard(
-    store: Store, number: int, files: Mapping[str, bytes], *, rows: int, rejected: int, nfe: int, seconds: float
-) -> Line:
+def write_shard(store: Store, number: int, files: Mapping[str, bytes], *, seconds: float, **counts: Any) -> Line:
     """Write the files of a shard, by their folder, and then its line.
 
     Raises:
@@ -61,9 +61,7 @@ def write_shard(
     digests = {folder: store.write(f"{folder}/{name}{ENDINGS[folder]}", data) for folder, data in files.items()}
     line = Line(
         shard=number,
-        rows=rows,
-        rejected=rejected,
-        nfe=nfe,
+        **counts,
         seconds=round(seconds, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         digests=digests,

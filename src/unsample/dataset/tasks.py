@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..core.batching import OnStep
-from ..core.model import Model
+from ..core.model import Condition, Model
 from ..errors import ArgumentError, RunError
 from ..methods.registry import DEFAULT
 from ..runs.manifest import Origin, first_fault, versions
@@ -118,9 +118,9 @@ def invert(
     places = [str(place) for place in ([source] if isinstance(source, (str, Path)) else source)]
     pieces = Source.of(places, columns)
     pieces.check_ids()
-    checked = InvertSettings.of(
-        loaded, forward=(str(start).strip(),), batch_size=batch_size, dtype=loading.dtype, origin=loading.origin, **settings
-    )
+    own = None if condition_column is None else next(pieces.rows(0, 1)).condition
+    common: dict[str, Any] = {"batch_size": batch_size, "dtype": loading.dtype, "origin": loading.origin}
+    checked = _checked(InvertSettings, loaded, own, forward=(str(start).strip(),), **common, **settings)
     plan = Plan(
         command="dataset invert",
         settings=checked.model_dump(mode="json"),
@@ -202,8 +202,10 @@ def sample(
         raise RunError(f"{noise.place} was made with other weights of {loaded.name!r}; give that model")
     own = label is None and there.plan.columns.condition is not None
     same = steps in (None, inverted.steps)
-    checked = SampleSettings.of(
+    checked = _checked(
+        SampleSettings,
         loaded,
+        next(iter(there.lines.values())).condition if own else None,
         count=there.rows,
         steps=inverted.steps if steps is None else steps,
         spacing=inverted.spacing,
@@ -233,6 +235,13 @@ def sample(
     workers_of = _engine(engine, job, partial(_sample_job, store.address, loading, batch_size), address, workers)
     plan.open(store)
     return _run(store, plan, workers_of, rank, on_images)
+
+
+def _checked(kind: type[Any], model: Model, condition: Condition, **settings: Any) -> Any:
+    """Settings checked against a model, of which each row has a condition of its own, such as `condition`, or none has."""
+    if condition is None:
+        return kind.of(model, **settings)
+    return kind.of(model, **{**settings, "label": str(condition)}).model_copy(update={"label": None})
 
 
 def _loaded(

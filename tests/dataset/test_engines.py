@@ -1,0 +1,74 @@
+"""Engines make the same files: one process, ranks of torchrun, actors of Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import unsample as us
+from unsample.dataset import tasks
+from unsample.dataset.engines import Rank
+from unsample.errors import ArgumentError
+
+from .conftest import COUNT, files_of
+from .test_interruptions import command, run, undisturbed  # noqa: F401
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")])
+def test_ranks_share_shards(names, monkeypatch):
+    """Every shard is one rank's, whoever started it."""
+    shares = []
+    for number in range(3):
+        for name, value in zip(names, (number, 3, number), strict=True):
+            monkeypatch.setenv(name, str(value))
+        shares += Rank.here().share(range(10))
+    assert sorted(shares) == list(range(10))
+    for value in ("3", "x", "-1"):
+        monkeypatch.setenv(names[0], value)
+        with pytest.raises(ArgumentError):
+            Rank.here()
+
+
+def test_two_ranks_by_torchrun(source, undisturbed, tmp_path):  # noqa: F811
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unsample"]
+    arguments = [*launch, *map(str, command(source, tmp_path, "--engine", "torchrun"))]
+    done = subprocess.run(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path) == undisturbed
+
+
+def test_a_rank_that_dies_leaves_its_shards_to_a_rerun(source, undisturbed, tmp_path):  # noqa: F811
+    run(command(source, tmp_path, "--engine", "torchrun"), RANK="1", WORLD_SIZE="2")
+    assert us.dataset.status(tmp_path).missing == [0, 2]
+    assert run(command(source, tmp_path)).returncode == 0
+    assert files_of(tmp_path) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two nodes in this machine, each of one actor's size."""
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.cluster_utils import Cluster
+
+        os.environ |= {"RAY_DISABLE_METRICS_COLLECTION": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+        ray.init(address=made.address, log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.mark.slow
+def test_ray(cluster, source, loading, undisturbed, tmp_path):  # noqa: F811
+    given = {"loading": loading, "steps": 2, "shard": 4, "batch_size": 2, "engine": "ray", "workers": 2}
+    status = tasks.invert("", source, tmp_path, **given)
+    assert (status.rows, status.complete) == (COUNT, True)
+    assert files_of(tmp_path) == undisturbed
