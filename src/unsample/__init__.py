@@ -59,16 +59,15 @@ if TYPE_CHECKING:
     from .runs.read_back import read_run
     from .studies.compare import Comparison, compare
 else:
-    _LAZY = {"Comparison": "studies.compare", "compare": "studies.compare", "read_run": "runs.read_back"}
-    _ROOMS = ("dataset",)
+    _LAZY = {"Comparison": "studies.compare", "compare": "studies.compare", "read_run": "runs.read_back", "dataset": "dataset"}
 
     def __getattr__(name):
         """What stands on run directories is loaded when it is first used: pydantic would slow the import."""
-        if name in _ROOMS:
-            return import_module(f"{__name__}.{name}")
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return (
+            getattr(import_module(f"{__name__}.{_LAZY[name]}"), name) if _LAZY[name] else import_module(f"{__name__}.{name}")
+        )
 
 
 __version__ = "0.1.0"
