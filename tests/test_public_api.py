@@ -4,6 +4,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,11 @@ def test_the_package_offers_exactly_what_it_imports():
     assert imported - {""} == set(us.__all__)
     others = {k for k, v in vars(us).items() if not k.startswith("_") and not inspect.ismodule(v)}
     assert others - {"annotations", "TYPE_CHECKING", "import_module", "pairwise"} | set(LAZY) == set(us.__all__)
+
+
+def test_rooms_are_loaded_at_their_first_use():
+    code = "import unsample as us; assert 'pydantic' not in __import__('sys').modules; us.dataset.invert"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_what_is_loaded_at_its_first_use_is_what_type_checkers_see():

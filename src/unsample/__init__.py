@@ -65,9 +65,8 @@ else:
         """What stands on run directories is loaded when it is first used: pydantic would slow the import."""
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return (
-            getattr(import_module(f"{__name__}.{_LAZY[name]}"), name) if _LAZY[name] else import_module(f"{__name__}.{name}")
-        )
+        module = import_module(f"{__name__}.{_LAZY[name]}")
+        return module if name == _LAZY[name] else getattr(module, name)
 
 
 __version__ = "0.1.0"
