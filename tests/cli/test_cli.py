@@ -94,7 +94,7 @@ PHOTO = demo_photos()[0]
         *((("sample", f"--{name}="), "expected a") for name in ("model", "out", "revision", "variant", "device", "dtype")),
         *(((*words, ""), "expected a") for words in NAMELESS),
         (("experiment", "report", "--out", ""), "expected a path"),
-        (("invert", PHOTO, "--start", "nan%"), "0..1"),
+        (("invert", PHOTO, "--start", "nan%"), "finite number"),
         (("invert", PHOTO, "--method", "dimm"), "did you mean 'ddim'"),
         (("invert", PHOTO, "--eval-at", "nowhere"), "--eval-at"),
         (("invert", PHOTO, "--paper", "--method", "heun"), "leave out --method, or --paper"),

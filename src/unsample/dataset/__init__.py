@@ -3,7 +3,7 @@
     import unsample as us
 
     us.dataset.invert("tiny-imagenet-32-v", "photos/", "noise")
-    print(us.dataset.diagnose("noise"))
+    us.dataset.diagnose("noise").table()
 
 What is in which file: `source` lists pictures and reads them, `plan` says what is to be made, `invert` and `sample` make a
 shard, `shards` and `store` write it so that it is there or not, `work` overlaps reading, network and writing, `engines` hand

@@ -111,9 +111,11 @@ class SourcePicture:
             DivergenceError: A target that is not finite.
         """
         cells, nfe_mask = self._cells(to, mask)
+        there = self.there  # of what it kept, the targets have the states alone, as those of their source
+        latents = self._latents(named.fresh, to, cells)
         done = edit_attention(
             self.model,
-            replace(self.there, latent=self._latents(named.fresh, to, cells)),
+            Trajectory(latents, there.start, there.index, there.nfe, grid=there.grid, schedule=there.schedule),
             editor=named.editor,
             source=self.source,
             to=to,
@@ -121,14 +123,14 @@ class SourcePicture:
             negative=self.source,
             grid=self.grid,
             method=self.method.sampler,
-            source_latents=self.there.states,
+            source_latents=there.states,
             mask=cells,
         )
         if not bool(torch.isfinite(done.images).all()):
             raise DivergenceError(
                 f"an edit left the finite numbers; try a guidance below {guidance:g}, more steps, or float32"
             )
-        return Edit(done.targets, self.there, cells, 0, done.nfe, nfe_mask)
+        return Edit(done.targets, there, cells, 0, done.nfe, nfe_mask)
 
     def _cells(self, to: Sequence[Condition], mask: Mask | None) -> tuple[Cells | None, int]:
         """Where each target may change, (targets, cell height, cell width), and what it cost."""
