@@ -70,7 +70,7 @@ def test_schedules_are_named_by_their_settings():
 
 def test_what_does_not_fit_is_refused(untyped):
     for settings in ({"trained": 0}, {"shift": 0.0}, {"shift": -1.0}, {"shift": math.inf}, {"shift": math.nan}):
-        with pytest.raises(us.ArgumentError, match="positive shift|finite number|trained"):
+        with pytest.raises(us.ArgumentError, match=r"positive shift|finite number|trained"):
             us.FlowSchedule(**settings)
     with pytest.raises(us.UnknownNameError, match=r"unknown least of FlowSchedule 'evn': did you mean 'even'"):
         us.FlowSchedule(least="evn")

@@ -102,7 +102,6 @@ def idle(known):
         "seed": lambda: us.edit(model, inverted, to=1, seed=3),
         "negative": lambda: us.sample(model, latent, negative=1, condition=0, **how),
         "negative has": lambda: us.edit(model, images, to=1, negative=2, guidance=1, **how),
-        "seed has": lambda: us.sample(model, latent, seed=3, **how),
         "stored": lambda: us.sample(model, latent, stored=stored, **how),
         "steps": lambda: us.invert(model, images, steps=5, grid=grid),
         "method": lambda: us.variations(model, images, seeds=1, method="heun", **how),
@@ -114,7 +113,7 @@ def idle(known):
     }  # fmt: skip
 
 
-IDLE = ("start", "seed", "negative", "negative has", "seed has", "stored", "steps", "method",
+IDLE = ("start", "seed", "negative", "negative has", "stored", "steps", "method",
         "inversion and start and seed", "dtype", "size")  # fmt: skip
 
 

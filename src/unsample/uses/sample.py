@@ -17,7 +17,6 @@ from ..core.ddim import DDIM
 from ..core.grid import Grid
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.stepper import Stepper
 from ..core.stored import Stored
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, DivergenceError
@@ -39,29 +38,18 @@ class Samples:
     nfe: int
 
 
-def _way(given: Any) -> tuple[Stepper, Stored]:
-    """What samples, and with what stored."""
-    method, stored = given.method or DDIM(), Stored()
+def _stores_for_another(given: Any) -> bool:
+    method = given.method or DDIM()
     if isinstance(given.latent, Trajectory):
-        method, stored = way_down(given.latent, given.method)
-    return method, given.stored or stored
-
-
-def _draws_nothing(given: Any) -> bool:
-    method, stored = _way(given)
-    return type(method).spread is Stepper.spread or bool(stored.corrections)
+        method, _ = way_down(given.latent, given.method)
+    return bool(given.stored.memory) and not method.reversible
 
 
 @use(
     {"method": optional(read_sampler), "latent": read_state},
     [
         NEGATIVE,
-        Idle(("seed",), _draws_nothing, "on a sampler that adds no noise: draw_noise(seed=...) draws a latent"),
-        Idle(
-            ("stored",),
-            lambda given: bool(given.stored.memory) and not _way(given)[0].reversible,
-            "on a sampler other than that of the method which stored it",
-        ),
+        Idle(("stored",), _stores_for_another, "on a sampler other than that of the method which stored it"),
     ],
 )
 def sample(
