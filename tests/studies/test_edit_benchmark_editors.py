@@ -85,6 +85,7 @@ def test_switched_off_an_editor_has_the_scores_of_the_plain_edit(model, small, t
     assert costs["masactrl"]["nfe"] - up == 2 * (costs["plain"]["nfe"] - costs["plain"]["nfe_up"])
 
 
+@pytest.mark.filterwarnings("ignore:the mask lets nothing change")
 def test_edits_are_those_of_the_command_edit(unsample, arguments, small, saved, tmp_path):
     """Reference: `unsample edit` on the pictures of the set, with as many steps, and what it counts."""
     typed = f"{ON},p2p:cross_until=1:words=a,dog:weights=2,1,stylealigned"
@@ -121,6 +122,7 @@ def test_an_editor_costs_what_it_is_told_to_and_uses_the_budget(model, small, tm
     assert candidates[1].steps < candidates[0].steps
 
 
+@pytest.mark.filterwarnings("ignore:the mask lets nothing change")
 @pytest.mark.parametrize("editor", [ON, "stylealigned"])
 def test_a_mask_holds_what_is_outside_of_it(model, small, tmp_path, editor):
     """Reference: the autoencoder's own picture, which a region of nothing gives everywhere; without --use-mask it does not."""

@@ -131,7 +131,8 @@ def test_float32_differs_from_float64_by_rounding(model):
 
 def test_a_grid_overrides_the_number_of_steps(model):
     grid = us.Grid.from_timesteps(model.schedule, [5, 100, 300, 900], clean="first")
-    trajectory = us.invert(model, pictures(1), steps=77, grid=grid, method=us.DDIM(), start=us.FromImage())
+    with pytest.warns(UserWarning, match="steps has no effect beside a grid"):
+        trajectory = us.invert(model, pictures(1), steps=77, grid=grid, method=us.DDIM(), start=us.FromImage())
     assert trajectory.nfe == 4
     assert us.sample(model, trajectory.latent, grid=grid).nfe == 4
 

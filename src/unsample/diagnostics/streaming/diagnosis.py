@@ -87,8 +87,8 @@ class DiagnosisSums:
     >>> sums = DiagnosisSums()
     >>> for part in (0, 1):
     ...     _ = sums.update(true_noise((32, 1, 8, 8), draw=part), noise=true_noise((32, 1, 8, 8), draw=2 + part))
-    >>> sums.images, sums.diagnosis()["std"].is_noise
-    (64, True)
+    >>> sums.images, round(sums.diagnosis()["std"].value, 1)
+    (64, 1.0)
     """
 
     def __init__(self) -> None:
