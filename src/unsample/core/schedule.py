@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ArgumentError, UnknownNameError
 from .betas import Betas, cosine_betas, linear_betas, rescale_zero_terminal_snr, scaled_linear_betas
-from .specs import Checked
+from .specs import Checked, check_fields
 
 MIN_ALPHA = 2.0**-26
 """Stand-in for the alpha of a flow model's noisy end, for the same reason. A move from there is off by this much of the
@@ -33,7 +33,7 @@ Least = Literal["shifted", "trained", "even"]
 
 
 @dataclass(frozen=True)
-class Level(Checked):
+class Level:
     """One noise level: x = alpha * x0 + sigma * noise, at the timestep `t` that the network is given.
 
     Attributes:
@@ -51,6 +51,10 @@ class Level(Checked):
     alpha: float
     sigma: float
     is_flow: bool = False
+
+    def __post_init__(self) -> None:
+        if not type(self.alpha) is type(self.sigma) is float:  # as in grids, which make thousands
+            check_fields(type(self), vars(self))
 
     @property
     def ratio(self) -> float:
@@ -186,11 +190,9 @@ def _table(values: Any) -> Betas:
     return table if table.ndim == 1 else np.array([])
 
 
-def check_steps(steps: int, trained: int | None = None) -> None:
+def check_steps(steps: Any, trained: int | None = None) -> None:
     """Raise an `ArgumentError` for a number of steps that is no whole number from 1 to `trained`, if there is such a limit."""
-    given: Any = steps
-    is_whole = isinstance(given, numbers.Integral) and not isinstance(given, bool)
-    if not is_whole or steps < 1 or (trained is not None and steps > trained):
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= (trained or steps):
         limit = "on" if trained is None else f"to {trained} (the trained timesteps)"
         raise ArgumentError(f"steps must be a whole number from 1 {limit}, given {steps!r}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -27,14 +27,23 @@ class Checked:
 
     def __new__(cls: type[T], *given: Any, **named: Any) -> T:
         """The same, with its options checked."""
+        made_as: Any = cls
         if hasattr(cls, "__dataclass_fields__"):
-            made_as: Any = cls
-            kinds = _kinds_of(made_as)
-            for name, value in [*zip(kinds, given, strict=False), *named.items()]:
-                if name in kinds:
-                    _check_kind(f"{name} of {cls.__name__}", value, kinds[name])
+            check_fields(cls, dict(zip(_kinds_of(made_as), given, strict=False)) | named)
         made: T = object.__new__(cls)
         return made
+
+
+def check_fields(cls: Any, values: Mapping[str, Any]) -> None:
+    """Refuse values of another kind than the fields of a dataclass have.
+
+    Raises:
+        ArgumentError: The first of them.
+    """
+    kinds = _kinds_of(cls)
+    for name, value in values.items():
+        if name in kinds:
+            _check_kind(f"{name} of {cls.__name__}", value, kinds[name])
 
 
 @functools.cache

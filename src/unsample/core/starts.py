@@ -2,8 +2,7 @@
 
 The paper's repair is not a method but a start: the first moves, the ones that spoil the latent, are replaced by forward
 diffusion to a noise level, x = alpha x0 + sigma noise (docs/theory.md, eq. 6). It composes with every method, because a
-method only ever sees the moves that follow. What a start does depends on its level alone, so a share of the moves means the
-same level whatever their number, if need be one between two levels of the grid.
+method only sees the moves that follow. What it does depends on its level alone, which may lie between two of the grid.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.rng import ItemNoise
-from ..core.trajectory import Stored
+from ..core.stored import Stored
 from ..diagnostics.streaming.diagnosis import DiagnosisSums
 from ..errors import ImageError, printable
 from ..pictures.read import decode_photo

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.batching import OnStep
 from ..core.model import Model
-from ..core.trajectory import Stored
+from ..core.stored import Stored
 from ..errors import DivergenceError
 from ..pictures.read import png_bytes
 from ..runs.sample import sample_batch

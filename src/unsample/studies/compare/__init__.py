@@ -87,10 +87,13 @@ def _labels(name: str, value: Any) -> list[str]:
     return list(value)
 
 
+MOST_NFE = 1_000
+"""Every number of steps that the evaluations allow is tried."""
+
 READERS = {
     "methods": _texts((Stepper, Corrected), method_text),
     "starts": _texts((int, np.integer, Start), _start_text),
-    "nfe": whole(1),
+    "nfe": whole(1, MOST_NFE),
     "spacing": optional(text),
     "batch_size": whole(1),
     "names": optional(_labels),
