@@ -45,30 +45,3 @@ def test_a_rank_that_dies_leaves_its_shards_to_a_rerun(source, undisturbed, tmp_
     assert us.dataset.status(tmp_path).missing == [0, 2]
     assert run(command(source, tmp_path)).returncode == 0
     assert files_of(tmp_path) == undisturbed
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray cluster of two nodes in this machine, each of one actor's size."""
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from ray.cluster_utils import Cluster
-
-        os.environ |= {"RAY_DISABLE_METRICS_COLLECTION": "1", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-        ray.init(address=made.address, log_to_driver=False)
-        yield made
-        ray.shutdown()
-        made.shutdown()
-
-
-@pytest.mark.slow
-def test_ray(cluster, source, loading, undisturbed, tmp_path):  # noqa: F811
-    given = {"loading": loading, "steps": 2, "shard": 4, "batch_size": 2, "engine": "ray", "workers": 2}
-    status = tasks.invert("", source, tmp_path, **given)
-    assert (status.rows, status.complete) == (COUNT, True)
-    assert files_of(tmp_path) == undisturbed

@@ -103,7 +103,7 @@ def invert_dataset(
     settings |= {"engine": engine, "address": address, "workers": workers}
     with pictures_bar("inverting") as on_images:
         status = tasks.invert("", source, out, loading=_loading(chosen), on_images=on_images, **settings)
-    _show(status, as_json)
+    _show(status, as_json, engine)
 
 
 @dataset.command("sample")
@@ -146,7 +146,7 @@ def sample_dataset(
             workers=workers,
             on_images=on_images,
         )
-    _show(status, as_json)
+    _show(status, as_json, engine)
 
 
 @dataset.command("diagnose")
@@ -197,8 +197,12 @@ def _loading(chosen: Chosen, origin: Any = None, dtype: str = "float32") -> Load
     return Loading(origin, chosen.device, chosen.dtype or dtype, chosen.offload, chosen.tiling)
 
 
-def _show(status: Status, as_json: bool) -> None:
-    if as_json:
+def _show(status: Status, as_json: bool, engine: str) -> None:
+    from ..dataset.engines import Rank
+
+    if engine == "torchrun" and Rank.here().number:
+        pass  # one of them says it
+    elif as_json:
         print_json(status.to_dict())
     else:
         print(status)

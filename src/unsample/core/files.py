@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         RunError: The disk is full or the place cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # numbers of processes are the same in many containers
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:

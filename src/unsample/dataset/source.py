@@ -180,8 +180,10 @@ class Source:
     def _check(self, piece: Piece) -> None:
         try:
             same = _stamp(self.fs, piece.path) == (piece.size, piece.mark)
-        except ImageError:
-            same = False
+        except ImageError as error:
+            raise RunError(
+                f"the source changed, or is not where this worker is: {error}; all workers read the same path"
+            ) from None
         if not same:
             raise RunError(
                 f"the source changed while it was worked on: {printable(piece.path)} is not what it was when it was listed; "

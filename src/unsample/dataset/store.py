@@ -6,8 +6,10 @@ On disk a file is written under another name, synced and renamed; to an object s
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,29 @@ class Store:
     def path(self, name: str) -> str:
         """The path of a file, as the filesystem has it."""
         return str(inside(Path(self.root), name)) if self.is_local else posixpath.join(self.root, name)
+
+    @contextmanager
+    def held(self, *, shared: bool) -> Iterator[None]:
+        """Hold the folder while the block runs, with others that share it, or alone; only on a disk, and where it can be held.
+
+        Raises:
+            RunError: Another process holds it.
+        """
+        with ExitStack() as stack:
+            if self.is_local:
+                with suppress(OSError, ImportError):  # writing says what is wrong; and what cannot be held is not
+                    import fcntl
+
+                    os.makedirs(self.root, exist_ok=True)
+                    stack.callback(os.close, folder := os.open(self.root, os.O_RDONLY))
+                    try:
+                        fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        raise RunError(
+                            f"another process works on {printable(self.place)}: wait until it is done; for several processes "
+                            "at once give --engine torchrun or ray"
+                        ) from None
+            yield
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file, whole or not at all; its digest.
@@ -90,7 +115,7 @@ class Store:
         data = self.read(name)
         if data is None or hashlib.sha256(data).hexdigest() != digest:
             raise RunError(
-                f"{printable(self.path(name))} is missing or damaged; give the command that made it again to repair it"
+                f"{printable(self.path(name))} is missing or damaged; delete it, and give the command that made it again"
             )
         return data
 

@@ -17,8 +17,9 @@ from ..errors import ArgumentError, RunError
 from ..methods.registry import DEFAULT
 from ..runs.manifest import Origin, first_fault, versions
 from ..runs.settings import InvertSettings, SampleSettings
+from .actors import Ray
 from .card import card
-from .engines import Engine, Local, Rank, Ray, check_engine
+from .engines import Engine, Local, Rank, check_engine
 from .invert import InvertJob
 from .loading import Loading
 from .plan import CARD, Plan, digest_of
@@ -138,8 +139,9 @@ def invert(
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
     made = partial(_invert_job, store.address, loading, batch_size, strict)
     workers_of = _engine(engine, job, made, address, workers)
-    plan.open(store, pieces)
-    return _run(store, plan, workers_of, rank, on_images)
+    with store.held(shared=rank.count > 1):
+        plan.open(store, pieces)
+        return _run(store, plan, workers_of, rank, on_images)
 
 
 def sample(
@@ -233,8 +235,9 @@ def sample(
     store = Store(place)
     job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), same)
     workers_of = _engine(engine, job, partial(_sample_job, store.address, loading, batch_size), address, workers)
-    plan.open(store)
-    return _run(store, plan, workers_of, rank, on_images)
+    with store.held(shared=rank.count > 1):
+        plan.open(store)
+        return _run(store, plan, workers_of, rank, on_images)
 
 
 def _checked(kind: type[Any], model: Model, condition: Condition, **settings: Any) -> Any:
@@ -281,6 +284,8 @@ def _run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep
     for _ in engine.run(missing, on_batch) if missing else ():
         pass
     there = Status.of(store, plan)
+    if set(missing) - set(there.lines):
+        raise RunError(f"what the workers wrote is not in {store.place}: expected a place that all of them share")
     if there.complete and there.rows:
         store.write(CARD, card(store, there).encode())
     return there
