@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from textwrap import indent
 
 import pytest
 
 import unsample as us
+from unsample.core.files import write_atomically
 from unsample.dataset import tasks
 from unsample.dataset.engines import Rank
-from unsample.errors import ArgumentError
+from unsample.dataset.store import Store
+from unsample.errors import ArgumentError, RunError
 
 from .conftest import COUNT, files_of
-from .test_interruptions import command, run, undisturbed  # noqa: F401
+from .test_interruptions import KILLS, PRELUDE, command, run, undisturbed  # noqa: F401
 
 
 @pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")])
@@ -32,16 +36,90 @@ def test_ranks_share_shards(names, monkeypatch):
             Rank.here()
 
 
-def test_two_ranks_by_torchrun(source, undisturbed, tmp_path):  # noqa: F811
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unsample"]
-    arguments = [*launch, *map(str, command(source, tmp_path, "--engine", "torchrun"))]
-    done = subprocess.run(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+def launched(launcher, source, out, *more, env=()):
+    """The command by a launcher of processes."""
+    arguments = [sys.executable, "-m", *launcher, *map(str, command(source, out, "--engine", "torchrun", *more))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env)
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+ACCELERATE += ("--mixed_precision", "no", "--dynamo_backend", "no")
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, pytest.param(ACCELERATE, marks=pytest.mark.slow)], ids=lambda each: each[0])
+def test_two_ranks(launcher, source, undisturbed, tmp_path):  # noqa: F811
+    """They make what one process makes, and one of them says so."""
+    done = launched((*launcher, "-m", "unsample"), source, tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path) == undisturbed
+    assert json.loads(done.stdout)["images"] == COUNT
 
 
-def test_a_rank_that_dies_leaves_its_shards_to_a_rerun(source, undisturbed, tmp_path):  # noqa: F811
-    run(command(source, tmp_path, "--engine", "torchrun"), RANK="1", WORLD_SIZE="2")
-    assert us.dataset.status(tmp_path).missing == [0, 2]
-    assert run(command(source, tmp_path)).returncode == 0
-    assert files_of(tmp_path) == undisturbed
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_rank_again(source, undisturbed, tmp_path):  # noqa: F811
+    """Its shards that are there are not made again."""
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    once = "import os\ntry: os.close(os.open(FLAG, os.O_CREAT | os.O_EXCL))\nexcept FileExistsError: pass\nelse: "
+    once = once.replace("FLAG", repr(str(tmp_path / "flag")))
+    how = KILLS["before the rename"]
+    script.write_text(f"{PRELUDE}\nif os.environ['RANK'] == '1':\n" + indent(f"{once}{how}", "    ") + MAIN)
+    done = launched((*TORCHRUN, "--max-restarts", "1", str(script)), source, out)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "flag").exists()
+    assert {name: data for name, data in files_of(out).items() if not name.endswith(".part")} == undisturbed
+
+
+MAIN = "\nfrom unsample.cli import main\nmain()\n"
+
+
+@pytest.mark.parametrize(
+    "step", [name if name == "before the line" else pytest.param(name, marks=pytest.mark.slow) for name in list(KILLS)[:5]]
+)
+def test_a_rank_is_killed(step, source, loading, undisturbed, tmp_path, monkeypatch):  # noqa: F811
+    """The other finishes its own; the same ranks finish the rest."""
+    arguments = command(source, tmp_path, "--engine", "torchrun")
+    assert run(arguments, f"{PRELUDE}\n{KILLS[step]}", RANK="1", WORLD_SIZE="2").returncode == -9
+    assert us.dataset.status(tmp_path).missing == [0, 1, 2]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, missing in (("0", [1]), ("1", [])):
+        monkeypatch.setenv("RANK", rank)
+        tasks.invert("", source, tmp_path, loading=loading, steps=2, shard=4, batch_size=2, engine="torchrun")
+        assert us.dataset.status(tmp_path).missing == missing
+    assert {name: data for name, data in files_of(tmp_path).items() if not name.endswith(".part")} == undisturbed
+
+
+def test_two_processes_on_one_place(source, invert, tmp_path):
+    """The second is refused, whatever it is asked for, and leaves all as it was; ranks work beside each other."""
+    seen = []
+
+    def meanwhile(done, total):
+        if not seen:
+            seen.append(done)
+            for settings in ({}, {"steps": 3}, {"batch_size": 3}):
+                with pytest.raises(RunError, match=r"another process works on .*: wait until it is done"):
+                    invert(source, tmp_path / "out", **settings)
+
+    assert invert(source, tmp_path / "out", on_images=meanwhile).complete
+    assert seen
+    invert(source, tmp_path / "alone")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "alone")
+    store = Store(tmp_path / "out")
+    with store.held(shared=True), store.held(shared=True), pytest.raises(RunError), store.held(shared=False):
+        pass
+
+
+def test_processes_of_many_machines_write_one_file(tmp_path, monkeypatch):
+    """The numbers of processes may be the same in each container: nothing is written twice at once under one name."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    replaced = os.replace
+
+    def other(part, path):
+        monkeypatch.setattr(os, "replace", replaced)
+        write_atomically(tmp_path / "plan.json", b"theirs")
+        replaced(part, path)
+
+    monkeypatch.setattr(os, "replace", other)
+    write_atomically(tmp_path / "plan.json", b"ours")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"ours"]
