@@ -46,8 +46,10 @@ Out = Annotated[str, typer.Option("--out", help="The folder, or an address such 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="Who works: local, torchrun (every process that torchrun or srun starts), or ray.")
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; by default one is started here.")]
-Workers = Annotated[int | None, whole(MOST, "--workers", help="Actors of Ray; by default one a GPU.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster; by default RAY_ADDRESS, or one started here.")
+]
+Workers = Annotated[int | None, whole(MOST, "--workers", help="Actors of Ray; by default one a GPU, or one a machine.")]
 Batch = Annotated[int, whole(AT_ONCE, "--batch-size", help="Pictures per network call.")]
 
 

@@ -94,7 +94,7 @@ def invert(
         dtype: Of the network, for a name.
         loading: In place of name, device and dtype.
         address: Of a Ray cluster.
-        workers: Actors of Ray; by default one a GPU.
+        workers: Actors of Ray; by default one a GPU, or one a machine without any.
         on_images: Called with (pictures done, pictures in all) for progress.
         settings: `steps`, `method`, `eval_at`, `spacing`, `guidance`, `label`, `seed`, as `unsample invert` has them.
 
