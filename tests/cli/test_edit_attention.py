@@ -161,12 +161,13 @@ def test_style_aligned_begins_at_noise_of_each_seed_picture_and_target(unsample,
     close(tensors(tmp_path / "only")["edit0.4"], found["edit1.4"])
 
 
+@pytest.mark.filterwarnings("default:the mask lets nothing change")
 def test_a_mask_holds_the_background_of_what_begins_at_noise(unsample, given, saved, white, tmp_path):
     """Reference: the autoencoder's own picture, which an empty mask gives everywhere."""
     Image.new("L", (16, 16)).save(tmp_path / "black.png")
     arguments = ("edit", *given, *SOURCE, *TO, "--editor", "stylealigned")
-    with pytest.warns(UserWarning, match="the mask lets nothing change"):
-        assert unsample(*arguments, "--mask", tmp_path / "black.png", "--out", tmp_path / "none").code == 0
+    done = unsample(*arguments, "--mask", tmp_path / "black.png", "--out", tmp_path / "none")
+    assert (done.code, "the mask lets nothing change" in done.err) == (0, True)
     assert unsample(*arguments, "--mask", white, "--out", tmp_path / "half").code == 0
     none, half = tensors(tmp_path / "none"), tensors(tmp_path / "half")
     codec = us.load(str(saved), device="cpu", dtype="float64").codec
@@ -227,7 +228,7 @@ REFUSED = {
     "out of range": (("--editor", "stylealigned:share=2"), "share is a share, 0 to 1, given 2.0"),
     "kind": (
         ("--editor", "p2p:kind=swap"),
-        "kind of PromptToPrompt 'swap': expected one of refine, replace, reweight",
+        "kind of prompt-to-prompt 'swap': expected one of refine, replace, reweight",
     ),
     "layer": (("--editor", "masactrl"), "this network has self-attention layers 0..2"),
     "prompts": (("--editor", "p2p", "--to", "a bird"), "as many tokens"),
@@ -242,7 +243,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_mistakes_are_one_line_before_any_work(unsample, given, tmp_path, monkeypatch, name):
+def test_mistakes_are_one_line_before_any_work(untyped, unsample, given, tmp_path, monkeypatch, name):
     more, says = REFUSED[name]
     monkeypatch.setattr(_edits, "edit", None)
     done = unsample("edit", *given, *SOURCE, *TO, *more, "--out", tmp_path / "run")

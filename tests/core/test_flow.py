@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused(untyped):
     for settings in ({"trained": 0}, {"shift": 0.0}, {"shift": -1.0}, {"shift": math.inf}, {"shift": math.nan}):
         with pytest.raises(us.ArgumentError, match=r"positive shift|finite number|trained"):
             us.FlowSchedule(**settings)
-    with pytest.raises(us.UnknownNameError, match=r"unknown least of FlowSchedule 'evn': did you mean 'even'"):
+    with pytest.raises(us.UnknownNameError, match=r"unknown least time 'evn': did you mean 'even'"):
         us.FlowSchedule(least="evn")
     for t in (-1.0, 1000.5):
         with pytest.raises(us.ArgumentError, match=r"outside the trained range 0\.\.1000"):
