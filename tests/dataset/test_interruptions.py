@@ -167,3 +167,12 @@ def test_a_link_out_of_the_dataset_is_not_followed(source, invert, tmp_path):
     with pytest.raises(RunError, match="leads out"):
         invert(source, tmp_path / "out")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_progress_is_that_of_what_was_missing(source, invert, tmp_path):
+    """The rate of a call that goes on is that of its own work."""
+    invert(source, tmp_path)
+    min((tmp_path / "data").iterdir()).unlink()
+    reports: list[tuple[int, int]] = []
+    invert(source, tmp_path, on_images=lambda done, total: reports.append((done, total)))
+    assert (reports[0], reports[-1]) == ((0, 4), (4, 4))

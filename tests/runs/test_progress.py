@@ -52,6 +52,16 @@ def test_a_line_has_the_rate_and_the_time_left(clock):
     assert said[0] == "inverting: 1 of 4 moves, 0.1 a second, 30 s left"
 
 
+def test_the_rate_is_that_of_work_not_of_what_came_before(clock):
+    """Reported as nothing done when a model was loaded, and shards that were there were left out."""
+    said: list[str] = []
+    with progress.show_progress(said.append), progress.pictures_bar("inverting") as on_images:
+        clock[0] += 1000
+        on_images(0, 4)
+        walk(clock, 10, 4, on_images)
+    assert said[0] == "inverting: 1 of 4 pictures, 0.1 a second, 30 s left"
+
+
 def test_a_bar_goes_on_while_the_report_is_drawn(monkeypatch, clock):
     shown = io.StringIO()
     monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=120))

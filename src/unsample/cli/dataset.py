@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import counted
+from ..core.batching import OnStep
+from ..errors import ArgumentError, counted, printable
 from ..runs.progress import pictures_bar, progress_bar
 from .model_options import Chosen, loads_a_model
 from .options import (
@@ -15,6 +18,7 @@ from .options import (
     BITS,
     CONDITION,
     DEFAULT,
+    NAMED,
     TRAINED,
     AsJson,
     EvalAtOption,
@@ -23,10 +27,10 @@ from .options import (
     Limit,
     Method,
     Negative,
-    Seed,
     SpacingOption,
     Steps,
     check_one_start,
+    check_text,
     number,
     read_first,
     whole,
@@ -39,15 +43,42 @@ if TYPE_CHECKING:
 
 dataset = typer.Typer(no_args_is_help=True, help="Datasets of any size to their noise, on one machine or on many.")
 
-LEFT_OUT, FEW, MOST = 1, 10, (1_000_000, "a shard is made in memory")
+LATENTS = ("float32", "float16")
 
-Place = Annotated[str, typer.Argument(metavar="OUT", help="A folder, or an address, of `unsample dataset invert`.")]
-Out = Annotated[str, typer.Option("--out", help="The folder, or an address such as s3://bucket/noise.")]
+LEFT_OUT, FEW, SPANS, MOST = 1, 10, 12, (1_000_000, "a shard is made in memory")
+
+
+def _check_sources(places: Sequence[str]) -> None:
+    for place in places:
+        check_text(place)
+
+
+def _check_engine(name: str) -> None:
+    from ..dataset.engines import check_engine
+
+    check_engine(name)
+
+
+def _check_latents(name: str) -> None:
+    if name not in LATENTS:
+        raise ArgumentError(f"--latents: expected one of {', '.join(LATENTS)}, given {name!r}")
+
+
+Place = Annotated[
+    str, typer.Argument(metavar="OUT", callback=NAMED, help="A folder, or an address, of `unsample dataset invert`.")
+]
+Out = Annotated[str, typer.Option("--out", callback=NAMED, help="The folder, or an address such as s3://bucket/noise.")]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="Who works: local, torchrun (every process that torchrun or srun starts), or ray.")
+    str,
+    typer.Option(
+        "--engine",
+        callback=read_first(_check_engine),
+        help="Who works: local, torchrun (every process that torchrun or srun starts), or ray.",
+    ),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Of a Ray cluster; by default RAY_ADDRESS, or one started here.")
+    str | None,
+    typer.Option("--address", callback=NAMED, help="Of a Ray cluster; by default RAY_ADDRESS, or one started here."),
 ]
 Workers = Annotated[int | None, whole(MOST, "--workers", help="Actors of Ray; by default one a GPU, or one a machine.")]
 Batch = Annotated[int, whole(AT_ONCE, "--batch-size", help="Pictures per network call.")]
@@ -59,7 +90,9 @@ def invert_dataset(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Folders, globs, parquet or WebDataset tar files; here, or at s3://, gs://, hf:// ..."
+            metavar="SOURCE...",
+            callback=read_first(_check_sources),
+            help="Folders, globs, parquet or WebDataset tar files; here, or at s3://, gs://, hf:// ...",
         ),
     ],
     chosen: Chosen,
@@ -75,7 +108,9 @@ def invert_dataset(
         str,
         typer.Option("--start", help="One start, as of `unsample invert`.", callback=read_first(check_one_start)),
     ] = DEFAULT["--start"],
-    seed: Seed = 0,
+    seed: Annotated[
+        int, whole(BITS, "--seed", help="Noise is drawn from the seed and each picture's id.", least=-BITS[0])
+    ] = 0,
     guidance: Guidance = 1.0,
     label: Label = None,
     condition_column: Annotated[
@@ -85,7 +120,9 @@ def invert_dataset(
     image_column: Annotated[str, typer.Option(help="Pictures, of parquet files.")] = "image",
     id_column: Annotated[str | None, typer.Option(help="Ids, of parquet files; default: file and row.")] = None,
     batch_size: Batch = 64,
-    latents: Annotated[str, typer.Option(help="How latents are kept: float32 or float16.")] = "float32",
+    latents: Annotated[
+        str, typer.Option(callback=read_first(_check_latents), help="How latents are kept: float32 or float16.")
+    ] = "float32",
     psnr: Annotated[bool, typer.Option("--psnr", help="Sample back, too, and keep each picture's PSNR.")] = False,
     strict: Annotated[
         bool,
@@ -103,7 +140,7 @@ def invert_dataset(
     settings |= {"image_column": image_column, "id_column": id_column, "condition_column": condition_column}
     settings |= {"shard": shard, "limit": limit, "latents": latents, "psnr": psnr, "strict": strict}
     settings |= {"engine": engine, "address": address, "workers": workers}
-    with pictures_bar("inverting") as on_images:
+    with _progress("inverting", engine) as on_images:
         status = tasks.invert("", source, out, loading=_loading(chosen), on_images=on_images, **settings)
     _show(status, as_json, engine)
 
@@ -113,7 +150,9 @@ def invert_dataset(
 def sample_dataset(
     source: Place,
     chosen: Chosen,
-    out: Annotated[str | None, typer.Option("--out", help="Of the pictures; default: `samples` in the dataset.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", callback=NAMED, help="Of the pictures; default: `samples` in the dataset.")
+    ] = None,
     engine: EngineOption = "local",
     steps: Annotated[int | None, whole(TRAINED, "--steps", help="Moves down; default is as many as went up.")] = None,
     guidance: Annotated[float | None, number(-1000, 1000, "--guidance", help="Default is the inversion's.")] = None,
@@ -133,7 +172,7 @@ def sample_dataset(
     there = Plan.read(Store(source))
     made = there.origin or Origin(source=str(there.settings.get("model")))
     loading = _loading(chosen, chosen.moved(made), str(there.settings.get("dtype")))
-    with pictures_bar("sampling") as on_images:
+    with _progress("sampling", engine) as on_images:
         status = tasks.sample(
             source,
             out,
@@ -181,9 +220,14 @@ def status_dataset(place: Place, as_json: AsJson = False) -> None:
     if as_json:
         print_json(status.to_dict() | {"rejected_rows": [{"id": name, "reason": reason} for name, reason in rejected]})
         return
-    print(status)
+    print(printable(f"{status.plan.command}, {status.plan.settings.get('model')}: {status}"))
+    for what, numbers in (("missing", status.missing), ("damaged", status.damaged)):
+        if numbers:
+            print(f"{what}: {'shard' if len(numbers) == 1 else 'shards'} {_spans(numbers)}")
+    if not status.complete:
+        print("to go on, give the command that made it again")
     for name, reason in rejected:
-        print(f"left out: {name}: {reason}")
+        print(printable(f"left out: {reason if name in reason else f'{name}: {reason}'}"))
     if status.rejected > len(rejected):
         print(f"and {status.rejected - len(rejected)} more, in rejected/")
 
@@ -199,18 +243,55 @@ def _loading(chosen: Chosen, origin: Any = None, dtype: str = "float32") -> Load
     return Loading(origin, chosen.device, chosen.dtype or dtype, chosen.offload, chosen.tiling)
 
 
-def _show(status: Status, as_json: bool, engine: str) -> None:
+@contextlib.contextmanager
+def _progress(what: str, engine: str) -> Iterator[OnStep | None]:
+    """Of several processes, the first shows its own share."""
     from ..dataset.engines import Rank
 
-    if engine == "torchrun" and Rank.here().number:
-        pass  # one of them says it
+    rank = Rank.here() if engine == "torchrun" else Rank()
+    if rank.number:
+        yield None
+        return
+    with pictures_bar(what if rank.count == 1 else f"{what}, process 1 of {rank.count}") as on_images:
+        yield on_images
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Numbers in order, in words.
+
+    >>> _spans([0, 2, 3, 4, 8])
+    '0, 2-4, 8'
+    """
+    spans: list[list[int]] = []
+    for one in numbers:
+        if spans and spans[-1][1] == one - 1:
+            spans[-1][1] = one
+        else:
+            spans.append([one, one])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:SPANS]]
+    return ", ".join(shown + ["..."] * (len(spans) > SPANS))
+
+
+def _show(status: Status, as_json: bool, engine: str) -> None:
+    """What was done, where it is, and what comes next; of pictures left out a last line and their own exit code."""
+    from ..dataset.engines import Rank
+
+    speaks = engine != "torchrun" or not Rank.here().number  # one of several processes
+    if not speaks:
+        pass
     elif as_json:
         print_json(status.to_dict())
     else:
-        print(status)
-        print(status.place)
+        print(printable(str(status)))
+        print(printable(status.place))
+    if not status.complete and speaks:
+        say(f"this process has done its part; the others: unsample dataset status {shlex.quote(status.place)}")
+    elif "invert" in status.plan.command and not as_json and status.rows and speaks:
+        say(f"next: unsample dataset diagnose {shlex.quote(status.place)}")
     if status.rejected and status.complete:
-        whole = status.rows + status.rejected
-        out = f"{status.rejected} of {counted(whole, 'picture')} left out"
-        say(f"unsample: {out}, the rest is done: see `unsample dataset status`")
+        whole = counted(status.rows + status.rejected, "picture")
+        say(
+            f"unsample: {status.rejected} of {whole} left out, the rest is done: "
+            f"see `unsample dataset status {shlex.quote(status.place)}`"
+        )
         raise typer.Exit(LEFT_OUT)

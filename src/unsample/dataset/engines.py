@@ -6,6 +6,7 @@ know what is in a shard, and keeps no account of what is done: that is the shard
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,11 +90,17 @@ class Local:
         return work(self.job, numbers, on_batch)
 
 
-def check_engine(name: str) -> None:
-    """Refuse what is no engine.
+def check_engine(name: str, address: str | None = None, workers: int | None = None) -> None:
+    """Refuse what is no engine, or cannot be one here.
 
     Raises:
-        ArgumentError: Its name is not known.
+        ArgumentError: Its name is not known, it is not installed, or the options are another's.
     """
     if name not in ENGINES:
         raise ArgumentError(f"--engine: expected one of {', '.join(ENGINES)}, given {name!r}")
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise ArgumentError('--engine ray needs Ray: pip install "unsample[ray]"')
+    if name != "ray" and (address is not None or workers is not None):
+        raise ArgumentError(f"--address and --workers are of --engine ray, not {name}; leave them out")
+    if workers is not None and (isinstance(workers, bool) or workers < 1):
+        raise ArgumentError(f"--workers: expected a whole number from 1, given {workers!r}")

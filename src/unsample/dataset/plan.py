@@ -106,20 +106,31 @@ class Plan(BaseModel):
             fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise RunError(f"{store.path(PLAN)} is damaged ({fault}); give the folder another name and run again") from None
 
+    @classmethod
+    def find(cls, store: Store) -> Plan | None:
+        """The plan of a place where a dataset may be made; None if there is none yet.
+
+        Raises:
+            RunError: The place holds something else, or its plan is damaged.
+        """
+        names = set(store.sizes())
+        if PLAN in names:
+            return cls.read(store)
+        if names - OURS:
+            raise RunError(
+                f"{store.place} holds files that are no dataset of unsample; choose another --out, or an empty folder"
+            )
+        return None
+
     def open(self, store: Store, source: Source | None = None) -> None:
         """Write the plan, or see that it is the one that is there.
 
         Raises:
             RunError: The place holds something else, or was made with other settings or of another source.
         """
-        names = set(store.sizes())
-        if PLAN in names:
-            self._refuse_other(Plan.read(store), store)
+        if (there := Plan.find(store)) is not None:
+            self._refuse_other(there, store)
             return
-        if names - OURS:
-            raise RunError(
-                f"{store.place} holds files that are no dataset of unsample; choose another --out, or an empty folder"
-            )
         if source is not None:
             store.write(PIECES, _pieces_bytes(source))
         store.write(PLAN, self.text.encode())

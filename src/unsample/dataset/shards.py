@@ -6,6 +6,7 @@ A shard without a line, or with a file missing, is made again; the same files co
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from ..errors import RunError
+from ..errors import ArgumentError, RunError
 from .plan import DATA, DONE, REJECTED, SUMS, Plan, shard_name
 from .store import Store
 
@@ -49,6 +50,16 @@ class Line(BaseModel):
     finished: str
     digests: dict[str, str]
     sizes: dict[str, int]
+
+
+def check_parquet() -> None:
+    """Refuse to work without what writes parquet files.
+
+    Raises:
+        ArgumentError: It is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ArgumentError('datasets are parquet files, which need pyarrow: pip install "unsample[data]"')
 
 
 def write_shard(store: Store, number: int, files: Mapping[str, bytes], *, seconds: float, **counts: Any) -> Line:
@@ -193,6 +204,7 @@ def read_table(data: bytes, columns: Sequence[str] | None = None) -> Any:
     Raises:
         RunError: No such columns, or no such file.
     """
+    check_parquet()
     from pyarrow import ArrowException, parquet
 
     try:

@@ -24,7 +24,7 @@ from .invert import InvertJob
 from .loading import Loading
 from .plan import CARD, Plan, digest_of
 from .sample import SampleJob
-from .shards import lines_of
+from .shards import check_parquet, lines_of
 from .source import Columns, Source
 from .status import Status
 from .store import Store
@@ -95,7 +95,7 @@ def invert(
         loading: In place of name, device and dtype.
         address: Of a Ray cluster.
         workers: Actors of Ray; by default one a GPU, or one a machine without any.
-        on_images: Called with (pictures done, pictures in all) for progress.
+        on_images: Called with (pictures done, pictures to do) for progress: of this process, without those that were there.
         settings: `steps`, `method`, `eval_at`, `spacing`, `guidance`, `label`, `seed`, as `unsample invert` has them.
 
     Returns:
@@ -106,7 +106,8 @@ def invert(
         ImageError: No pictures, files of several kinds, ids that are not different, or with `strict` a picture.
         RunError: `out` holds something else, or cannot be written, or the source changes.
     """
-    check_engine(engine)
+    check_engine(engine, address, workers)
+    check_parquet()
     if latents not in DTYPES:
         raise ArgumentError(f"--latents: expected one of {', '.join(DTYPES)}, given {latents!r}")
     if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= MOST:
@@ -114,12 +115,14 @@ def invert(
     if settings.get("label") is not None and condition_column is not None:
         raise ArgumentError("expected one condition for all or a column of them, given both: leave out --label or the column")
     rank = Rank.here() if engine == "torchrun" else Rank()
-    loading, loaded = _loaded(model, loading, rank, engine, device, dtype)
+    store = Store(out)
+    Plan.find(store)
     columns = Columns(image_column, id_column, condition_column)
     places = [str(place) for place in ([source] if isinstance(source, (str, Path)) else source)]
     pieces = Source.of(places, columns)
     pieces.check_ids()
     own = None if condition_column is None else next(pieces.rows(0, 1)).condition
+    loading, loaded = _loaded(model, loading, rank, engine, device, dtype)
     common: dict[str, Any] = {"batch_size": batch_size, "dtype": loading.dtype, "origin": loading.origin}
     checked = _checked(InvertSettings, loaded, own, forward=(str(start).strip(),), **common, **settings)
     plan = Plan(
@@ -135,7 +138,6 @@ def invert(
         psnr=psnr,
         versions=versions(),
     )
-    store = Store(out)
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
     made = partial(_invert_job, store.address, loading, batch_size, strict)
     workers_of = _engine(engine, job, made, address, workers)
@@ -184,7 +186,8 @@ def sample(
     Raises:
         RunError: The dataset is not complete, or `out` holds something else.
     """
-    check_engine(engine)
+    check_engine(engine, address, workers)
+    check_parquet()
     rank = Rank.here() if engine == "torchrun" else Rank()
     noise = Store(source)
     there = Status.of(noise, Plan.read(noise))
@@ -263,16 +266,13 @@ def _loaded(
 def _engine(name: str, job: Job, made: Callable[[], Job], address: str | None, workers: int | None) -> Engine:
     if name == "ray":
         return Ray(made, address, workers)
-    if address is not None or workers is not None:
-        raise ArgumentError(f"--address and --workers are of --engine ray, not {name}; leave them out")
     return Local(job)
 
 
 def _run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep | None) -> Status:
     there = Status.of(store, plan)
     missing = list(rank.share(there.missing))
-    done = sum(plan.rows(number)[1] for number in rank.share(there.lines))
-    total = done + sum(plan.rows(number)[1] for number in missing)
+    done, total = 0, sum(plan.rows(number)[1] for number in missing)
 
     def on_batch(count: int) -> None:
         nonlocal done

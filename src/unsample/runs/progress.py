@@ -88,16 +88,22 @@ class Pace:
 
     def note(self, done: int, total: int) -> str:
         """`30 of 100 moves, 5.0 a second, 14 s left`."""
-        seconds = max(time.monotonic() - self.began, 1e-3)
+        seconds = max(self._seconds(done), 1e-3)
         rate = done / seconds
         left = f", {(total - done) / rate:.0f} s left" if done else ""
         return f"{done / self.size:.0f} of {total / self.size:.0f} {self.unit}, {rate / self.size:.1f} a second{left}"
 
     def is_due(self, done: int, total: int) -> bool:
         """Whether it is time for a line; if so, the next is not due at once."""
-        seconds, share = time.monotonic() - self.began, done / max(total, 1)
+        seconds, share = self._seconds(done), done / max(total, 1)
         waited = seconds - self.last
         due = waited >= LONGEST_PAUSE or (waited >= PAUSE and share - self.share >= SHARE - 1e-9)
         if due:
             self.last, self.share = seconds, share
         return due
+
+    def _seconds(self, done: int) -> float:
+        """Of work: it begins when nothing is reported to be done, as after a model was loaded."""
+        if not done:
+            self.began = time.monotonic()
+        return time.monotonic() - self.began
