@@ -22,6 +22,7 @@ check: $(READY)  ## style, types and layers
 bench: $(READY)  ## speed and memory, as ratios in one run
 	$(BIN)/python benchmarks/invert_overhead.py
 	$(BIN)/python benchmarks/diagnostics.py
+	$(BIN)/python benchmarks/dataset.py
 
 results: $(READY)  ## docs/results/paper: make results DATA=validation.parquet CHECKPOINTS=training/out/snapshots
 	$(BIN)/unsample experiment all --model tiny-imagenet-32 --data $(DATA) $(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) --hide-data --out runs/paper/report --cache runs/paper
