@@ -37,6 +37,7 @@ FEWER = {
     "interpolate": "--steps 2 --frames 3",
     "sample": "--steps 4 --count 2",
     "compare": "--nfe 8",
+    "dataset invert": "--steps 4",
 }
 """Options added to commands, so that all lines together take seconds; those of runs take the steps of the run."""
 
