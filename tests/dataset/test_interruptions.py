@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import unsample as us
-from unsample.dataset import tasks
+from unsample.dataset import jobs, tasks
 from unsample.dataset.store import Store
 from unsample.errors import RunError
 
@@ -136,7 +136,7 @@ def test_a_damaged_plan_is_one_line(name, source, loading, invert, tmp_path):
     for data in (b"", b"{}", whole[:-20], b"[" * 100_000):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(RunError, match="damaged"):
-            tasks._invert_job(str(tmp_path), loading, 2, False)
+            jobs.invert_job(str(tmp_path), loading, 2, False)
 
 
 def test_a_full_disk_loses_nothing(source, invert, tmp_path, monkeypatch):

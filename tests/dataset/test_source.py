@@ -5,7 +5,8 @@ from __future__ import annotations
 import fsspec
 import pytest
 
-from unsample.dataset.source import Columns, Source
+from unsample.dataset.rows import Columns
+from unsample.dataset.source import Source
 from unsample.errors import ArgumentError, ImageError, RunError
 
 from .conftest import COUNT, picture, write_parquet, write_tar

@@ -22,8 +22,9 @@ from ..runs.parts import stored_of
 from ..runs.settings import InvertSettings
 from ..runs.tensor_file import tensor_bytes
 from .plan import DATA, REJECTED, SUMS, Plan
+from .rows import Condition, Row
 from .shards import Line, condition_column, line_of, table_bytes, write_shard
-from .source import Condition, Row, Source
+from .source import Source
 from .store import Store
 
 DECODERS = 4

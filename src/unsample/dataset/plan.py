@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..errors import RunError, counted
 from ..runs.manifest import Origin, first_fault, identity
-from .source import Columns, Piece, Source, opened_place
+from .rows import Columns, Piece
+from .source import Source, opened_place
 from .store import Store
 
 PLAN, PIECES = "plan.json", "pieces.parquet"

@@ -18,6 +18,7 @@ from ..pictures.read import png_bytes
 from ..runs.sample import sample_batch
 from ..runs.settings import SampleSettings
 from .plan import DATA, REJECTED, Plan
+from .rows import Condition
 from .shards import (
     Line,
     column_tensor,
@@ -29,7 +30,6 @@ from .shards import (
     table_bytes,
     write_shard,
 )
-from .source import Condition
 from .store import Store
 
 STORED = "stored."

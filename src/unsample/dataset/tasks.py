@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..core.batching import OnStep
 from ..core.model import Condition, Model
 from ..errors import ArgumentError, RunError
 from ..methods.registry import DEFAULT
-from ..runs.manifest import Origin, first_fault, versions
+from ..runs.manifest import Origin, versions
 from ..runs.settings import InvertSettings, SampleSettings
 from .actors import Ray
 from .card import card
 from .engines import Engine, Local, Rank, check_engine
 from .invert import InvertJob
+from .jobs import invert_job, sample_job, settings_of
 from .loading import Loading
 from .plan import CARD, Plan, digest_of
+from .rows import Columns
 from .sample import SampleJob
-from .shards import check_parquet, lines_of
-from .source import Columns, Source
+from .shards import check_parquet
+from .source import Source
 from .status import Status
 from .store import Store
 from .work import Job
@@ -139,7 +138,7 @@ def invert(
         versions=versions(),
     )
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
-    made = partial(_invert_job, store.address, loading, batch_size, strict)
+    made = partial(invert_job, store.address, loading, batch_size, strict)
     workers_of = _engine(engine, job, made, address, workers)
     with store.held(shared=rank.count > 1):
         plan.open(store, pieces)
@@ -195,7 +194,7 @@ def sample(
         raise ArgumentError(f"{noise.place} holds pictures: expected a dataset of noise")
     if not there.complete:
         raise RunError(f"{noise.place} is not complete ({there}); give the command that makes it again to finish it")
-    inverted = _settings(InvertSettings, there.plan)
+    inverted = settings_of(InvertSettings, there.plan)
     if loading is None and not isinstance(model, Model):
         origin = there.plan.origin or Origin(source=inverted.model)
         origin = origin if model is None else origin.model_copy(update={"source": str(model)})
@@ -237,7 +236,7 @@ def sample(
     )
     store = Store(place)
     job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), same)
-    workers_of = _engine(engine, job, partial(_sample_job, store.address, loading, batch_size), address, workers)
+    workers_of = _engine(engine, job, partial(sample_job, store.address, loading, batch_size), address, workers)
     with store.held(shared=rank.count > 1):
         plan.open(store)
         return _run(store, plan, workers_of, rank, on_images)
@@ -289,30 +288,3 @@ def _run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep
     if there.complete and there.rows:
         store.write(CARD, card(store, there).encode())
     return there
-
-
-def _settings(kind: type[Any], plan: Plan) -> Any:
-    try:
-        return kind.model_validate_json(json.dumps(plan.settings), strict=True)
-    except ValidationError as error:
-        raise RunError(f"the plan is damaged: settings.{first_fault(error)}") from None
-
-
-def _invert_job(out: str, loading: Loading, batch_size: int, strict: bool) -> InvertJob:
-    """The job of `out`, for a worker that has nothing yet."""
-    store = Store(out)
-    plan = Plan.read(store)
-    settings = _settings(InvertSettings, plan).model_copy(update={"batch_size": batch_size})
-    return InvertJob(loading.load(settings.model_digest), settings, plan, plan.read_source(store), store, strict)
-
-
-def _sample_job(out: str, loading: Loading, batch_size: int) -> SampleJob:
-    """The same of pictures."""
-    store = Store(out)
-    plan = Plan.read(store)
-    settings = _settings(SampleSettings, plan).model_copy(update={"batch_size": batch_size})
-    noise = Store(plan.places[0])
-    there = Plan.read(noise)
-    model, own = loading.load(settings.model_digest), plan.columns.condition is not None
-    reuses = settings.steps == there.settings.get("steps")
-    return SampleJob(model, settings, plan, noise, store, own, lines_of(noise, there), reuses)
