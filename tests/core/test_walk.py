@@ -73,3 +73,10 @@ def test_ddim_prints_compares_and_refuses(untyped):
     assert repr(us.DDIM(clip=1.0)) == "DDIM(eval_at='target', clip=1.0)"
     with pytest.raises(us.UnknownNameError, match="did you mean 'source'"):
         us.DDIM(eval_at="sorce")
+
+
+def test_eps_of_another_shape_are_refused():
+    """One for all items would be broadcast."""
+    grid = us.Grid.of(us.Schedule.from_betas(us.Schedule.linear_betas()), 3)
+    with pytest.raises(us.ArgumentError, match=r"expected eps of shape \(2, 1, 4, 4\) as x, given \(1, 1, 4, 4\)"):
+        list(us.walk(lambda x, level: x[:1], torch.ones(2, 1, 4, 4), grid.up(), us.DDIM()))

@@ -1,7 +1,6 @@
 """From clean states to noise and back, by any method: `ascend` and `descend`, of a bare function (x, level) -> eps.
 
-No model is needed: whoever has images, prompts and guidance binds them to the function beforehand, as `unsample.invert` and
-`unsample.sample` do.
+No model is needed: images, prompts and guidance are bound to the function beforehand, as `unsample.invert` does.
 """
 
 from __future__ import annotations

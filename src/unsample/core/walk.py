@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .._tensors import as_state, undisturbed
+from ..errors import ArgumentError
 from .denoiser import Denoiser
 from .grid import Step
 from .stepper import Moved, Stepper
@@ -28,8 +29,7 @@ def walk(
     """Move `x` along `steps`, yielding each move as it is made.
 
     Nothing is kept: states and eps are read from the moves. `state` is the memory that another walk ended with; a reversible
-    method turns around with it. States are float32 at least, whatever `x` is. `correct` returns the state to go
-    on from, in place of the one a move arrived at.
+    method turns around with it. States are float32 at least. `correct` returns the state to go on from after a move.
 
     >>> import torch
     >>> from unsample import DDIM, Grid, Schedule
@@ -44,7 +44,8 @@ def walk(
     for step in steps:
         with undisturbed():
             moved = method.step(denoiser, x, step, state)
-            if correct is not None:
-                moved = replace(moved, x=correct(moved))
+            moved = moved if correct is None else replace(moved, x=correct(moved))
+        if moved.eps.shape != x.shape:
+            raise ArgumentError(f"expected eps of shape {tuple(x.shape)} as x, given {tuple(moved.eps.shape)} by the denoiser")
         x, state = moved.x, moved.state
         yield moved
