@@ -4,8 +4,9 @@
     python benchmarks/dataset.py --peak 1000,10000,100000 SOURCE... --size 16x16 --steps 2 --batch-size 256
 
 The floor is the network called as often, at the same batch, by nothing but a loop, before and after each engine's turn. An
-engine's time a picture is that from its first report, when all is under way, to the end; start-up stands apart: the whole
-command for one batch, less the floor of that batch. Ray has one worker. Peak memory is of a fresh process a number of images.
+engine's time a picture is that from its first report, when all is under way, to its last; start-up, and the end of a Ray that
+was started, stand apart: the whole command for one batch, less the floor of that batch. Ray has one worker. Peak memory is that
+of a fresh process for each number of images.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def floor(model: us.Model, batch: int, images: int, evaluations: int) -> float:
 
 
 def engine_seconds(engine: str, source: Path, given: argparse.Namespace) -> float:
-    """Seconds a picture of an engine, from its first report to the end of the call."""
+    """Seconds a picture of an engine, from its first report to its last."""
     reports: list[tuple[float, int]] = []
 
     def on_images(done: int, _total: int) -> None:
@@ -88,10 +89,9 @@ def engine_seconds(engine: str, source: Path, given: argparse.Namespace) -> floa
     gc.collect()
     with tempfile.TemporaryDirectory() as out:
         status = tasks.invert("", source, out, loading=loading, on_images=on_images, **settings)
-    ended = time.perf_counter()
     for name in started_by:
         del os.environ[name]
-    began = reports[0][0]
+    began, ended = reports[0][0], reports[-1][0]
     done = max(done for when, done in reports if when < began + TOGETHER)
     return (ended - began) / (status.rows - done)
 
