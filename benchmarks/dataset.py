@@ -5,8 +5,8 @@
 
 The floor is the network called as often, at the same batch, by nothing but a loop, before and after each engine's turn. An
 engine's time a picture is that from its first report, when all is under way, to its last; start-up, and the end of a Ray that
-was started, stand apart: the whole command for one batch, less the floor of that batch. Ray has one worker. Peak memory is that
-of a fresh process for each number of images.
+was started, stand apart: the whole command for one batch, less the floor of that batch. Ray has one worker. Peak memory is
+that of a fresh process for each number of images.
 """
 
 import argparse
