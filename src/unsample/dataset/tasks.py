@@ -259,7 +259,8 @@ def _loaded(
     loading = loading or Loading(Origin(source=str(model)), device, dtype)
     if rank.count > 1 and loading.device == "auto":
         loading = replace(loading, device=rank.device)
-    return loading, loading.load()
+    planning = replace(loading, device="cpu") if engine == "ray" else loading  # which works nowhere but in its actors
+    return loading, planning.load()
 
 
 def _engine(name: str, job: Job, made: Callable[[], Job], address: str | None, workers: int | None) -> Engine:

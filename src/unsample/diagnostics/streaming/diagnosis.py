@@ -49,6 +49,9 @@ NULL_DRAWS = 8
 FLOOR_IMAGES = 4096
 """Of whose noise the floor of a correlation is drawn."""
 
+MOST_BYTES = 2**26
+"""Of the sums for the correlation across images: those of 4 channels of 64 x 64 are half of it, those of 16 eight times as much."""
+
 LEVEL = 0.05
 """Of the test of normality."""
 
@@ -125,7 +128,7 @@ class DiagnosisSums:
         if self.images and set(tables) != set(self.sums):
             raise ArgumentError("expected images and reconstructions with all batches or with none")
         self.coordinates.update(latent)
-        if _pairs(tuple(latent.shape[1:])) >= TOP:
+        if _pairs(tuple(latent.shape[1:])) >= TOP and _window_bytes(tuple(latent.shape[1:])) <= MOST_BYTES:
             self.windows.update(latent)
         self.images, self.shape = self.images + len(latent), tuple(latent.shape[1:])
         for name, each in tables.items():
@@ -254,6 +257,8 @@ class DiagnosisSums:
             return Row(PATCH_ROW, math.nan, note=f"needs at least {MIN_IMAGES} images, given {self.images}")
         if _pairs(self.shape) < TOP:
             return Row(PATCH_ROW, math.nan, note=f"needs windows of at least {TOP} pairs of values")
+        if _window_bytes(self.shape) > MOST_BYTES:
+            return Row(PATCH_ROW, math.nan, note=f"its sums, {_window_bytes(self.shape) / 1e6:.0f} MB, are not kept")
         row = Row(PATCH_ROW, float(self.windows.compute()), null=_floor(self.images, self.shape, seed), note=FLOOR_NOTE)
         if len(groups) < FEWEST_GROUPS or any(self.images - group.images < MIN_IMAGES for group in groups):
             return row
@@ -331,3 +336,10 @@ def _pairs(shape: tuple[int, ...]) -> int:
     """Pairs of values of a window."""
     values = shape[0] * min(PATCH, shape[1]) * min(PATCH, shape[2])
     return values * (values - 1) // 2
+
+
+def _window_bytes(shape: tuple[int, ...]) -> int:
+    """Of the sums of products of values in windows."""
+    channels, *sides = shape
+    values = channels * math.prod(min(PATCH, side) for side in sides)
+    return 8 * values**2 * math.prod(-(-side // PATCH) for side in sides)
