@@ -50,7 +50,7 @@ FLOOR_IMAGES = 4096
 """Of whose noise the floor of a correlation is drawn."""
 
 MOST_BYTES = 2**26
-"""Of the sums for the correlation across images: those of 4 channels of 64 x 64 are half of it, those of 16 eight times as much."""
+"""Of the sums for the correlation across images: those of 4 channels of 64 x 64 take half of it, of 16 channels 8 times it."""
 
 LEVEL = 0.05
 """Of the test of normality."""
