@@ -1,5 +1,7 @@
 """`us.read_run`: the inversions of a run directory edited and sampled, against those of the Model and pictures."""
 
+import os
+import re
 import shutil
 
 import pytest
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 
 import unsample as us
 from unsample.pictures.read import read_photo
+from unsample.runs.directory import Run
 from unsample.runs.invert import invert_run
 from unsample.runs.manifest import Origin
 from unsample.runs.settings import InvertSettings
@@ -87,6 +90,33 @@ def test_a_run_has_the_start_that_is_asked_for(tiny, tmp_path):
         us.read_run(run, start=us.ForwardNoise(steps=3))
 
 
+def test_a_run_tells_where_it_started_and_what_it_cost(tiny, tmp_path):
+    """Reference: what `us.invert` returns for the same pictures, by several starts and methods; the run's own count."""
+    files = [photograph(tmp_path / f"{i}.png", i) for i in range(2)]
+    model, images = us.load(str(tiny), device="cpu"), us.load_images(files, size=(8, 8))
+    for start, method in (("4%", "ddim"), ("auto", "ddim"), ("2", "fixed-point"), ("0", "bdia")):
+        run = inverted(tmp_path / start, tiny, files, start, method=method)
+        wanted = us.invert(model, images, method=method, start=start, steps=5, items=ids(files, (8, 8)))
+        found = us.read_run(run)
+        told = ("start", "starts", "start_levels", "index", "nfe", "costs", "method", "schedule", "sampler")
+        for name in told:
+            assert getattr(found.trajectory, name) == getattr(wanted, name), (start, name)
+        assert found.trajectory.nfe + found.sample().nfe == found.run.manifest.costs[start]["nfe"]
+        assert len(repr(found)) < 500
+        assert str(found.run.path) in repr(found)
+
+
+def test_a_folder_of_runs_names_the_newest(tmp_path):
+    for i in range(5):
+        (tmp_path / f"run-{i}").mkdir()
+        (tmp_path / f"run-{i}" / "manifest.json").write_text("")
+        os.utime(tmp_path / f"run-{i}" / "manifest.json", (i, i))
+    names = " or ".join(str(tmp_path / f"run-{i}") for i in (4, 3, 2))
+    for error, read in ((us.ArgumentError, us.read_run), (us.RunError, Run.load)):
+        with pytest.raises(error, match=re.escape(f"did you mean {names}?")):
+            read(tmp_path)
+
+
 STARTS = {"2": us.ForwardNoise(steps=2), "0": us.FromImage()}
 
 
@@ -117,8 +147,8 @@ def test_runs_that_cannot_be_edited(unsample, tiny, tmp_path, rewrite):
     (tmp_path / "damaged" / "manifest.json").write_text((run / "manifest.json").read_text()[:40])
     for place, kind, says in (
         (tmp_path / "sampled", us.RunError, "expected a run of 'invert', given one of 'sample'"),
-        (tmp_path / "empty", us.ArgumentError, "expected a run directory .* with a manifest.json, given .*empty"),
-        (tiny, us.ArgumentError, "expected a run directory"),
+        (tmp_path / "empty", us.ArgumentError, "no run in .*empty: expected a folder with a manifest.json"),
+        (tiny, us.ArgumentError, "no run in"),
         (tmp_path / "moved", us.ModelError, "there is no such directory"),
         (tmp_path / "damaged", us.RunError, "the manifest of .* is damaged"),
     ):

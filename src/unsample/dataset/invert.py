@@ -17,7 +17,8 @@ from ..core.stored import Stored
 from ..diagnostics.streaming.diagnosis import DiagnosisSums
 from ..errors import ImageError, printable
 from ..pictures.read import decode_photo
-from ..runs.invert import invert_batch, levels_of
+from ..runs.inversions import levels_of
+from ..runs.invert import invert_batch
 from ..runs.parts import stored_of
 from ..runs.settings import InvertSettings
 from ..runs.tensor_file import tensor_bytes

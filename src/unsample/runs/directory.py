@@ -23,7 +23,7 @@ from ..core.files import ABSENT, inside, regular, write_atomically
 from ..core.reading import read_bytes
 from ..errors import RunError
 from ..pictures.read import Rejected, png_bytes
-from .manifest import HOW, MANIFEST, Item, Manifest, Origin, now, versions
+from .manifest import HOW, MANIFEST, Item, Manifest, Origin, no_run, now, versions
 from .names import slug
 from .tensor_file import Part, read_tensors, tensor_bytes
 
@@ -42,8 +42,8 @@ class Run:
     """
 
     path: Path
-    manifest: Manifest
-    files: dict[str, str] = field(default_factory=dict)
+    manifest: Manifest = field(repr=False)
+    files: dict[str, str] = field(default_factory=dict, repr=False)
     drawn: bool = False
 
     @classmethod
@@ -108,7 +108,7 @@ class Run:
         try:
             manifest = Manifest.read(read_bytes(inside(path, MANIFEST)))
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"no run in {path}: expected a folder with a {MANIFEST}") from None
+            raise RunError(no_run(path)) from None
         except OSError as error:
             raise RunError(f"cannot read {path / MANIFEST}: {error.strerror}") from None
         except (RunError, ValueError) as error:

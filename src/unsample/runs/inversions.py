@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.grid import Grid
+from ..core.schedule import Level
+from ..core.trajectory import Trajectory
 from ..errors import RunError
+from ..methods.registry import spelled
 from .directory import TENSORS, Run
+from .parts import stored_of
 from .settings import InvertSettings
+
+KEPT = ("states", "eps", "residuals")
+"""What a trajectory keeps of the way up, by level."""
 
 
 def settings_of(run: Run) -> InvertSettings:
@@ -55,6 +64,29 @@ def inverted_tensors(run: Run) -> dict[str, Tensor]:
     if "codec" in tensors:
         _checked(run, tensors, "codec", images.shape, finite=False)
     return tensors
+
+
+def levels_of(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:
+    """The level that each picture started from."""
+    return tuple(
+        grid[start] if grid[start].t == t else grid.at(t) for start, t in zip(starts.tolist(), times.tolist(), strict=True)
+    )
+
+
+def trajectory_of(tensors: Mapping[str, Tensor], settings: InvertSettings, grid: Grid) -> Trajectory:
+    """The way up from one start, from the tensors that `invert_batch` returns; those of runs of 0.1.0 have no `timestep`."""
+    kept: dict[str, Any] = {name: {} for name in KEPT}
+    for name, tensor in tensors.items():
+        kind, _, level = name.partition(".")
+        if kind in kept:
+            kept[kind][int(level)] = tensor
+    starts, costs = (tuple(tensors[name].tolist()) for name in ("start", "nfe_up"))
+    kept |= {"starts": starts if len(set(starts)) > 1 else (), "costs": costs if len(set(costs)) > 1 else ()}
+    if "timestep" in tensors:
+        kept["start_levels"] = levels_of(tensors["start"], tensors["timestep"], grid)
+    kept |= {"stored": stored_of(tensors, grid.steps), "grid": grid}
+    kept |= {"method": spelled(settings.inversion), "schedule": settings.schedule_digest}
+    return Trajectory(tensors["latent"], min(starts), grid.steps, max(costs), **kept)
 
 
 def _checked(

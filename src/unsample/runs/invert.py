@@ -18,26 +18,21 @@ from torch import Tensor
 from ..core.batching import OnStep, batches
 from ..core.grid import Grid
 from ..core.model import Condition, Model
-from ..core.schedule import Level
 from ..core.starts import Start
-from ..core.trajectory import Keep, Trajectory
+from ..core.trajectory import Keep
 from ..diagnostics import Diagnosis
 from ..errors import DivergenceError
-from ..methods.registry import spelled
 from ..methods.starts import AutoStart, whiteness_text
 from ..pictures.read import Photo, Rejected
 from ..uses.invert import invert
 from ..uses.sample import sample
 from .directory import Run
 from .engine import Engine, Local
-from .inversions import inverted_tensors
+from .inversions import KEPT, inverted_tensors, levels_of, trajectory_of
 from .names import slug
-from .parts import Batch, cost_of, item_of, joined, made_parts, stored_of
+from .parts import Batch, cost_of, item_of, joined, made_parts
 from .report import diagnose_tensors, start_place, write_pictures, write_report
 from .settings import InvertSettings
-
-KEPT = ("states", "eps", "residuals")
-"""What a trajectory keeps of the way up, by level."""
 
 
 def invert_batch(
@@ -197,13 +192,6 @@ def _place(settings: InvertSettings, text: str, tensors: Mapping[str, Tensor], g
     return f"{where}; {whiteness_text(tensors['images'], tensors[f'latent.{text}'])}"
 
 
-def levels_of(starts: Tensor, times: Tensor, grid: Grid) -> tuple[Level, ...]:
-    """The level that each picture started from."""
-    return tuple(
-        grid[start] if grid[start].t == t else grid.at(t) for start, t in zip(starts.tolist(), times.tolist(), strict=True)
-    )
-
-
 def _received(
     run: Run, settings: InvertSettings, grid: Grid, batch: Batch, tensors: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
@@ -215,7 +203,7 @@ def _received(
             f"the inversion of {', '.join(bad)} left the finite numbers; try guidance 1, float32, or a forward start"
         )
     if settings.keep != "latent":
-        run.write(f"trajectories/{batch.key}.safetensors", _trajectory(tensors, settings, grid).to_bytes())
+        run.write(f"trajectories/{batch.key}.safetensors", trajectory_of(tensors, settings, grid).to_bytes())
     return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in KEPT}
 
 
@@ -223,17 +211,3 @@ def _received(
 def _coded(model: Model, images: Tensor) -> Tensor:
     """What the codec alone makes of images: no reconstruction is closer."""
     return model.codec.decode(model.codec.encode(images.to(model.device))).cpu()
-
-
-def _trajectory(tensors: Mapping[str, Tensor], settings: InvertSettings, grid: Grid) -> Trajectory:
-    """The way up of a batch, from the tensors of `invert_batch`."""
-    kept: dict[str, Any] = {name: {} for name in KEPT}
-    for name, tensor in tensors.items():
-        kind, _, level = name.partition(".")
-        if kind in kept:
-            kept[kind][int(level)] = tensor
-    starts, costs = (tuple(tensors[name].tolist()) for name in ("start", "nfe_up"))
-    kept |= {"starts": starts if len(set(starts)) > 1 else (), "costs": costs if len(set(costs)) > 1 else ()}
-    kept |= {"start_levels": levels_of(tensors["start"], tensors["timestep"], grid), "stored": stored_of(tensors, grid.steps)}
-    kept |= {"grid": grid, "method": spelled(settings.inversion), "schedule": settings.schedule_digest}
-    return Trajectory(tensors["latent"], min(starts), grid.steps, max(costs), **kept)

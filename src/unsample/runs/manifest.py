@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from ..core.reading import json_of
-from ..errors import RunError, one_line, printable
+from ..errors import SUGGESTED, RunError, one_line, printable
+from ..pictures.find import is_picture
 
 MANIFEST = "manifest.json"
 
@@ -126,6 +129,20 @@ class Manifest(BaseModel):
             return TypeAdapter(dict[str, dict[str, int | float]]).validate_python(self.results.get("cost", {}))
         except ValidationError:
             return {}
+
+
+def no_run(place: Path) -> str:
+    """Why there is no run in `place`, for people; of a folder of runs it names the newest."""
+    if not place.is_dir():
+        if not place.is_file():
+            return f"no run in {place}: there is no such folder"
+        if is_picture(place):
+            return f"no run in {place}: that is a picture; `unsample invert {place}` comes first, and makes a run of it"
+    runs: list[Path] = []
+    with contextlib.suppress(OSError):
+        runs = sorted(place.glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    meant = f"; did you mean {' or '.join(str(file.parent) for file in runs[:SUGGESTED])}?" if runs else ""
+    return f"no run in {place}: expected a folder with a {MANIFEST}{meant}"
 
 
 def first_fault(error: ValidationError) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._tensors import brief
 from ..core.batching import OnStep, batches
 from ..core.ddim import DDIM
 from ..core.files import expanded
@@ -28,13 +29,14 @@ from ..uses.masks import Mask
 from ..uses.sample import Samples, sample
 from ..uses.sources import Conditions
 from .directory import Run
-from .inversions import inverted_tensors, settings_of, starts_of
-from .manifest import MANIFEST, Origin
+from .inversions import inverted_tensors, settings_of, starts_of, trajectory_of
+from .manifest import MANIFEST, Origin, no_run
 from .names import slug
 from .parts import stored_of
 from .settings import InvertSettings
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class InvertedRun:
     """The inversions that a run of `unsample invert` made from one of its starts.
@@ -48,9 +50,9 @@ class InvertedRun:
     """
 
     run: Run
-    model: Model
-    settings: InvertSettings
-    images: Tensor = field(repr=False)
+    model: Model = field(repr=False)
+    settings: InvertSettings = field(repr=False)
+    images: Tensor
     trajectory: Trajectory
 
     @property
@@ -140,7 +142,7 @@ def read_run(place: str | Path, start: str | Start | None = None) -> InvertedRun
     """
     run = run_in(place)
     if run is None:
-        raise ArgumentError(f"expected a run directory of `unsample invert`, with a {MANIFEST}, given {place}")
+        raise ArgumentError(no_run(Path(place)))
     return _read(run, _settings_of(run, start), _loaded)
 
 
@@ -160,10 +162,14 @@ def way_back(run: Run, tensors: Mapping[str, Tensor], start: str) -> tuple[str |
     The method is None where DDIM did it, with nothing but the latents.
     """
     settings = settings_of(run)
-    kept = {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
-    stored = stored_of(kept, settings.steps)
+    stored = stored_of(_from_start(tensors, start), settings.steps)
     alone = not stored.tensors() and settings.sampler == DDIM()
     return None if alone else settings.method, stored
+
+
+def _from_start(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """The tensors of one start, called as `invert_batch` calls them."""
+    return {name.removesuffix(f".{start}"): tensor for name, tensor in tensors.items() if name.endswith(f".{start}")}
 
 
 def _loaded(origin: Origin, dtype: str) -> Model:
@@ -224,15 +230,7 @@ def _read(run: Run, settings: InvertSettings, loading: Callable[[Origin, str], M
     model = loading(origin, settings.dtype)
     if model.digest != settings.model_digest:
         raise RunError(f"the run in {run.path} was made with other weights of {settings.model!r}; invert again with these")
-    there = Trajectory(
-        tensors[f"latent.{text}"],
-        0,
-        settings.steps,
-        0,
-        stored=way_back(run, tensors, text)[1],
-        grid=settings.grid(model),
-        sampler=settings.sampler,
-    )
+    there = replace(trajectory_of(_from_start(tensors, text), settings, settings.grid(model)), sampler=settings.sampler)
     return InvertedRun(run, model, settings.model_copy(update={"origin": origin}), tensors["images"], there)
 
 
