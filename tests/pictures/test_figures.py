@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -62,6 +63,28 @@ def test_what_is_left_out_is_said(written):
     written.clear()
     drawn(plotting.sheet(images(4)))
     assert not written
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_overview_of_few_pictures_has_no_gaps(monkeypatch, count):
+    """Nor ticks of its colour scale that touch; its titles are whole."""
+    clear = Figure.clear
+
+    def cleared(figure, *given, **named):
+        if figure.axes:  # at first there are none
+            *axes, bar = figure.axes
+            boxes = [axis.get_window_extent() for axis in axes[::7]]
+            assert all(above.y0 - below.y1 < 0.15 * above.height for above, below in pairwise(boxes))
+            assert max(axis.title.get_window_extent().y1 for axis in axes) <= figure.bbox.height
+            assert [text.get_text().replace("\N{MINUS SIGN}", "-") for text in bar.get_xticklabels()] == ["-1", "0", "1"]
+        clear(figure, *given, **named)
+
+    monkeypatch.setattr(Figure, "clear", cleared)
+    drawn(
+        plotting.overview(
+            images(count), ["a"] * count, [plotting.LatentColumns("forward start 2", images(count), images(count))]
+        )
+    )
 
 
 def test_wide_sheets_end(written):

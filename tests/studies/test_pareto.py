@@ -134,44 +134,30 @@ def test_labels_hide_neither_each_other_nor_the_points():
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
-def test_the_line_of_the_front_has_every_point_on_or_below_it():
-    points = [(0.75, 97.0), (0.93, 37.5), (0.95, 32.0), (1.015, 31.0), (1.02, 47.7), (1.3, 20.0)]
-    front = [(min(max(x, 0.7), 1.4), min(y, 60.0)) for i, (x, y) in enumerate(points) if i in naive_front(points)]
-    _, _, axis = plane._plane("across", "up", 1.0, None)
-    axis.set_xlim(0.6, 1.4)
-    before = len(axis.lines)
-    plane._draw_front(axis, front, 1.0, "C0", "front")
-    for line in axis.lines[before:]:
-        x, y = (np.asarray(values, dtype=float) for values in line.get_data())
-        for place, height in points:
-            mirrored = place if (place - 1) * (x[-1] - 1) > 0 else 2 - place
-            reached = [h for at, h in zip(x, y, strict=True) if abs(at - 1) <= abs(mirrored - 1) + 1e-12]
-            assert min(height, 60.0) <= max(reached)
-    assert axis.get_xlim() == (0.6, 1.4)
+def test_every_point_is_in_the_legend_and_the_colours_of_fronts_are_explained(monkeypatch):
+    """Those named on the picture were not; and a few far off do not squeeze the others: they are arrow heads at the edge."""
+    from matplotlib.figure import Figure
+
+    told, real = {}, Figure.clear
+
+    def cleared(figure, *given, **named):
+        for legend in figure.legends:
+            told["legend"], told["across"] = [text.get_text() for text in legend.get_texts()], figure.axes[0].get_xlim()
+        real(figure, *given, **named)
+
+    monkeypatch.setattr(Figure, "clear", cleared)
+    results = found([(0.98, 120.0), (0.9, 40.0), (0.95, 30.0), (0.8, 20.0), (1.1, 20.0), (11.0, 20.0)])
+    first = next(iter(results))
+    results[first] = replace(results[first], stored=50.0)
+    Comparison(results, 50, 4).picture()
+    assert told["legend"][0] == "no other is whiter and reconstructs better"
+    assert told["legend"][1].endswith("among those that store nothing")
+    names = {text.removesuffix(" (120)").split("  ")[-1] for text in told["legend"][2:]}
+    assert names == {"candidate 5 (11)", *(f"candidate {i}" for i in range(5))}
+    assert told["across"][1] < 1.5
 
 
-def test_the_line_of_the_front_leaves_no_tick_at_an_edge():
-    """The mirror image of a point may lie beyond the picture: its step was drawn back to the edge."""
-    _, _, axis = plane._plane("across", "up", 1.0, None)
-    axis.set_xlim(0.4, 1.2)
-    lines = plane._draw_front(axis, [(0.5, 40.0), (0.9, 30.0)], 1.0, "C0", "front")
-    assert lines[1] == [(1.1, 30.0), (1.2, 30.0)]
-    assert lines[0][-1] == (0.4, 40.0)
-    assert all(0.4 <= x <= 1.2 for line in lines for x, _ in line)
-
-
-def test_names_are_written_beside_the_line_of_the_front_not_on_it():
-    figure, canvas, axis = plane._plane("across", "up", 1.0, None)
-    axis.set(xlim=(0, 1), ylim=(0, 1))
-    line = [(0.5, 0.5), (1.0, 0.5)]
-    plane._label(figure, canvas, axis, [("a name", (0.5, 0.5), False)], [line])
-    (box,) = (text.get_window_extent() for text in figure.texts)
-    left, height = axis.transData.transform(line[0])
-    assert box.y0 > height or box.y1 < height or box.x1 < left
-
-
-def test_one_front_has_one_line(monkeypatch):
-    """The second hid the first."""
+def test_equal_fronts_are_one(monkeypatch):
     drawn, real = {}, plotting.tradeoff
     monkeypatch.setattr(plotting, "tradeoff", lambda *_, **how: drawn.update(how) or real(*_, **how))
     compared = Comparison(found([(0.98, 30.0), (0.9, 40.0)]), 50, 4)

@@ -24,6 +24,9 @@ EXCESS_RANGE = 1.0
 WINDOW = 5
 """Side of the window of those maps, in cells."""
 
+CELL, AROUND = 1.25, 0.95
+"""Inches: the height of a square photograph with its gap, and what titles and the colour scale take."""
+
 ROWS, INVERSIONS, SHEET = 8, 8, 64
 """Photographs and inversions drawn on an overview, and images on a sheet, at most."""
 
@@ -53,7 +56,9 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
     for one in (*inversions, noise):
         columns += [f"{one.title}\nlatent", "its variance - 1", *(["sampled back"] if one.reconstruction is not None else [])]
     figure, axes, canvas = panels(count, len(columns))
-    say_left_out(figure, (count, len(photos), "pictures"), (len(inversions), every, "inversions"))
+    said = say_left_out(figure, (count, len(photos), "pictures"), (len(inversions), every, "inversions"))
+    figure.set_layout_engine("compressed")  # no gaps between pictures that keep their shape
+    figure.set_figheight(count * CELL * photos.shape[-2] / photos.shape[-1] + AROUND + said)
     masks = plain_mask(photos[:count])
     for row in range(count):
         cells: list[Cell] = [(to_bytes(photos[row]), {}), (_masked(photos[row], masks[row]), {})]
@@ -65,7 +70,8 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
         axes[row][0].set_ylabel(short(names[row]), fontsize=9)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=9)
-    bar = figure.colorbar(scale, ax=axes.ravel().tolist(), location="bottom", fraction=0.015, pad=0.01, aspect=60)
+    ticks = (-EXCESS_RANGE, 0, EXCESS_RANGE)
+    bar = figure.colorbar(scale, ax=axes.ravel().tolist(), location="bottom", fraction=0.015, pad=0.01, aspect=60, ticks=ticks)
     bar.set_label(
         "local variance of the latent - 1:   blue, too little noise;   white, like true noise;   red, too much", fontsize=9
     )

@@ -32,8 +32,8 @@ def tradeoff(
 ) -> Drawing:
     """Named points in a plane and the fronts of those that none beats.
 
-    The points of a front are named on the picture. Its line is the most that its points reach at a distance from true noise or
-    less, on both sides of it. The other points are small, grey and numbered, and the legend names them.
+    The points of the first front are discs, those of the second have a ring, and their names are on the picture. The other
+    points are small, grey and numbered. The legend names all.
 
     Args:
         points: Name -> (value across, value up).
@@ -41,30 +41,30 @@ def tradeoff(
         up: What the vertical axis shows.
         best: Value across of true noise.
         bars: Name -> intervals across and up, None where there is none.
-        fronts: One or two, title -> names of its points; by default every point is named, and there is no line.
+        fronts: One or two, title -> names of its points; by default every point is named, without a legend.
         band: The values across that true noise takes, shaded.
         limits: Lowest and highest value drawn, across and up. A point beyond is an arrow head at the limit, with its value.
     """
     named = [list(points)] if fronts is None else list(fronts.values())
     colors = {name: color for names, color in reversed(list(zip(named, FRONTS, strict=False))) for name in names}
+    rings = {name: FRONTS[1] for names in named[1:] for name in names}
     numbers = {name: str(i) for i, name in enumerate((name for name in points if name not in colors), 1)}
     figure, canvas, axis = _plane(across, up, best, band, height=max(7, 0.16 * len(numbers) + 1))
     places = {name: _within(point, limits) for name, point in points.items()}
     labels = {name: _with_value(name, point, limits) for name, point in points.items()}
     for name, place in places.items():
         color, size = colors.get(name, OTHER), 4 if name in numbers else 8
+        ring, fill = rings.get(name, color), "white" if color == FRONTS[1] else color
         for line in _bars(place, (bars or {}).get(name, (None, None)), limits):
-            axis.plot(*line, color=color, linewidth=3, alpha=0.25, solid_capstyle="butt", zorder=1)  # unlike a front's line
-        label = f"{numbers[name]}  {labels[name]}" if name in numbers else None
-        axis.plot(*place, _marker(points[name], limits), color=color, markersize=size, zorder=size, label=label)
+            axis.plot(*line, color=color, linewidth=3, alpha=0.25, solid_capstyle="butt", zorder=1)
+        label = None if fronts is None else f"{numbers[name]}  {labels[name]}" if name in numbers else labels[name]
+        how: dict[str, Any] = {"markersize": size, "markeredgecolor": ring, "markeredgewidth": 2 if name in rings else 1}
+        axis.plot(*place, _marker(points[name], limits), color=fill, zorder=size, label=label, **how)
     axis.margins(0.08)
-    corners: list[list[Point]] = []
-    for (title, names), color in zip((fronts or {}).items(), FRONTS, strict=False):
-        corners += _draw_front(axis, [places[name] for name in names], best, color, title)
-    if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside right upper", fontsize=7, frameon=False, handlelength=0.7, labelcolor="0.3")
+    if fronts is not None and points:
+        _draw_legend(figure, axis, [title for title, names in fronts.items() if names])
     texts = [(numbers.get(name, labels[name]), places[name], name in numbers) for name in [*colors, *numbers]]
-    _label(figure, canvas, axis, texts, corners)
+    _label(figure, canvas, axis, texts)
     return drawing(figure, canvas)
 
 
@@ -82,22 +82,14 @@ def _plane(across: str, up: str, best: float, band: Span | None, height: float =
     return figure, canvas, axis
 
 
-def _draw_front(axis: Any, front: Sequence[Point], best: float, color: str, title: str) -> list[list[Point]]:
-    """Steps through the points in the order of their distance from `best`, and their mirror image, to the picture's edges.
-
-    Returns the corners of both lines.
-    """
-    edges, drawn = axis.get_xlim(), list[list[Point]]()
-    steps = sorted((abs(x - best), y) for x, y in front)
-    for side, edge in zip((-1, 1), edges, strict=True) if steps else ():
-        reach = max(side * (edge - best), steps[0][0])  # a mirrored point beyond the edge would leave a tick there
-        x, y = zip(*((best + side * distance, height) for distance, height in steps if distance <= reach), strict=True)
-        line = list(zip(np.repeat([*x, edge], 2)[1:].tolist(), np.repeat(y, 2).tolist(), strict=False))
-        how: dict[str, Any] = {"color": color, "linewidth": 1.2, "alpha": 0.7, "zorder": 2}
-        axis.plot(*zip(*line, strict=True), label=title if side > 0 else None, **how)
-        drawn.append(line)
-    axis.set_xlim(edges)
-    return drawn
+def _draw_legend(figure: Any, axis: Any, fronts: Sequence[str]) -> None:
+    """What the colours of fronts are, then the names of all points."""
+    for title, color, fill in zip(fronts, FRONTS, (FRONTS[0], "none"), strict=False):
+        axis.plot([], [], "o", color=fill, markeredgecolor=color, markeredgewidth=2, label=title)
+    handles, labels = axis.get_legend_handles_labels()
+    order = [*range(len(labels) - len(fronts), len(labels)), *range(len(labels) - len(fronts))]
+    how: dict[str, Any] = {"loc": "outside right upper", "fontsize": 7, "frameon": False, "labelcolor": "0.3"}
+    figure.legend([handles[i] for i in order], [labels[i] for i in order], handlelength=0.7, **how)
 
 
 def _within(point: Point, limits: tuple[Span, Span]) -> Point:
@@ -134,19 +126,13 @@ def _cut(span: Span, limit: Span) -> Span:
     return min(max(span[0], low), high), min(max(span[1], low), high)
 
 
-def _label(
-    figure: Any, canvas: Any, axis: Any, texts: Sequence[tuple[str, Point, bool]], lines: Sequence[Sequence[Point]] = ()
-) -> None:
-    """Writes each text beside its point, where it hides least of lines and what was there before; small ones in grey."""
+def _label(figure: Any, canvas: Any, axis: Any, texts: Sequence[tuple[str, Point, bool]]) -> None:
+    """Writes each text beside its point, where it hides least of what was there before; small ones in grey."""
     canvas.draw()  # only then does the layout hold, and with it places in pixels
     figure.set_layout_engine("none")
     dots = axis.transData.transform([place for _, place, _ in texts]) if texts else np.empty((0, 2))
     radii = np.array([[4.0 if small else 7.0] for _, _, small in texts]).reshape(-1, 1)
     taken, frame = np.hstack([dots - radii, dots + radii]), axis.get_window_extent().extents[None]
-    for line in lines:
-        corners = axis.transData.transform(line)
-        ends = np.stack([corners[:-1], corners[1:]])
-        taken = np.vstack([taken, np.hstack([ends.min(0) - 1, ends.max(0) + 1])])
     for (text, _, small), dot in zip(texts, dots, strict=True):
         paper = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.3}
         how: dict[str, Any] = {"va": "bottom", "zorder": 5, "bbox": paper}

@@ -42,13 +42,17 @@ BRIEF = {name: COLUMNS[name] for name in ("top-20 r", "std plain", "lag-1 plain"
 """The columns that fit a terminal."""
 
 LEGEND = (
-    "N: moves of the grid; NFE up: network evaluations per photo on the way up; "
+    "N: moves of the grid, as many as the same evaluations afford: a method may need several a move, and a forward start "
+    "replaces the first moves; NFE up: network evaluations per photo on the way up; "
     "top-20 r: mean of the 20 largest correlations between places of the latents",
     "plain: where photos are plain, as sky or walls; std: standard deviation of latents; lag-1: correlation of neighbours",
     "stored: what is kept beside the latent, in latents; front: * no other is as white (std plain near 1) and better "
     "reconstructed, or whiter and as well reconstructed; + nor is any that stores nothing",
 )
 """What the columns of a table mean."""
+
+BEST = "no other is whiter and reconstructs better"
+"""What the front is, on the picture."""
 
 AUTO = "start auto: N is what its first level affords; photos that need more cost up to NFE up, beyond the budget"
 
@@ -120,18 +124,17 @@ class Comparison:
         return {"nfe": self.nfe, "photos": self.photos, "ways": ways}
 
     def picture(self) -> Drawing:
-        """Whiteness across, reconstruction up, and both fronts; from 60 dB on, points are at the upper edge."""
+        """Whiteness across, reconstruction up, and both fronts; points far off are arrow heads at the edge, with values."""
         places = {one.title: measured.place for one, measured in self.candidates.items() if measured.place}
         points = {title: (std.value, reached.value) for title, (std, reached) in places.items()}
-        fronts = {"front of all ways": self.pareto, "front of those that store nothing": self.pareto_unaided}
-        if self.pareto == self.pareto_unaided:  # one line would hide the other
-            fronts = {"front, of all ways and of those that store nothing": self.pareto}
+        fronts = {BEST: self.pareto, f"{BEST},\namong those that store nothing": self.pareto_unaided}
+        if self.pareto == self.pareto_unaided:
+            fronts = {BEST: self.pareto}
         null = next((std.null for std, _ in places.values() if std.null), None)
         spent = f"{counted(self.photos, 'photo')}, {counted(self.nfe, 'evaluation')} up"
-        across = f"standard deviation of the latents in plain areas; {spent}"
         return plotting.tradeoff(
             points,
-            f"{across}. A line is the best reconstruction at that distance from true noise or less.",
+            f"standard deviation of the latents in plain areas, of true noise 1; {spent}",
             "reconstruction: median PSNR, dB",
             best=1.0,
             bars={title: (_ends(std), _ends(reached)) for title, (std, reached) in places.items()},
@@ -214,7 +217,7 @@ def _ends(row: Row) -> tuple[float, float] | None:
 
 
 def _reach(stds: Sequence[float]) -> tuple[float, float]:
-    """Limits of the axis: around 1, wide enough for nine of ten points."""
-    reach = float(np.quantile(np.abs(np.array(stds) - 1), 0.9, method="higher")) if stds else 1.0
+    """Limits of the axis: around 1, wide enough for four of five points, so that a few far off do not squeeze the others."""
+    reach = float(np.quantile(np.abs(np.array(stds) - 1), 0.8, method="higher")) if stds else 1.0
     reach = max(1.2 * reach, 0.05)
     return 1 - reach, 1 + reach
