@@ -91,6 +91,21 @@ def test_memory_that_ends_within_a_batch_keeps_the_others(unsample, tiny, tmp_pa
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize(("where", "said"), [("load", "nothing was written yet"), ("invert", "what was finished is kept")])
+def test_ctrl_c_says_whether_anything_was_written(unsample, tiny, tmp_path, monkeypatch, where, said):
+    def interrupted(*_given, **_named):
+        raise KeyboardInterrupt
+
+    if where == "load":
+        monkeypatch.setattr("unsample.cli.model_options.Chosen.load", interrupted)
+    else:
+        monkeypatch.setattr(jobs, "invert", interrupted)
+    done = unsample("invert", PHOTO, "--model", tiny, "--steps", 2, "--out", tmp_path / "run")
+    assert done.code == 130
+    assert done.err.strip().splitlines()[-1].startswith(f"interrupted; {said}")
+    assert (tmp_path / "run").exists() == (where == "invert")
+
+
 def test_other_errors_of_pytorch_are_not_hidden(unsample, tiny, tmp_path, monkeypatch):
     def fails(*given, **named):
         raise RuntimeError("a mistake of ours")

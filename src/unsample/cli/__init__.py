@@ -129,8 +129,6 @@ def _code(arguments: Sequence[str] | None) -> int:
         code = _fail(f"out of memory ({one_line(error, 100)}); use a smaller --batch-size or --dtype bfloat16; {KEPT}")
     except ImportError as error:  # of a library that is damaged, or cannot be opened now
         code = _fail(f"cannot load {error.name or 'a library'} ({one_line(error)}); {KEPT}")
-    if code == INTERRUPTED:
-        say(f"interrupted; {KEPT}")
     return code
 
 
@@ -139,8 +137,14 @@ def _run(arguments: Sequence[str]) -> int:
     given, former = as_now(arguments)
     for line in former:
         say(line)
-    with show_progress(say):
-        return int(app(args=given, prog_name="unsample", standalone_mode=False) or 0)
+    with show_progress(say) as shown:
+        try:
+            code = int(app(args=given, prog_name="unsample", standalone_mode=False) or 0)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+    if code == INTERRUPTED:
+        say(f"interrupted; {KEPT if shown.began else 'nothing was written yet'}")
+    return code
 
 
 def _message(error: Any) -> str:

@@ -23,17 +23,26 @@ SHARE, PAUSE, LONGEST_PAUSE = 0.1, 10.0, 30.0
 WRITING = "drawing and writing"
 """What goes on when all moves are made."""
 
-_say: ContextVar[Callable[[str], None] | None] = ContextVar("_say", default=None)
+
+@dataclass
+class Shown:
+    """Who is told of progress, and whether anything began."""
+
+    say: Callable[[str], None]
+    began: bool = False
+
+
+_shown: ContextVar[Shown | None] = ContextVar("_shown", default=None)
 
 
 @contextmanager
-def show_progress(say: Callable[[str], None]) -> Iterator[None]:
+def show_progress(say: Callable[[str], None]) -> Iterator[Shown]:
     """Show progress while the block runs: bars in a terminal, lines by `say` elsewhere."""
-    before = _say.set(say)
+    before = _shown.set(shown := Shown(say))
     try:
-        yield
+        yield shown
     finally:
-        _say.reset(before)
+        _shown.reset(before)
 
 
 def progress_bar(what: str) -> AbstractContextManager[OnStep]:
@@ -53,10 +62,12 @@ def bytes_bar(what: str) -> AbstractContextManager[OnStep]:
 
 @contextmanager
 def _bar(what: str, unit: str, size: int) -> Iterator[OnStep]:
-    what, pace, say = printable(what), Pace(unit, size), _say.get()
-    if say is None:
+    what, pace, shown = printable(what), Pace(unit, size), _shown.get()
+    if shown is None:
         yield lambda done, total: None
-    elif not (console := Console(stderr=True)).is_terminal:
+        return
+    shown.began, say = True, shown.say
+    if not (console := Console(stderr=True)).is_terminal:
         yield lambda done, total: say(f"{what}: {pace.note(done, total)}") if pace.is_due(done, total) else None
     else:
         columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False)
