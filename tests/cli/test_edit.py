@@ -54,6 +54,15 @@ def test_edits_are_the_librarys_with_a_sheet_and_their_cost(unsample, given, pho
     assert [name.split("/")[0] for name in pictures[7:]] == ["reconstructions"] * 3
 
 
+def test_an_edit_names_what_it_left_and_how_well_it_inverted(unsample, given, photos, model, tmp_path):
+    done = unsample("edit", *given, *QUICK, "--from", "ant", "--to", "bee", "--out", tmp_path / "run")
+    (images, _), back = known(photos, model), tensors(tmp_path / "run")["reconstruction.0"].clamp(-1, 1)
+    assert f"sampled back unchanged: PSNR {us.diagnostics.psnr(images, back).mean():.1f} dB on average" in done.out
+    beside, sheet = done.out.splitlines()[-2:]
+    assert beside == "beside overview.png: edits/, latents.safetensors, reconstructions/"
+    assert sheet == str(tmp_path / "run" / "overview.png")
+
+
 def test_seeds_and_strength_and_a_mask(unsample, given, photos, model, tmp_path):
     white = np.zeros((16, 16), np.uint8)
     white[:, :8] = 255

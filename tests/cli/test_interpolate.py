@@ -57,7 +57,11 @@ def test_frames_are_those_of_the_library(call, tiny, pictures, tmp_path):
     done = call(*pictures[:3], "--frames", 5)
     assert done.code == 0, done.err
     place = tmp_path / "run"
-    assert done.out.splitlines()[-1] == str(place / "strip.png")
+    assert "sampled back unchanged: PSNR " in done.out
+    assert done.out.splitlines()[-2:] == [
+        "beside strip.png: frames.gif, frames/, latents.safetensors",
+        str(place / "strip.png"),
+    ]
     model, keys = latents(tiny, pictures[:3])
     found, ours = tensors(place), us.interpolate(model, keys, frames=5, steps=3)
     assert found["keys"].tolist() == [0, 2, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 
@@ -12,11 +13,14 @@ import torch
 from PIL import Image
 
 import unsample as us
+from unsample.core.starts import ForwardNoise
+from unsample.diagnostics.row import format_number
 from unsample.methods import registry as methods
 from unsample.methods import starts
 from unsample.pictures.read import demo_photos, read_photo
 from unsample.runs import invert as jobs
 from unsample.runs.directory import Run
+from unsample.runs.report import diagnose_run, start_place
 from unsample.runs.settings import InvertSettings
 
 from .conftest import start, tensors
@@ -31,7 +35,7 @@ def settings_of(place):
 def test_a_run_says_which_level_a_start_was(unsample, photos, tmp_path):
     """On standard output, in the manifest and in the report; of "auto" from the least to the most."""
     done = unsample("invert", photos[0], "--steps", 5, "--start", "0,1,4%", "--size", "8x8", "--out", tmp_path / "run")
-    says = "timestep 20 of 1000, sigma/alpha 0.079, before move 2 of 5"
+    says = "timestep 20 of 1000, sigma/alpha 0.079, within move 2 of 5"
     says_all = f"look-ahead in 5 steps, forward start 4%: {says}; network evaluations per picture: up 5, down 5"
     assert f"{says_all}\n" in done.out
     assert says_all in (tmp_path / "run" / "report.html").read_text()
@@ -50,8 +54,33 @@ def test_a_run_says_which_level_a_start_was(unsample, photos, tmp_path):
 )
 def test_every_command_that_inverts_says_how_in_the_same_words(unsample, photos, tmp_path, command, spent):
     done = unsample(command[0], *photos[:2], *command[1:], "--steps", 5, "--start", "4%", "--out", tmp_path / "run")
-    where = "timestep 20 of 1000, sigma/alpha 0.079, before move 2 of 5"
+    where = "timestep 20 of 1000, sigma/alpha 0.079, within move 2 of 5"
     assert f"look-ahead in 5 steps, forward start 4%: {where}; network evaluations per picture: {spent}" in done.out
+
+
+def test_places_that_differ_are_told_from_the_least_to_the_most(toy):
+    grid = toy().grid(5)
+    places = [ForwardNoise(steps=1).level(grid), ForwardNoise(fraction=0.04).level(grid)]
+    says = start_place("auto", places, grid)
+    assert re.fullmatch(
+        r"each picture its own, from timestep 0 of .*, before move 2 of 5, to timestep .*within move 2 of 5", says
+    )
+
+
+def test_rows_outside_true_noise_are_marked_and_named(unsample, photos, tmp_path):
+    """For each start, in the terminal, in the report and by `diagnose`; those within are not."""
+    done = unsample("invert", *photos[:2], *QUICK, "--start", "0,2", "--out", tmp_path / "run")
+    again, page = unsample("diagnose", tmp_path / "run").out, (tmp_path / "run" / "report.html").read_text()
+    diagnoses = diagnose_run(Run.load(tmp_path / "run"))
+    for name, diagnosis in diagnoses.items():
+        outside = [f"{row.name} {format_number(row.value)}" for row in diagnosis.rows if row.is_noise is False]
+        assert outside, name
+        for text in (done.out, again, page):
+            assert f"{name}: outside true noise: {', '.join(outside)}" in text
+            assert "* outside true noise: where" in text
+    starred = sum(row.is_noise is False for diagnosis in diagnoses.values() for row in diagnosis.rows)
+    assert page.count("*</td>") == starred
+    assert sum(line.count("*") for line in again.splitlines() if not line.startswith("*")) == starred
 
 
 def test_a_report_explains_its_rows_and_settings(unsample, photos, tmp_path):

@@ -171,6 +171,19 @@ def test_names_in_tables_are_not_broken(monkeypatch, capsys):
     assert captured.err == "a wider terminal, or a file, shows also: about\n"
 
 
+def test_words_of_a_wide_table_are_never_cut(monkeypatch, capsys):
+    """One column has far longer words than the last."""
+    rows = (("name", "a/very-long-source-without-a-space", "some words about it, more than there is room for"),) * 2
+    for width in range(60, 90, 7):
+        monkeypatch.setattr(show, "WIDE", width)
+        show.print_table(Table(("name", "source", "about"), rows), words=True)
+        out = capsys.readouterr().out
+        assert sorted(out.split()) == sorted(
+            " ".join(cell for row in (("name", "source", "about"), *rows) for cell in row).split()
+        )
+        assert max(map(len, out.splitlines())) <= width
+
+
 def test_an_edit_to_none_is_the_reconstruction_at_any_guidance(unsample, photos, tiny, tmp_path, save_tiny):
     save_tiny(tmp_path / "plain")
     for model in (tiny, tmp_path / "plain"):

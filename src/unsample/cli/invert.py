@@ -84,7 +84,7 @@ def diagnose(
     run: Annotated[Path, typer.Argument(**place("RUN"), help="A run directory of `unsample invert`.")], as_json: AsJson = False
 ) -> None:
     """The latents of a run against true noise."""
-    from ..diagnostics.row import no_intervals
+    from ..diagnostics.row import no_intervals, outside_noise
     from ..runs import report as results
     from ..runs.directory import Run
 
@@ -94,7 +94,7 @@ def diagnose(
         print_json({name: diagnosis.to_dict() for name, diagnosis in diagnoses.items()})
     else:
         print_table(results.table_of(opened, diagnoses))
-        for line in (*no_intervals(len(opened.manifest.items)), *results.summary(opened)):
+        for line in (*no_intervals(len(opened.manifest.items)), *results.summary(opened), *outside_noise(diagnoses)):
             print(line)
 
 
@@ -108,7 +108,7 @@ def _invert(
     start: str,
     **settings: Any,
 ) -> None:
-    from ..diagnostics.row import no_intervals
+    from ..diagnostics.row import no_intervals, outside_noise
     from ..runs.invert import invert_photos
     from ..runs.names import place_of
     from ..runs.report import sentences, summary, table_of
@@ -125,7 +125,7 @@ def _invert(
         run, diagnoses = invert_photos(model, photos, checked, place, on_step, reading.rejected)
     if not as_json:
         print_table(table_of(run, diagnoses))
-        for sentence in (*no_intervals(len(photos)), *summary(run), *sentences(diagnoses)):
+        for sentence in (*no_intervals(len(photos)), *summary(run), *sentences(diagnoses), *outside_noise(diagnoses)):
             print(sentence)
     show_run(run, "report.html", as_json)
     leave(reading.left_out, len(photos))

@@ -20,10 +20,13 @@ WIDE, GAP, LONGEST = 200, 2, 200
 
 
 def show_run(run: Run, look_at: str, as_json: bool) -> None:
-    """Where a run is: the file to look at first, or its manifest."""
+    """Where a run is: the file to look at first, after what else there is; or its manifest."""
     if as_json:
         print_json({"run": str(run.path), **run.manifest.model_dump()})
     else:
+        others = {f"{folder}/" if slash else folder for folder, slash, _ in (name.partition("/") for name in run.files)}
+        if others := others - {look_at}:
+            print(printable(f"beside {look_at}: {', '.join(sorted(others))}"))
         print(printable(f"{run.path / look_at}"))
 
 
@@ -54,9 +57,10 @@ def print_table(table: Table, *, words: bool = False) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     shown = _fitting(table, console.width) if words else len(table.head)
     rich_table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, name in enumerate(table.head[:shown]):
+    widths = _widths(table, shown, console.width) if words else [None] * shown
+    for index, (name, width) in enumerate(zip(table.head, widths, strict=False)):
         justify: Any = "left" if words or index == 0 else "right"
-        rich_table.add_column(name, justify=justify, overflow="fold", min_width=_longest(table, index) if words else None)
+        rich_table.add_column(name, justify=justify, overflow="fold", width=width)
     for row in table.rows:
         rich_table.add_row(*(Text(printable(cell)) for cell in row[:shown]))
     console.print(rich_table)
@@ -68,6 +72,17 @@ def _fitting(table: Table, width: int) -> int:
     """How many columns fit without breaking words; at least two."""
     widths = [_longest(table, index) + GAP for index in range(len(table.head))]
     return next((count for count in range(len(widths), 2, -1) if sum(widths[:count]) <= width), min(2, len(widths)))
+
+
+def _widths(table: Table, count: int, width: int) -> list[int]:
+    """Of the first columns, each at least as wide as its longest word; what is left goes to those that miss least."""
+    widths = [_longest(table, index) for index in range(count)]
+    missing = [max(len(row[i]) for row in (table.head, *table.rows)) - widths[i] for i in range(count)]
+    left = max(0, width - sum(widths) - GAP * count)
+    for index in sorted(range(count), key=missing.__getitem__):
+        more = min(missing[index], left)
+        widths[index], left = widths[index] + more, left - more
+    return widths
 
 
 def _longest(table: Table, index: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from ..errors import UnknownNameError
 from ._checks import PerImage
 from .intervals import FEWEST_IMAGES, Interval, bootstrap
 from .null import Null
+
+STAR = "*"
+"""What marks a value outside true noise in tables."""
 
 PATCH_ROW = "top-20 patch correlation"
 """Name of the row of the paper's Table 1."""
@@ -132,6 +136,25 @@ def no_intervals(images: int) -> list[str]:
     """
     few = f"{images} {'is' if images == 1 else 'are'} too few"
     return [f"no intervals over images: {few}, from {FEWEST_IMAGES} on there are some"] if images < FEWEST_IMAGES else []
+
+
+def outside_noise(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
+    """A line for each diagnosis that names its rows outside the interval of true noise, and what a star in a table is.
+
+    >>> diagnosis = Diagnosis(images=2, rows=(Row("std", 0.5, null=Null(1.0, 0.01, 0.97, 1.03)),))
+    >>> outside_noise({"usual inversion": diagnosis})[0]
+    'usual inversion: outside true noise: std 0.500'
+    """
+    lines, any_outside = [], False
+    for title, diagnosis in diagnoses.items():
+        rows = [f"{row.name} {format_number(row.value)}" for row in diagnosis.rows if row.is_noise is False]
+        lines.append(f"{title}: outside true noise: {', '.join(rows) or 'nothing'}")
+        any_outside = any_outside or bool(rows)
+    return (
+        [*lines, f"{STAR} outside true noise: where 95 % of true noise is not; by chance 1 row in 20 is"]
+        if any_outside
+        else lines
+    )
 
 
 def _middle(values: PerImage, statistic: str) -> float:

@@ -20,7 +20,7 @@ from ..uses.variations import Variations, variations
 from .directory import Run
 from .edit_by_attention import attended
 from .names import slug
-from .parts import joined
+from .parts import joined, mean_psnr
 from .work import Work
 
 NONE = "none"
@@ -69,10 +69,12 @@ class Edits:
         tensors: dict[str, Tensor] = {"images": work.pixels}
         for seed, made in zip(draws, parts, strict=True):
             tensors |= {f"{name}.{seed}": tensor for name, tensor in joined(made).items()}
+        first = draws[0]
         spent = torch.stack([tensors[f"nfe.{seed}"].amax(0) for seed in draws]).amax(0).tolist()
         seconds = sum(part.seconds for own in parts for part in own)
         results: dict[str, Any] = {"nfe": dict(zip(COSTS, spent, strict=False)), "seconds": round(seconds, 3)}
         results["starts"] = work.places
+        results["psnr"] = mean_psnr(work.pixels, tensors[f"reconstruction.{first}"])
         if len(draws) > 1:
             pairs = [(name or NONE, self._drawn(tensors, i, draws)) for i, name in enumerate(self.to)]
             results["draws"] = [row for name, one in pairs for row in _rows(work, one, draws, name)]

@@ -19,7 +19,7 @@ from ..uses.interpolate import Frames, frames_between
 from .directory import Run
 from .invert import invert_run
 from .manifest import identity
-from .parts import cost_of, item_of, joined
+from .parts import cost_of, item_of, joined, mean_psnr
 from .progress import progress_bar
 from .sample import sampled_parts
 from .settings import InvertSettings
@@ -85,7 +85,9 @@ class Interpolation:
         tensors = {"samples": joined(parts)["samples"], "latent": made.latents, "keys": torch.tensor(made.keys, device="cpu")}
         places = Work.of_photos(self.model, settings, self.photos).places
         cost = cost_of(parts)
-        run.finish(tensors, {"cost": {"sample": cost}, "starts": places, "nfe": {"up": up, "frame": cost["nfe"]}})
+        pictures, back = torch.stack([photo.pixels for photo in self.photos]), tensors["samples"][tensors["keys"]]
+        results = {"starts": places, "nfe": {"up": up, "frame": cost["nfe"]}, "psnr": mean_psnr(pictures, back)}
+        run.finish(tensors, {"cost": {"sample": cost}, **results})
         return run
 
     def _inverted(self, out: Path) -> tuple[Tensor, float]:

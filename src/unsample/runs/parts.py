@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.batching import OnStep
 from ..core.stored import Stored
+from ..diagnostics import psnr
 from ..errors import RunError
 from ..pictures.read import Photo
 from .directory import Run
@@ -110,6 +111,11 @@ def item_of(photo: Photo) -> Item:
     width, height = photo.original
     notes = [*photo.notes, *([photo.reduced] if photo.reduced else [])]
     return Item(name=photo.name, id=photo.id, width=width, height=height, notes=notes)
+
+
+def mean_psnr(images: Tensor, back: Tensor) -> float:
+    """Over pictures sampled back, in dB; equal ones, whose PSNR is infinite, count as 200."""
+    return round(float(psnr(images, back.clamp(-1, 1)).clamp(max=200).mean()), 3)
 
 
 def cost_of(parts: Sequence[Part]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ..core.grid import Grid
 from ..core.schedule import Level
 from ..core.starts import FromImage
 from ..diagnostics import Diagnosis, Row, diagnose, mae, plain_mask, psnr
-from ..diagnostics.row import format_number, no_intervals
+from ..diagnostics.row import STAR, format_number, no_intervals, outside_noise
 from ..errors import FEW, counted
 from ..methods.starts import AUTO_SCORE, parse_start, whiteness_scores
 from ..pictures.read import Rejected
@@ -87,7 +87,7 @@ def _blocks(run: Run, tensors: Mapping[str, Tensor], diagnoses: Mapping[str, Dia
     """What `report.html` says."""
     manifest, count = run.manifest, len(run.manifest.items)
     more = f"; the first {plotting.ROWS} of {count} pictures" if count > plotting.ROWS else ""
-    yield Bullets((*summary(run), *sentences(diagnoses)))
+    yield Bullets((*summary(run), *sentences(diagnoses), *outside_noise(diagnoses)))
     yield Picture(f"Each way of inverting, and true noise to compare with{more}", picture, "overview.png")
     yield Heading("Latents against true noise")
     yield (
@@ -163,12 +163,11 @@ def _noise(cells: Sequence[Row | None]) -> str:
 def _cell(row: Row | None) -> str:
     if row is None or math.isnan(row.value):
         return "-"
-    value = format_number(row.value)
-    return value if row.low is None or row.high is None else f"{value} [{format_number(row.low)}, {format_number(row.high)}]"
+    return f"{row}{STAR if row.is_noise is False else ''}"
 
 
 def summary(run: Run) -> list[str]:
-    """How a run's pictures were inverted, in the same words for all commands, a line for each start; and its draws.
+    """How a run's pictures were inverted, in the same words for all commands, a line for each start; what came back; draws.
 
     "look-ahead in 50 steps, forward start 4%: timestep 20 of 1000 ...; network evaluations per picture: 49 up, 50 down".
     """
@@ -185,6 +184,8 @@ def summary(run: Run) -> list[str]:
         told = f"at most {told}" if told and text.startswith("auto") else told
         lines.append(f"{line}; network evaluations per picture: {told}" if told else line)
     draws: Any = results.get("draws", [])
+    if isinstance(back := results.get("psnr"), float):
+        lines.append(f"sampled back unchanged: PSNR {back:.1f} dB{' on average' if len(run.manifest.items) > 1 else ''}")
     return lines + [_draws_text(row["picture"], row["to"], row["nearest"]) for row in draws]
 
 
@@ -202,18 +203,21 @@ def _draws_text(picture: str, to: str, nearest: Sequence[Sequence[float]]) -> st
 def start_place(text: str, levels: Sequence[Level], grid: Grid) -> str:
     """Where pictures started, for people; "" at the clean end.
 
-    "timestep 20 of 1000, sigma/alpha 0.08, before move 2 of 20"; from the first to the last where they differ.
+    "timestep 20 of 1000, sigma/alpha 0.08, within move 2 of 20", of a level between two of the grid; from the least to the
+    most where they differ.
     """
     if isinstance(parse_start(text), FromImage):
         return ""
 
-    def ends(values: list[float], form: str) -> str:
-        return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
-
-    times, ratios = ends([level.t for level in levels], ".4g"), ends([level.ratio for level in levels], ".2g")
-    moves = ends([level.index + 1 for level in levels], "d")
+    least, most = min(levels, key=lambda level: level.ratio), max(levels, key=lambda level: level.ratio)
     trained = len(grid.schedule) if grid.schedule else 0
-    return f"timestep {times} of {trained}, sigma/alpha {ratios}, before move {moves} of {grid.steps}"
+
+    def told(level: Level) -> str:
+        where = "before" if level.t == grid[level.index].t else "within"
+        time = f"timestep {level.t:.4g} of {trained}, sigma/alpha {level.ratio:.2g}"
+        return f"{time}, {where} move {level.index + 1} of {grid.steps}"
+
+    return told(least) if least == most else f"each picture its own, from {told(least)}, to {told(most)}"
 
 
 def sentences(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
