@@ -198,6 +198,7 @@ def test_the_card_says_how(invert, source, tmp_path):
     invert(source, tmp_path, condition_column="label", limit=3)
     card = (tmp_path / "README.md").read_text()
     assert "data_files: data/*.parquet" in card
+    assert "0 pictures left out." in card  # there is no rejected/
     for column in table(tmp_path).schema.names:
         assert f"| `{column}` |" in card
     settings = json.loads(card.split("```json")[1].split("```")[0])

@@ -115,7 +115,10 @@ def invert_dataset(
     label: Label = None,
     condition_column: Annotated[
         str | None,
-        typer.Option(help="Classes or captions, a column of parquet files, or cls, txt, json.caption of tar files."),
+        typer.Option(
+            help="Each picture's class or caption, kept in the column `condition`: a column of parquet files, or cls, txt, "
+            "json.caption of tar files."
+        ),
     ] = None,
     image_column: Annotated[str, typer.Option(help="Pictures, of parquet files.")] = "image",
     id_column: Annotated[str | None, typer.Option(help="Ids, of parquet files; default: file and row.")] = None,

@@ -94,7 +94,11 @@ StepsOption = Annotated[
 ]
 StartOption = Annotated[
     str | None,
-    typer.Option("--start", help="Forward start (4%); of a run: which of its starts.", callback=read_first(check_start)),
+    typer.Option(
+        "--start",
+        help="Forward start (4%), as for `unsample invert`; of a run: which of its starts.",
+        callback=read_first(check_start),
+    ),
 ]
 OwnBatchSize = Annotated[int | None, whole(AT_ONCE, "--batch-size", help=f"Pictures per network call (16); {Own}.")]
 SeedOption = Annotated[int | None, whole(BITS, "--seed", help=f"Of the start's noise (0); {Own}.", least=-BITS[0])]

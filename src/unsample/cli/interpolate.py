@@ -43,7 +43,8 @@ GridOption = Annotated[
 Start = Annotated[
     str,
     typer.Option(
-        help="Forward start of the inversions: 0 (plain), 2 (moves), 4% (of 50), sigma=0.1.", callback=read_first(check_start)
+        help="Forward start of the inversions: 0 (plain), 2 (moves), 4% (of 50), sigma=0.1, auto.",
+        callback=read_first(check_start),
     ),
 ]
 Labels = Annotated[

@@ -169,7 +169,8 @@ Start = Annotated[
     str,
     typer.Option(
         "--start",
-        help="Forward start: 0 (plain inversion), 2 (moves), 4% (of 50), sigma=0.1; several with commas, side by side.",
+        help="Forward start: 0 (plain inversion), 2 (moves), 4% (of 50), sigma=0.1, auto (as much as each picture needs); "
+        "several with commas, side by side.",
         callback=read_first(check_start),
     ),
 ]

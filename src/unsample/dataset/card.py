@@ -14,7 +14,7 @@ from .store import Store
 COLUMN_NOTES = {
     "id": "of the picture, by its place in the source or by its own column; noise is drawn from it and the seed",
     "latent": "the noise, (channels, height, width)",
-    "condition": "the class or caption that it was inverted under",
+    "condition": "the class or caption that it was inverted under, its own by `--condition-column`; null is none",
     "start_timestep": "the trained timestep at which the inversion starts",
     "start_ratio": "sigma / alpha there: noise over signal; 0 is the clean picture",
     "nfe": "network evaluations on the way to the noise",
@@ -49,7 +49,8 @@ def card(store: Store, status: Status) -> str:
             f"# {what}",
             "",
             f"{counted(status.rows, 'row')} in {counted(plan.shards, 'shard')}, made by `unsample {plan.command}` with the "
-            f"model `{plan.settings.get('model')}`; {counted(status.rejected, 'picture')} left out (see `rejected/`).",
+            f"model `{plan.settings.get('model')}`; {counted(status.rejected, 'picture')} left out"
+            f"{' (see `rejected/`)' if status.rejected else ''}.",
             "",
             "| column | type | |",
             "|---|---|---|",
