@@ -224,5 +224,5 @@ def test_the_report_explains_every_decision(tmp_path):
     assert stop.value.code == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "white where plain" in page
-    assert "forward start auto: timestep 0 to " in page
+    assert "forward start auto: each picture its own, from timestep 0 " in page
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["settings"]["forward"] == ["auto"]
