@@ -89,7 +89,7 @@ def test_what_is_no_source_is_refused(tmp_path, source, pictures):
         ([tmp_path / "one.png"], Columns(condition="label"), "have no columns"),
         ([tmp_path / "two.tar"], Columns(id="key"), "have their own ids"),
         ([tmp_path / "two.tar"], Columns(condition="txt"), "has no .txt beside its picture"),
-        ([tmp_path / "two.tar"], Columns(condition="cls"), "invalid literal for int"),
+        ([tmp_path / "two.tar"], Columns(condition="cls"), "expected a whole number in digits"),
     ):
         with pytest.raises(ImageError, match=expected):
             rows(Source.of([str(place) for place in places], columns))

@@ -23,7 +23,7 @@ from ..runs.parts import stored_of
 from ..runs.settings import InvertSettings
 from ..runs.tensor_file import tensor_bytes
 from .plan import DATA, REJECTED, SUMS, Plan
-from .rows import Condition, Row
+from .rows import LARGEST, Condition, Row
 from .shards import Line, condition_column, line_of, table_bytes, write_shard
 from .source import Source
 from .store import Store
@@ -108,6 +108,8 @@ class InvertJob:
     def _decoded(self, row: Row) -> Tensor | str:
         """The pixels of a picture, or why there are none."""
         try:
+            if row.fault:
+                raise ImageError(row.fault)
             return decode_photo(row.data, printable(row.id), self.model.image_size).pixels
         except ImageError as error:
             if self.strict:
@@ -215,11 +217,11 @@ def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Rows, so many at a time."""
+    """Rows, so many at a time, or fewer where pictures are large."""
     group: list[Row] = []
     for row in rows:
         group.append(row)
-        if len(group) == size:
+        if len(group) == size or sum(len(each.data) for each in group) > LARGEST:
             yield group
             group = []
     if group:

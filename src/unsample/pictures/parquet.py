@@ -12,6 +12,9 @@ from ..errors import ImageError, one_line
 LARGE, TIMES = 2**30, 1000
 """Bytes of a column's part that are refused where they are so many times the bytes stored: pictures do not pack like that."""
 
+AT_ONCE = 2**28
+"""Bytes of rows that are in memory at once, or else one row."""
+
 FEW = 16
 """Rows that are in memory at once."""
 
@@ -60,10 +63,12 @@ def rows_of(file: Any, path: str, names: Sequence[str], first: int = 0, few: int
         first -= rows
         del groups[0]
     with _readable(path, ", ".join(names)):
-        for batch in file.iter_batches(few, row_groups=groups, columns=list(names), use_threads=False):
-            columns = [_values(batch.column(name.partition(".")[0]), name.partition(".")[2]) for name in names]
-            yield from list(zip(*columns, strict=True))[first:]
-            first = max(0, first - batch.num_rows)
+        for group in groups:
+            count = max(1, min(few, AT_ONCE // max(1, _largest(file.metadata.row_group(group), names))))
+            for batch in file.iter_batches(count, row_groups=[group], columns=list(names), use_threads=False):
+                columns = [_values(batch.column(name.partition(".")[0]), name.partition(".")[2]) for name in names]
+                yield from list(zip(*columns, strict=True))[first:]
+                first = max(0, first - batch.num_rows)
 
 
 def _values(column: Any, field: str) -> list[Any]:
@@ -77,8 +82,14 @@ def _readable(path: str, name: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, KeyError, IndexError, TypeError, ArrowException) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError, ArrowException) as error:
         raise ImageError(f"{path} is not a parquet file with a column {name} ({one_line(error, 200)})") from None
+
+
+def _largest(row_group: Any, names: Sequence[str]) -> int:
+    """Bytes that a value of a column may have: where values are kept once, in a dictionary, each row may be all of it."""
+    parts = [row_group.column(index) for index in range(row_group.num_columns)]
+    return sum(each.total_uncompressed_size for each in parts if each.path_in_schema in names and each.has_dictionary_page)
 
 
 def _refuse_bomb(path: str | Path, metadata: Any, name: str) -> None:
@@ -104,5 +115,5 @@ def opened(path: str | Path, file: Any = None) -> Any:
         raise ImageError("reading parquet needs pyarrow; install unsample[data]") from None
     try:
         return parquet.ParquetFile(path if file is None else file)
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise ImageError(f"{path} is not a parquet file ({one_line(error, 200)})") from None
