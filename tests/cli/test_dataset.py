@@ -171,8 +171,8 @@ def test_sources_and_places_that_cannot_be_are_refused_before_a_model_is_loaded(
 
 def test_another_setting_or_source_is_refused(unsample, whole, out, files):
     for arguments, says in (
-        ((whole, "--out", out, *SMALL, "--seed", 1), "was made with another setting seed: 0 there, 1 asked for"),
-        ((whole, "--out", out, *SMALL, "--latents", "float16"), "was made with another dtype"),
+        ((whole, "--out", out, *SMALL, "--seed", 1), "was made with another --seed: 0 there, 1 asked for"),
+        ((whole, "--out", out, *SMALL, "--latents", "float16"), "was made with another --latents"),
         ((files, "--out", out, *SMALL), "was made with another source"),
     ):
         assert says in one_line(unsample("dataset", "invert", *arguments))

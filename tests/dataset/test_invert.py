@@ -211,11 +211,11 @@ def test_what_does_not_fit_is_refused(invert, source, pictures, model, tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     for place, expected, given in (
-        (source, "another setting steps: 2 there, 3 asked for", {"steps": 3}),
-        (source, "another setting seed", {"seed": 1}),
-        (source, "another shard: 4 there, 5 asked for", {"shard": 5}),
-        (source, "another images: 4 there, 5 asked for", {"limit": 5}),
-        (source, "another psnr", {"psnr": True}),
+        (source, "another --steps: 2 there, 3 asked for", {"steps": 3}),
+        (source, "another --seed", {"seed": 1}),
+        (source, "another --shard: 4 there, 5 asked for", {"shard": 5}),
+        (source, "another --limit: 4 there, 5 asked for", {"limit": 5}),
+        (source, "another --psnr", {"psnr": True}),
         (other, "another source", {}),
     ):
         with pytest.raises(RunError, match=expected):
@@ -227,8 +227,8 @@ def test_what_does_not_fit_is_refused(invert, source, pictures, model, tmp_path)
         ("neither torchrun nor srun", {"engine": "torchrun"}),
         ("given a Model", {"engine": "ray"}),
         ("of --engine ray, not local", {"workers": 2}),
-        ("--shard: expected a whole number", {"shard": 0}),
-        ("--shard: expected a whole number", {"shard": True}),
+        ("expected shard as a whole number", {"shard": 0}),
+        ("expected shard as a whole number", {"shard": True}),
         ("--latents: expected one of", {"latents": "int8"}),
         ("given both", {"label": "1", "condition_column": "label"}),
         ("expected a forward start", {"start": "x"}),

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(invert, source, model, tmp_path):
         us.dataset.sample(tmp_path / "cut", model=model)
     invert(source, tmp_path / "noise")
     us.dataset.sample(tmp_path / "noise", model=model)
-    with pytest.raises(RunError, match="another setting steps"):
+    with pytest.raises(RunError, match="another --steps"):
         us.dataset.sample(tmp_path / "noise", model=model, steps=1)
     for use in (us.dataset.diagnose, lambda place: us.dataset.sample(place, model=model)):
         with pytest.raises(ArgumentError, match="holds pictures"):

@@ -47,8 +47,10 @@ class Rank:
                     number, count, local = (int(os.environ.get(name, "0")) for name in names)
                 except ValueError:
                     raise ArgumentError(f"expected whole numbers in {', '.join(names)}: start with torchrun or srun") from None
-                if 0 <= number < count:
-                    return cls(number, count, local)
+                if not 0 <= number < count or local < 0:
+                    given = ", ".join(f"{name}={os.environ.get(name, '0')}" for name in names)
+                    raise ArgumentError(f"expected a number of a process from 0 below how many there are, given {given}")
+                return cls(number, count, local)
         raise ArgumentError(
             "--engine torchrun: this process was started by neither torchrun nor srun; give "
             "`torchrun --standalone --nproc-per-node 8 -m unsample dataset invert ...`, or leave out --engine"

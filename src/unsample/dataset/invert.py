@@ -76,7 +76,7 @@ class InvertJob:
 
     def done(self, number: int) -> Line | None:
         """The line of a shard that is there already."""
-        return line_of(self.store, number)
+        return line_of(self.store, number, self.plan)
 
     def read(self, number: int) -> Iterator[Pictures]:
         """The pictures of a shard, in batches.

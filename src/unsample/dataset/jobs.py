@@ -27,7 +27,9 @@ def settings_of(kind: type[Any], plan: Plan) -> Any:
     try:
         return kind.model_validate_json(json.dumps(plan.settings), strict=True)
     except ValidationError as error:
-        raise RunError(f"the plan is damaged: settings.{first_fault(error)}") from None
+        raise RunError(
+            f"the plan is damaged: settings.{first_fault(error)}; give the command that made it again, with another --out"
+        ) from None
 
 
 def invert_job(out: str, loading: Loading, batch_size: int, strict: bool) -> InvertJob:

@@ -11,12 +11,13 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from ..errors import RunError, counted
-from ..runs.manifest import Origin, first_fault, identity
+from ..core.reading import json_of
+from ..errors import RunError, counted, one_line, printable
+from ..runs.manifest import Origin, first_fault, identity, own_digest
 from .rows import Columns, Piece
 from .source import Source, opened_place
 from .store import Store
@@ -27,6 +28,23 @@ DATA, SUMS, REJECTED, DONE = "data", "sums", "rejected", "done"
 """Folders, each with a file a shard: rows; sums for diagnostics; pictures left out; what is written when all are there."""
 
 CARD = "README.md"
+
+INVERT: Final = "dataset invert"
+SAMPLE: Final = "dataset sample"
+
+DIGITS = 6
+"""Of the number in the names of a shard's files."""
+
+MOST = 1_000_000
+"""Shards of a dataset, and pictures of a shard, which is made in memory: no plan has more."""
+
+NOT_COMPARED = ("origin", "places", "pieces", "settings", "versions", "digest")
+"""By which plans may differ; settings and versions are compared one by one."""
+
+OPTIONS = {"images": "--limit", "dtype": "--latents", "shard": "--shard", "psnr": "--psnr", "source": "source"}
+OPTIONS |= {"--forward": "--start", "--image-size": "--size", "--model-digest": "--model (its weights)"}
+OPTIONS |= {"columns": "--image-column, --id-column or --condition-column", "--schedule-digest": "--model (its schedule)"}
+"""Of a plan or its settings -> what people type."""
 
 OURS = frozenset({PLAN, PIECES, DATA, SUMS, REJECTED, DONE, CARD})
 
@@ -41,27 +59,39 @@ class Plan(BaseModel):
         places: Where the source is, as given.
         columns: What is read of a row of the source.
         source: Digest of the names of all files of the source, of the numbers of their rows, and of when they were written.
+        pieces: Digest of the list of them, which also says where they are.
         images: How many pictures.
         shard: How many pictures a shard is of; the last may be shorter.
         dtype: Of the latents that are kept, `float32` or `float16`.
         psnr: Each picture is sampled back, too, and compared.
         versions: Of what the numbers depend on.
+        digest: Of all the rest; what is read has one, and it is right.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal[1] = 1
-    command: str
+    command: Literal["dataset invert", "dataset sample"]
     settings: dict[str, JsonValue]
     origin: Origin | None = None
     places: list[str]
     columns: Columns
     source: str
-    images: int = Field(ge=1)
-    shard: int = Field(ge=1)
-    dtype: str = "float32"
+    pieces: str = ""
+    images: int = Field(ge=1, le=MOST * MOST)
+    shard: int = Field(ge=1, le=MOST)
+    dtype: str = Field(default="float32", pattern="^float(32|16)$")
     psnr: bool = False
     versions: dict[str, str] = {}
+    digest: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        if self.shards > MOST:
+            raise ValueError(f"--shard: {self.images:,} pictures of {self.shard:,} a shard are more than {MOST:,} shards")
+        if not self.places:
+            raise ValueError("places: expected at least one")
+        return self
 
     @property
     def shards(self) -> int:
@@ -76,7 +106,8 @@ class Plan(BaseModel):
     @property
     def text(self) -> str:
         """What is written."""
-        return json.dumps(json.loads(self.model_dump_json()), indent=2, ensure_ascii=False) + "\n"
+        plain = json.loads(self.model_dump_json(exclude={"digest"}))
+        return json.dumps({**plain, "digest": own_digest(plain)}, indent=2, ensure_ascii=False) + "\n"
 
     @property
     def key(self) -> str:
@@ -85,9 +116,9 @@ class Plan(BaseModel):
 
     @property
     def _identity(self) -> dict[str, Any]:
-        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"origin", "places", "settings", "versions"}))
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude=set(NOT_COMPARED)))
         plain |= {f"version of {name}": self.versions.get(name) for name in ("unsample", "torch")}
-        return plain | {f"setting {name}": value for name, value in identity(self.settings).items()}
+        return plain | {f"--{name.replace('_', '-')}": value for name, value in identity(self.settings).items()}
 
     @classmethod
     def read(cls, store: Store) -> Plan:
@@ -102,10 +133,16 @@ class Plan(BaseModel):
                 f"no dataset in {store.place}: expected a folder with a {PLAN}, as `unsample dataset invert` makes it"
             )
         try:
-            return cls.model_validate_json(data)
+            plain, made = json_of(data), cls.model_validate_json(data)
+            if made.digest != own_digest(plain):
+                raise ValueError("it is not what was written")
         except (ValidationError, ValueError) as error:
-            fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
-            raise RunError(f"{store.path(PLAN)} is damaged ({fault}); give the folder another name and run again") from None
+            fault = first_fault(error) if isinstance(error, ValidationError) else one_line(error)
+            raise RunError(
+                f"{printable(store.path(PLAN))} is damaged or was edited ({fault}): give the folder another name, and "
+                "the command that made it again"
+            ) from None
+        return made
 
     @classmethod
     def find(cls, store: Store) -> Plan | None:
@@ -114,7 +151,7 @@ class Plan(BaseModel):
         Raises:
             RunError: The place holds something else, or its plan is damaged.
         """
-        names = set(store.sizes())
+        names = set(store.sizes(is_file=False))
         if PLAN in names:
             return cls.read(store)
         if names - OURS:
@@ -133,7 +170,7 @@ class Plan(BaseModel):
             self._refuse_other(there, store)
             return
         if source is not None:
-            store.write(PIECES, _pieces_bytes(source))
+            store.write(PIECES, pieces_bytes(source))
         store.write(PLAN, self.text.encode())
 
     def _refuse_other(self, there: Plan, store: Store) -> None:
@@ -141,7 +178,10 @@ class Plan(BaseModel):
         for name in {**now, **before}:
             if before.get(name) != now.get(name):
                 shown = f": {before.get(name)!r} there, {now.get(name)!r} asked for" if name != "source" else ""
-                raise RunError(f"{store.place} was made with another {name}{shown}; choose another --out or delete it")
+                raise RunError(
+                    f"{printable(store.place)} was made with another {OPTIONS.get(name, name)}{shown}; a dataset cannot be "
+                    "changed: choose another --out, or delete it"
+                )
 
     def read_source(self, store: Store) -> Source:
         """The files that were listed when the plan was made.
@@ -151,17 +191,22 @@ class Plan(BaseModel):
         """
         from pyarrow import ArrowException, parquet
 
+        path = printable(store.path(PIECES))
         try:
-            table = parquet.read_table(io.BytesIO(store.read(PIECES) or b""))
-            pieces = [Piece(**each) for each in table.to_pylist()]
-        except (ArrowException, OSError, TypeError) as error:
-            raise RunError(f"{store.path(PIECES)} is missing or damaged ({error}); start again in another --out") from None
+            data = store.read(PIECES) or b""
+            if hashlib.sha256(data).hexdigest() != self.pieces:
+                raise ValueError("not the list of files that the plan was made of")
+            pieces = [PIECE.validate_python(each) for each in parquet.read_table(io.BytesIO(data)).to_pylist()]
+        except (ArrowException, OSError, ValueError) as error:
+            fault = first_fault(error) if isinstance(error, ValidationError) else one_line(error, 200)
+            raise RunError(f"{path} is missing or damaged ({fault}); start again in another --out") from None
         source = Source(opened_place(self.places[0])[0], pieces, self.columns)
-        if digest_of(source) != self.source:
-            raise RunError(
-                f"{store.path(PIECES)} is not the list of files that the plan was made of; start again in another --out"
-            )
+        if digest_of(source) != self.source or len(source) < self.images:
+            raise RunError(f"{path} is damaged: not the files that the plan was made of; start again in another --out")
         return source
+
+
+PIECE = TypeAdapter(Piece)
 
 
 def digest_of(source: Source) -> str:
@@ -172,7 +217,8 @@ def digest_of(source: Source) -> str:
     return made.hexdigest()
 
 
-def _pieces_bytes(source: Source) -> bytes:
+def pieces_bytes(source: Source) -> bytes:
+    """The list of a source's files, as it is written."""
     import pyarrow
     from pyarrow import parquet
 
@@ -184,7 +230,7 @@ def _pieces_bytes(source: Source) -> bytes:
 
 def shard_name(number: int) -> str:
     """What files of a shard are called, without an ending."""
-    return f"shard-{number:06d}"
+    return f"shard-{number:0{DIGITS}d}"
 
 
 def described(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import ImageError, one_line, printable
@@ -160,7 +161,7 @@ def read_rows(fs: Any, piece: Piece, first: int, columns: Columns) -> Iterator[R
             own = f"{piece.name}-{number:05d}" if columns.id is None else str(each[columns.id])
             condition = None if columns.condition is None else _condition(each[columns.condition], columns.condition)
             data = each[columns.image] or b""
-            yield _row(own, len(data), lambda data=data: data, condition)
+            yield _row(own, len(data), partial(bytes, data), condition)
     elif kind == TAR:
         with fs.open(piece.path, "rb") as file:
             for key, members in list(samples_in(file, piece.path)[0].items())[first:]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.stored import Stored
-from ..errors import DivergenceError
+from ..errors import DivergenceError, one_line
 from ..pictures.read import png_bytes
 from ..runs.sample import sample_batch
 from ..runs.settings import SampleSettings
@@ -23,10 +23,10 @@ from .shards import (
     Line,
     column_tensor,
     condition_column,
+    damaged,
     line_of,
     picture_column,
-    read_file,
-    read_table,
+    read_rows,
     table_bytes,
     write_shard,
 )
@@ -76,22 +76,37 @@ class SampleJob:
 
     def done(self, number: int) -> Line | None:
         """The line of a shard that is there already."""
-        return line_of(self.store, number)
+        return line_of(self.store, number, self.plan)
 
     def read(self, number: int) -> Iterator[Noises]:
-        """The latents of a shard, in batches."""
+        """The latents of a shard, in batches.
+
+        Raises:
+            RunError: They are missing or damaged.
+        """
+        from pyarrow import ArrowException
+
         if not self.lines[number].rows:
             return
-        table = read_table(read_file(self.source, self.lines[number], DATA))
+        line = self.lines[number]
+        table = read_rows(self.source, line, DATA, line.rows, "id")
         names = [name for name in table.schema.names if name.startswith(STORED)] if self.reuses else []
         size = self.settings.batch_size
         for first in range(0, table.num_rows, size):
             rows = table.slice(first, size)
-            tensors = {name: torch.from_numpy(column_tensor(rows[name]).copy()) for name in ("latent", *names)}
-            stored = Stored.of({name.removeprefix(STORED): tensors[name] for name in names})
             ids = rows["id"].to_pylist()
-            conditions = rows["condition"].to_pylist() if "condition" in table.schema.names else [None] * len(ids)
-            yield Noises(ids, tensors["latent"].float(), conditions, stored)
+            try:
+                tensors = {name: torch.from_numpy(column_tensor(rows[name]).copy()) for name in ("latent", *names)}
+                stored = Stored.of({name.removeprefix(STORED): tensors[name] for name in names})
+                conditions = rows["condition"].to_pylist() if self.own else [None] * len(ids)
+            except (KeyError, TypeError, ValueError, ArrowException) as error:
+                raise damaged(self.source, line, one_line(error, 200)) from None
+            latent, shape = tensors["latent"], tuple(self.model.shape)
+            if latent.shape[1:] != shape or not latent.is_floating_point() or not bool(torch.isfinite(latent).all()):
+                raise damaged(self.source, line, f"expected finite latents of shape {shape}, given {tuple(latent.shape[1:])}")
+            if not all(one is None or isinstance(one, (int, str)) for one in conditions):
+                raise damaged(self.source, line, "expected classes or captions as conditions")
+            yield Noises(ids, latent.float(), conditions, stored)
 
     def run(self, batch: Noises, on_step: OnStep) -> dict[str, Tensor] | None:
         """The pictures; None if one is not finite."""

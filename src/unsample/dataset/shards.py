@@ -10,18 +10,28 @@ import importlib.util
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from ..errors import ArgumentError, RunError
-from .plan import DATA, DONE, REJECTED, SUMS, Plan, shard_name
+from ..core.reading import is_index
+from ..errors import ArgumentError, RunError, one_line, printable
+from .plan import DATA, DIGITS, DONE, REJECTED, SAMPLE, SUMS, Plan, shard_name
 from .store import Store
 
 ENDINGS = {DATA: ".parquet", SUMS: ".safetensors", REJECTED: ".parquet"}
+
+
+def _a_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("expected a time with its zone")
+    return text
+
+
+Count = Annotated[int, Field(ge=0, le=2**62)]
 
 
 class Line(BaseModel):
@@ -41,15 +51,20 @@ class Line(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    shard: int
-    rows: int
-    rejected: int
-    nfe: int
+    shard: Count
+    rows: Count
+    rejected: Count
+    nfe: Count
     condition: int | str | None = None
-    seconds: float
-    finished: str
+    seconds: float = Field(ge=0, le=1e9)
+    finished: Annotated[str, AfterValidator(_a_time)]
     digests: dict[str, str]
-    sizes: dict[str, int]
+    sizes: dict[str, Count]
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether all pictures of its shard are done, or left out; of latents those that were left out are not sampled."""
+        size, done = plan.rows(self.shard)[1], self.rows + self.rejected
+        return done == size or (done < size and plan.command == SAMPLE)
 
 
 def check_parquet() -> None:
@@ -89,29 +104,38 @@ def lines_of(store: Store, plan: Plan) -> dict[int, Line]:
         RunError: The place cannot be read.
     """
     there = {folder: store.sizes(folder) for folder in (DONE, *ENDINGS)}
-    names = {f"{DONE}/{shard_name(number)}.json": number for number in range(plan.shards)}
-    texts = store.read_all([name for name in names if name.removeprefix(f"{DONE}/") in there[DONE]])
-    return {names[name]: line for name in texts if (line := _line(texts[name], names[name], there))}
+    names = {f"{DONE}/{shard_name(number)}.json": number for number in shards_in(there[DONE], plan)}
+    texts = store.read_all(list(names))
+    return {number: line for name, number in names.items() if (line := _line(texts.get(name, b""), number, there, plan))}
 
 
-def line_of(store: Store, number: int) -> Line | None:
+def shards_in(names: Iterable[str], plan: Plan) -> list[int]:
+    """The numbers of a plan's shards, in order, of which the files of `done` are called as lines."""
+    numbers = (name.removeprefix("shard-").removesuffix(".json") for name in names)
+    every = sorted(int(number) for number in numbers if is_index(number) and len(number) == DIGITS)
+    return [number for number in every if number < plan.shards and f"{shard_name(number)}.json" in names]
+
+
+def line_of(store: Store, number: int, plan: Plan) -> Line | None:
     """The line of a shard, if it is done.
 
     Raises:
         RunError: The place cannot be read.
     """
     text = store.read(f"{DONE}/{shard_name(number)}.json")
-    return _line(text, number, {folder: store.sizes(folder) for folder in ENDINGS}) if text else None
+    return _line(text, number, {folder: store.sizes(folder) for folder in ENDINGS}, plan) if text else None
 
 
-def _line(text: bytes, number: int, there: Mapping[str, Mapping[str, int]]) -> Line | None:
+def _line(text: bytes, number: int, there: Mapping[str, Mapping[str, int]], plan: Plan) -> Line | None:
     """A line, if all its files are as long as they were written; `there` are the sizes of files by folder."""
     try:
         line = Line.model_validate_json(text)
     except (ValidationError, ValueError):
         return None
     folders, name = set(line.sizes), shard_name(number)
-    if line.shard != number or not folders == set(line.digests) <= set(ENDINGS) or (line.rows and DATA not in folders):
+    if line.shard != number or not line.fits(plan):
+        return None
+    if not folders == set(line.digests) <= set(ENDINGS) or (line.rows and DATA not in folders):
         return None
     whole = all(there[folder].get(f"{name}{ENDINGS[folder]}") == size for folder, size in line.sizes.items())
     return line if whole else None
@@ -198,16 +222,37 @@ def _leaves(schema: Any) -> Iterable[str]:
         yield path
 
 
-def read_table(data: bytes, columns: Sequence[str] | None = None) -> Any:
+def read_rows(store: Store, line: Line, folder: str, count: int, *texts: str) -> Any:
+    """The rows of a shard as an arrow table, so many of them, in which some columns are of text.
+
+    Raises:
+        RunError: They are missing or damaged, or others.
+    """
+    table = read_table(read_file(store, line, folder))
+    kinds = {name: str(table.schema.field(name).type) for name in texts if table.schema.names.count(name) == 1}
+    if table.num_rows != count or kinds != dict.fromkeys(texts, "string") or any(table[name].null_count for name in texts):
+        raise damaged(store, line, f"expected {count} rows with {' and '.join(texts)}")
+    return table
+
+
+def damaged(store: Store, line: Line, what: str) -> RunError:
+    """An error that says what is wrong with a shard."""
+    return RunError(
+        f"shard {line.shard} of {printable(store.place)} is damaged ({what}): delete its files, and give the command "
+        "that made it again"
+    )
+
+
+def read_table(data: bytes) -> Any:
     """The rows of a shard as an arrow table.
 
     Raises:
-        RunError: No such columns, or no such file.
+        RunError: No such file.
     """
     check_parquet()
     from pyarrow import ArrowException, parquet
 
     try:
-        return parquet.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
-    except (ArrowException, OSError, KeyError) as error:
-        raise RunError(f"a shard cannot be read: {error}") from None
+        return parquet.read_table(io.BytesIO(data))
+    except (ArrowException, OSError, ValueError) as error:
+        raise RunError(f"a shard cannot be read: {one_line(error, 200)}") from None

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import counted
-from .plan import DATA, DONE, REJECTED, Plan, shard_name
-from .shards import Line, lines_of, read_file, read_table
+from .plan import DATA, DONE, REJECTED, Plan
+from .shards import Line, lines_of, read_rows, shards_in
 from .store import Store
 
 
@@ -37,8 +37,7 @@ class Status:
             RunError: It cannot be read.
         """
         lines, names = lines_of(store, plan), store.sizes(DONE)
-        written = (number for number in range(plan.shards) if f"{shard_name(number)}.json" in names)
-        return cls(store.place, plan, lines, tuple(number for number in written if number not in lines))
+        return cls(store.place, plan, lines, tuple(number for number in shards_in(names, plan) if number not in lines))
 
     @property
     def missing(self) -> list[int]:
@@ -121,5 +120,6 @@ def rejected_rows(store: Store, status: Status, limit: int | None = None) -> lis
     rows: list[tuple[str, str]] = []
     for line in status.lines.values():
         if REJECTED in line.sizes and (limit is None or len(rows) < limit):
-            rows += [(each["id"], each["reason"]) for each in read_table(read_file(store, line, REJECTED)).to_pylist()]
+            table = read_rows(store, line, REJECTED, line.rejected, "id", "reason")
+            rows += [(each["id"], each["reason"]) for each in table.to_pylist()]
     return rows[:limit]

@@ -13,7 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.files import inside, write_atomically
+from fsspec.implementations.memory import MemoryFileSystem
+
+from ..core.files import inside, regular, write_atomically
 from ..errors import RunError, one_line, printable
 from .source import opened_place
 
@@ -29,6 +31,14 @@ class Store:
         self.place = str(place)
         self.fs, self.root = opened_place(self.place)
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    @property
+    def outlives(self) -> bool:
+        """Whether what is written is there for other processes, and when this one has ended."""
+        fs = self.fs
+        while (inner := getattr(fs, "fs", None)) is not None:  # of a cache, a folder
+            fs = inner
+        return not isinstance(fs, MemoryFileSystem)
 
     @property
     def address(self) -> str:
@@ -86,8 +96,11 @@ class Store:
         Raises:
             RunError: It cannot be read.
         """
+        path = self.path(name)
         try:
-            return bytes(self.fs.cat_file(self.path(name)))
+            if self.is_local:
+                regular(path)
+            return bytes(self.fs.cat_file(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:
@@ -100,6 +113,8 @@ class Store:
             RunError: They cannot be read.
         """
         paths = {self.path(name): name for name in names}
+        if self.is_local:
+            paths = {path: name for path, name in paths.items() if os.path.isfile(path)}
         try:
             found: dict[str, bytes] = self.fs.cat(list(paths), on_error="omit") if paths else {}
         except Exception as error:
@@ -119,8 +134,10 @@ class Store:
             )
         return data
 
-    def sizes(self, folder: str = "") -> dict[str, int]:
+    def sizes(self, folder: str = "", *, is_file: bool = True) -> dict[str, int]:
         """The files of a folder, not below it, and how long they are; what is being written, or hidden, is left out.
+
+        Folders, pipes and the like are left out, too, unless `is_file` is False.
 
         Raises:
             RunError: It cannot be listed.
@@ -132,5 +149,6 @@ class Store:
             return {}
         except Exception as error:
             raise RunError(f"cannot list {printable(self.place)}: {one_line(error, 200)}") from None
-        sizes = {posixpath.basename(each["name"].rstrip("/")): int(each.get("size") or 0) for each in every}
+        kept = [each for each in every if not is_file or each.get("type", "file") == "file"]
+        sizes = {posixpath.basename(each["name"].rstrip("/")): int(each.get("size") or 0) for each in kept}
         return {name: size for name, size in sizes.items() if not name.startswith(".")}

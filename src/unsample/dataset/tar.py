@@ -57,7 +57,7 @@ def picture_of(members: Iterable[str], key: str) -> str | None:
         raise ImageError(
             f"{printable(key)} has several pictures, .{one} and .{other}: expected one of each name; leave out the others"
         )
-    return (plain or every or [None])[0]
+    return next(iter(plain or every), None)
 
 
 def condition_in(text: bytes, column: str, key: str) -> Any:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .._arguments import takes, warn
 from ..core.batching import OnStep
-from ..core.model import Condition, Model
-from ..errors import ArgumentError, RunError
+from ..core.corrections import Corrected
+from ..core.model import Model
+from ..core.starts import Start
+from ..core.stepper import Stepper
+from ..errors import ArgumentError, RunError, counted
 from ..methods.registry import DEFAULT
 from ..runs.manifest import Origin, versions
 from ..runs.settings import InvertSettings, SampleSettings
-from .actors import Ray
-from .card import card
-from .engines import Engine, Local, Rank, check_engine
+from .arguments import READERS, SAMPLE_READERS, place
+from .engines import Rank, check_engine
 from .invert import InvertJob
 from .jobs import invert_job, sample_job, settings_of
 from .loading import Loading
-from .plan import CARD, Plan, digest_of
+from .plan import INVERT, SAMPLE, Plan, digest_of, pieces_bytes
 from .rows import Columns
+from .running import check_shards, checked_settings, engine_of, loaded_model, run, shared_store
 from .sample import SampleJob
 from .shards import check_parquet
 from .source import Source
 from .status import Status
 from .store import Store
-from .work import Job
 
 DTYPES = ("float32", "float16")
-SHARD, MOST = 1024, 1_000_000
+SHARD = 1024
 
 
+@takes({"out": place})
 def status(out: str | Path) -> Status:
     """What is done of a dataset: shards, rows, pictures left out, rate and time left.
 
@@ -43,6 +47,7 @@ def status(out: str | Path) -> Status:
     return Status.of(store, Plan.read(store))
 
 
+@takes(READERS)
 def invert(
     model: Model | str | Path,
     source: str | Path | Sequence[str | Path],
@@ -57,7 +62,14 @@ def invert(
     latents: str = "float32",
     psnr: bool = False,
     strict: bool = False,
-    start: str | int = DEFAULT.forward,
+    method: str | Stepper | Corrected = DEFAULT.method,
+    eval_at: str | None = None,
+    steps: int = 50,
+    spacing: str | None = None,
+    start: str | int | Start = DEFAULT.forward,
+    guidance: float = 1.0,
+    label: str | int | None = None,
+    seed: int = 0,
     batch_size: int = 64,
     device: str = "auto",
     dtype: str = "float32",
@@ -65,7 +77,6 @@ def invert(
     address: str | None = None,
     workers: int | None = None,
     on_images: OnStep | None = None,
-    **settings: Any,
 ) -> Status:
     """The noise of all pictures of `source`, in shards of parquet files in `out`.
 
@@ -87,7 +98,14 @@ def invert(
         latents: How they are kept, `float32` or `float16`.
         psnr: Also sample each picture back, N more evaluations, and keep its PSNR.
         strict: Stop at the first picture that cannot be read, or whose latent is not finite.
-        start: One, as on the command line.
+        method: As on the command line, or an object.
+        eval_at: The level that the network is given on the way up, `target` or `source`.
+        steps: Moves, 1 to 10,000.
+        spacing: Of the grid; by default the model's.
+        start: One, as on the command line, or an object.
+        guidance: 1 is conditional only.
+        label: A condition of all pictures.
+        seed: Of noise, with the id of each picture.
         batch_size: Pictures a network call.
         device: For a name.
         dtype: Of the network, for a name.
@@ -95,13 +113,12 @@ def invert(
         address: Of a Ray cluster.
         workers: Actors of Ray; by default one a GPU, or one a machine without any.
         on_images: Called with (pictures done, pictures to do) for progress: of this process, without those that were there.
-        settings: `steps`, `method`, `eval_at`, `spacing`, `guidance`, `label`, `seed`, as `unsample invert` has them.
 
     Returns:
         The status of `out`.
 
     Raises:
-        ArgumentError: Settings that do not fit.
+        ArgumentError: What is none of these, or settings that do not fit.
         ImageError: No pictures, files of several kinds, ids that are not different, or with `strict` a picture.
         RunError: `out` holds something else, or cannot be written, or the source changes.
     """
@@ -109,29 +126,46 @@ def invert(
     check_parquet()
     if latents not in DTYPES:
         raise ArgumentError(f"--latents: expected one of {', '.join(DTYPES)}, given {latents!r}")
-    if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= MOST:
-        raise ArgumentError(f"--shard: expected a whole number from 1 to {MOST:,}, given {shard!r}")
-    if settings.get("label") is not None and condition_column is not None:
+    if label is not None and condition_column is not None:
         raise ArgumentError("expected one condition for all or a column of them, given both: leave out --label or the column")
     rank = Rank.here() if engine == "torchrun" else Rank()
-    store = Store(out)
+    store = shared_store(out, engine)
     Plan.find(store)
     columns = Columns(image_column, id_column, condition_column)
-    places = [str(place) for place in ([source] if isinstance(source, (str, Path)) else source)]
+    places: Any = source  # a list, as it was read
     pieces = Source.of(places, columns)
     pieces.check_ids()
-    own = None if condition_column is None else next(pieces.rows(0, 1)).condition
-    loading, loaded = _loaded(model, loading, rank, engine, device, dtype)
-    common: dict[str, Any] = {"batch_size": batch_size, "dtype": loading.dtype, "origin": loading.origin}
-    checked = _checked(InvertSettings, loaded, own, forward=(str(start).strip(),), **common, **settings)
+    images = min(len(pieces), limit or len(pieces))
+    check_shards(images, shard)
+    if pieces.passed_over and not rank.number:
+        warn(f"{counted(pieces.passed_over, 'file or sample', 'files or samples')} of the source passed over: no pictures")
+    own = None if condition_column is None else next(iter(pieces.rows(0, 1))).condition
+    loading, loaded = loaded_model(model, loading, rank, engine, device, dtype)
+    checked = checked_settings(
+        InvertSettings,
+        loaded,
+        own,
+        method=method,
+        eval_at=eval_at,
+        steps=steps,
+        spacing=spacing,
+        forward=(start,),
+        guidance=guidance,
+        label=label,
+        seed=seed,
+        batch_size=batch_size,
+        dtype=loading.dtype,
+        origin=loading.origin,
+    )
     plan = Plan(
-        command="dataset invert",
+        command=INVERT,
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
         places=places,
         columns=columns,
         source=digest_of(pieces),
-        images=min(len(pieces), len(pieces) if limit is None else limit),
+        pieces=hashlib.sha256(pieces_bytes(pieces)).hexdigest(),
+        images=images,
         shard=shard,
         dtype=latents,
         psnr=psnr,
@@ -139,12 +173,13 @@ def invert(
     )
     job = InvertJob(loaded, checked, plan, pieces, store, strict)
     made = partial(invert_job, store.address, loading, batch_size, strict)
-    workers_of = _engine(engine, job, made, address, workers)
+    chosen = engine_of(engine, job, made, address, workers)
     with store.held(shared=rank.count > 1):
         plan.open(store, pieces)
-        return _run(store, plan, workers_of, rank, on_images)
+        return run(store, plan, chosen, rank, on_images)
 
 
+@takes(SAMPLE_READERS)
 def sample(
     source: str | Path,
     out: str | Path | None = None,
@@ -153,8 +188,8 @@ def sample(
     engine: str = "local",
     steps: int | None = None,
     guidance: float | None = None,
-    label: str | None = None,
-    negative: str | None = None,
+    label: str | int | None = None,
+    negative: str | int | None = None,
     batch_size: int = 64,
     device: str = "auto",
     dtype: str | None = None,
@@ -190,7 +225,7 @@ def sample(
     rank = Rank.here() if engine == "torchrun" else Rank()
     noise = Store(source)
     there = Status.of(noise, Plan.read(noise))
-    if there.plan.command != "dataset invert":
+    if there.plan.command != INVERT:
         raise ArgumentError(f"{noise.place} holds pictures: expected a dataset of noise")
     if not there.complete:
         raise RunError(f"{noise.place} is not complete ({there}); give the command that makes it again to finish it")
@@ -199,14 +234,14 @@ def sample(
         origin = there.plan.origin or Origin(source=inverted.model)
         origin = origin if model is None else origin.model_copy(update={"source": str(model)})
         loading = Loading(origin, device, dtype or inverted.dtype)
-    loading, loaded = _loaded(
+    loading, loaded = loaded_model(
         model if isinstance(model, Model) else "", loading, rank, engine, device, dtype or inverted.dtype
     )
     if loaded.digest != inverted.model_digest:
         raise RunError(f"{noise.place} was made with other weights of {loaded.name!r}; give that model")
     own = label is None and there.plan.columns.condition is not None
     same = steps in (None, inverted.steps)
-    checked = _checked(
+    checked = checked_settings(
         SampleSettings,
         loaded,
         next(iter(there.lines.values())).condition if own else None,
@@ -222,9 +257,9 @@ def sample(
         dtype=loading.dtype,
         origin=loading.origin,
     )
-    place = f"{str(source).rstrip('/')}/samples" if out is None else str(out)
+    store = shared_store(f"{str(source).rstrip('/')}/samples" if out is None else out, engine)
     plan = Plan(
-        command="dataset sample",
+        command=SAMPLE,
         settings=checked.model_dump(mode="json"),
         origin=loading.origin,
         places=[noise.address],
@@ -234,58 +269,8 @@ def sample(
         shard=there.plan.shard,
         versions=versions(),
     )
-    store = Store(place)
     job = SampleJob(loaded, checked, plan, noise, store, own, dict(there.lines), same)
-    workers_of = _engine(engine, job, partial(sample_job, store.address, loading, batch_size), address, workers)
+    chosen = engine_of(engine, job, partial(sample_job, store.address, loading, batch_size), address, workers)
     with store.held(shared=rank.count > 1):
         plan.open(store)
-        return _run(store, plan, workers_of, rank, on_images)
-
-
-def _checked(kind: type[Any], model: Model, condition: Condition, **settings: Any) -> Any:
-    """Settings checked against a model, of which each row has a condition of its own, such as `condition`, or none has."""
-    if condition is None:
-        return kind.of(model, **settings)
-    return kind.of(model, **{**settings, "label": str(condition)}).model_copy(update={"label": None})
-
-
-def _loaded(
-    model: Model | str | Path, loading: Loading | None, rank: Rank, engine: str, device: str, dtype: str
-) -> tuple[Loading, Model]:
-    if isinstance(model, Model):
-        if engine == "ray":
-            raise ArgumentError("--engine ray: expected a name or folder of a model, which each worker loads, given a Model")
-        return Loading(Origin(source=model.name), device, dtype), model
-    loading = loading or Loading(Origin(source=str(model)), device, dtype)
-    if rank.count > 1 and loading.device == "auto":
-        loading = replace(loading, device=rank.device)
-    planning = replace(loading, device="cpu") if engine == "ray" else loading  # which works nowhere but in its actors
-    return loading, planning.load()
-
-
-def _engine(name: str, job: Job, made: Callable[[], Job], address: str | None, workers: int | None) -> Engine:
-    if name == "ray":
-        return Ray(made, address, workers)
-    return Local(job)
-
-
-def _run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep | None) -> Status:
-    there = Status.of(store, plan)
-    missing = list(rank.share(there.missing))
-    done, total = 0, sum(plan.rows(number)[1] for number in missing)
-
-    def on_batch(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_images is not None:
-            on_images(done, total)
-
-    on_batch(0)
-    for _ in engine.run(missing, on_batch) if missing else ():
-        pass
-    there = Status.of(store, plan)
-    if set(missing) - set(there.lines):
-        raise RunError(f"what the workers wrote is not in {store.place}: expected a place that all of them share")
-    if there.complete and there.rows:
-        store.write(CARD, card(store, there).encode())
-    return there
+        return run(store, plan, chosen, rank, on_images)

@@ -91,7 +91,7 @@ class Manifest(BaseModel):
             raise RunError(first_fault(error)) from None
         except ValueError as error:
             raise RunError(one_line(error)) from None
-        if (made.format > 1 or made.digest is not None) and made.digest != _digest(plain):
+        if (made.format > 1 or made.digest is not None) and made.digest != own_digest(plain):
             raise RunError("it is not what was written")
         return made
 
@@ -99,7 +99,7 @@ class Manifest(BaseModel):
     def text(self) -> str:
         """What is written: JSON, its own digest last."""
         plain = {**json.loads(self.model_dump_json(exclude={"digest"})), "format": 2}
-        return json.dumps({**plain, "digest": _digest(plain)}, indent=2, ensure_ascii=False)
+        return json.dumps({**plain, "digest": own_digest(plain)}, indent=2, ensure_ascii=False)
 
     def difference(self, other: Manifest, defaults: Mapping[str, Any]) -> str:
         """The first of what makes `other` another run than this, for people; "" for the same run.
@@ -175,6 +175,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _digest(plain: Mapping[str, Any]) -> str:
+def own_digest(plain: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a file says besides its `digest`."""
     rest = {name: value for name, value in plain.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
