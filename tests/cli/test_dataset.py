@@ -125,7 +125,7 @@ REFUSED = [
     (("--condition-column", "kind"), "has no column 'kind': expected one of image"),
     (("--image-column", "picture"), "has no column 'picture'"),
     (("--condition-column", "image", "--label", "goldfish"), "expected one condition for all or a column of them"),
-    (("--condition-column", "image"), "expected classes or captions, given bytes"),
+    (("--condition-column", "image"), "expected classes or captions, given struct"),
     (("--id-column", "name"), "has no column 'name'"),
     (("--workers", 2), "--address and --workers are of --engine ray, not local"),
     (("--limit", 0), "--limit: expected a whole number from 1"),

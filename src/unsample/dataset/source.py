@@ -227,13 +227,15 @@ def opened_place(place: str) -> tuple[Any, str]:
     Raises:
         ArgumentError: An address of no kind that fsspec knows, or whose library is not installed.
     """
+    if not place.strip():
+        raise ArgumentError(f"expected a path or an address, given {place!r}")
     try:
         place.encode()  # it is written into plans
-        if not place.strip() or "\0" in place:
+        if "\0" in place:
             raise ValueError("expected a path or an address")
         fs, path = url_to_fs(place)
     except Exception as error:  # each filesystem has its own
-        raise ArgumentError(f"cannot open {printable(place)!r}: {one_line(error, 200)}") from None
+        raise ArgumentError(f"cannot open {printable(place)}: {one_line(error, 200)}") from None
     return fs, path.rstrip("/") or path
 
 
