@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -136,8 +137,10 @@ class Outcome:
 
 @pytest.fixture
 def unsample(capsys):
-    """Call the command line in this process."""
+    """Call the command line in this process, which Ctrl-C can still end afterwards."""
     from unsample import cli
+
+    kept = signal.getsignal(signal.SIGINT)
 
     def call(*arguments):
         capsys.readouterr()
@@ -146,4 +149,5 @@ def unsample(capsys):
         captured = capsys.readouterr()
         return Outcome(int(stop.value.code or 0), captured.out, captured.err)
 
-    return call
+    yield call
+    signal.signal(signal.SIGINT, kept)

@@ -129,6 +129,7 @@ REFUSED = [
     (("--id-column", "name"), "has no column 'name'"),
     (("--workers", 2), "--address and --workers are of --engine ray, not local"),
     (("--limit", 0), "--limit: expected a whole number from 1"),
+    (("--engine", "ray", "--workers", 10**6), "--workers: expected a whole number from 1 to 100,000 (each is a process)"),
 ]
 
 
@@ -155,6 +156,9 @@ def test_sources_and_places_that_cannot_be_are_refused_before_a_model_is_loaded(
         (("invert", "", "--out", tmp_path / "new"), "expected a"),
         (("invert", whole, "--out", ""), "expected a"),
         (("invert", whole), "Missing option '--out'"),
+        (("invert", whole, "--out", "memory://x"), "--out: expected a place that is there when this command has ended"),
+        (("invert", whole, "--out", f"simplecache::memory://{tmp_path}"), "--out: expected a place that is there"),
+        (("sample", out, "--out", "memory://x"), "--out: expected a place that is there when this command has ended"),
         (("invert",), "Missing argument 'SOURCE...'"),
         (("invert", whole, "--out", tmp_path / "other"), "holds files that are no dataset of unsample"),
         (("sample", tmp_path / "other"), "no dataset in"),
@@ -205,6 +209,6 @@ def test_the_first_of_several_processes_speaks(unsample, whole, tmp_path, monkey
 
 
 def test_shards_are_named_in_few_words():
-    from unsample.cli.dataset import SPANS, _spans
+    from unsample.cli.show import SPANS, spans
 
-    assert _spans(list(range(0, 100, 2))).count(",") == SPANS
+    assert spans(list(range(0, 100, 2))).count(",") == SPANS

@@ -103,6 +103,7 @@ def test_ctrl_c_says_whether_anything_was_written(unsample, tiny, tmp_path, monk
     done = unsample("invert", PHOTO, "--model", tiny, "--steps", 2, "--out", tmp_path / "run")
     assert done.code == 130
     assert done.err.strip().splitlines()[-1].startswith(f"interrupted; {said}")
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # another would interrupt PyTorch as it ends
     assert (tmp_path / "run").exists() == (where == "invert")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -143,6 +144,8 @@ def _run(arguments: Sequence[str]) -> int:
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
     if code == INTERRUPTED:
+        with contextlib.suppress(ValueError):  # in another thread; another Ctrl-C would interrupt PyTorch as it ends
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         say(f"interrupted; {KEPT if shown.began else 'nothing was written yet'}")
     return code
 

@@ -35,7 +35,7 @@ from .options import (
     read_first,
     whole,
 )
-from .show import print_json, print_table, say
+from .show import print_json, print_table, say, spans
 
 if TYPE_CHECKING:
     from ..dataset import Status
@@ -45,7 +45,9 @@ dataset = typer.Typer(no_args_is_help=True, help="Datasets of any size to their 
 
 LATENTS = ("float32", "float16")
 
-LEFT_OUT, FEW, SPANS, MOST = 1, 10, 12, (1_000_000, "a shard is made in memory")
+PROCESSES = 100_000, "each is a process"
+
+LEFT_OUT, FEW, MOST = 1, 10, (1_000_000, "a shard is made in memory")
 
 
 def _check_sources(places: Sequence[str]) -> None:
@@ -59,6 +61,14 @@ def _check_engine(name: str) -> None:
     check_engine(name)
 
 
+def _check_out(place: str) -> None:
+    from ..dataset.store import Store
+
+    check_text(place)
+    if not Store(place).outlives:
+        raise ArgumentError(f"--out: expected a place that is there when this command has ended, given {printable(place)}")
+
+
 def _check_latents(name: str) -> None:
     if name not in LATENTS:
         raise ArgumentError(f"--latents: expected one of {', '.join(LATENTS)}, given {name!r}")
@@ -67,7 +77,8 @@ def _check_latents(name: str) -> None:
 Place = Annotated[
     str, typer.Argument(metavar="OUT", callback=NAMED, help="A folder, or an address, of `unsample dataset invert`.")
 ]
-Out = Annotated[str, typer.Option("--out", callback=NAMED, help="The folder, or an address such as s3://bucket/noise.")]
+OUT = read_first(_check_out)
+Out = Annotated[str, typer.Option("--out", callback=OUT, help="The folder, or an address such as s3://bucket/noise.")]
 EngineOption = Annotated[
     str,
     typer.Option(
@@ -80,7 +91,7 @@ Address = Annotated[
     str | None,
     typer.Option("--address", callback=NAMED, help="Of a Ray cluster; by default RAY_ADDRESS, or one started here."),
 ]
-Workers = Annotated[int | None, whole(MOST, "--workers", help="Actors of Ray; by default one a GPU, or one a machine.")]
+Workers = Annotated[int | None, whole(PROCESSES, "--workers", help="Actors of Ray; by default one a GPU, or one a machine.")]
 Batch = Annotated[int, whole(AT_ONCE, "--batch-size", help="Pictures per network call.")]
 
 
@@ -154,7 +165,7 @@ def sample_dataset(
     source: Place,
     chosen: Chosen,
     out: Annotated[
-        str | None, typer.Option("--out", callback=NAMED, help="Of the pictures; default: `samples` in the dataset.")
+        str | None, typer.Option("--out", callback=OUT, help="Of the pictures; default: `samples` in the dataset.")
     ] = None,
     engine: EngineOption = "local",
     steps: Annotated[int | None, whole(TRAINED, "--steps", help="Moves down; default is as many as went up.")] = None,
@@ -226,7 +237,7 @@ def status_dataset(place: Place, as_json: AsJson = False) -> None:
     print(printable(f"{status.plan.command}, {status.plan.settings.get('model')}: {status}"))
     for what, numbers in (("missing", status.missing), ("damaged", status.damaged)):
         if numbers:
-            print(f"{what}: {'shard' if len(numbers) == 1 else 'shards'} {_spans(numbers)}")
+            print(f"{what}: {'shard' if len(numbers) == 1 else 'shards'} {spans(numbers)}")
     if not status.complete:
         print("to go on, give the command that made it again")
     for name, reason in rejected:
@@ -257,22 +268,6 @@ def _progress(what: str, engine: str) -> Iterator[OnStep | None]:
         return
     with pictures_bar(what if rank.count == 1 else f"{what}, process 1 of {rank.count}") as on_images:
         yield on_images
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Numbers in order, in words.
-
-    >>> _spans([0, 2, 3, 4, 8])
-    '0, 2-4, 8'
-    """
-    spans: list[list[int]] = []
-    for one in numbers:
-        if spans and spans[-1][1] == one - 1:
-            spans[-1][1] = one
-        else:
-            spans.append([one, one])
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:SPANS]]
-    return ", ".join(shown + ["..."] * (len(spans) > SPANS))
 
 
 def _show(status: Status, as_json: bool, engine: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ..runs.html import Table
 
 WIDE, GAP, LONGEST = 200, 2, 200
+
+SPANS = 12
+"""Of numbers that are listed."""
 
 
 def show_run(run: Run, look_at: str, as_json: bool) -> None:
@@ -66,6 +70,22 @@ def print_table(table: Table, *, words: bool = False) -> None:
     console.print(rich_table)
     if shown < len(table.head):
         say(f"a wider terminal, or a file, shows also: {', '.join(table.head[shown:])}")
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Numbers in order, in words.
+
+    >>> spans([0, 2, 3, 4, 8])
+    '0, 2-4, 8'
+    """
+    found: list[list[int]] = []
+    for one in numbers:
+        if found and found[-1][1] == one - 1:
+            found[-1][1] = one
+        else:
+            found.append([one, one])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in found[:SPANS]]
+    return ", ".join(shown + ["..."] * (len(found) > SPANS))
 
 
 def _fitting(table: Table, width: int) -> int:
