@@ -30,9 +30,9 @@ def test_ranks_share_shards(names, monkeypatch):
             monkeypatch.setenv(name, str(value))
         shares += Rank.here().share(range(10))
     assert sorted(shares) == list(range(10))
-    for value in ("3", "x", "-1"):
+    for value, expected in (("3", f"{names[0]}=3, {names[1]}=3"), ("x", "whole numbers in"), ("-1", f"{names[0]}=-1")):
         monkeypatch.setenv(names[0], value)
-        with pytest.raises(ArgumentError):
+        with pytest.raises(ArgumentError, match=expected):
             Rank.here()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 
 import pyarrow
@@ -15,7 +16,7 @@ from unsample.dataset.rows import Columns
 from unsample.dataset.source import Source, opened_place
 from unsample.errors import ArgumentError, ImageError, RunError, UnsampleError
 
-from .conftest import picture, write_parquet
+from .conftest import picture, write_parquet, write_tar
 from .test_source import rows
 
 
@@ -83,6 +84,20 @@ def test_pipes_and_names_in_any_case(tmp_path):
     for place in (tmp_path / "d", tmp_path / "d" / "d.tar.gz"):
         with pytest.raises(ImageError, match=r"unpack d.tar.gz to a .tar file"):
             of(place)
+
+
+def test_conditions_beside_pictures_that_are_none(tmp_path):
+    """A list where an object belongs, JSON without end, numbers of other scripts."""
+    for ending, text, column, expected in (
+        ("json", "[1]", "json.c", "expected an object with 'c', given list"),
+        ("json", "[" * 100_000, "json.c", "nested too deep"),
+        ("json", '{"c": [1]}', "json.c", "expected classes or captions, given list"),
+        ("cls", "٣", "cls", "expected a whole number in digits 0 to 9"),
+        ("cls", "7", "txt", "has no .txt beside its picture; it has cls, png"),
+    ):
+        place = write_tar(tmp_path / "a.tar", [picture(0)], **{ending: [text]})
+        with pytest.raises(ImageError, match=re.escape(expected)):
+            rows(of(place, condition=column))
 
 
 def arrow(path, **columns):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import unsample as us
-from unsample.dataset import actors, tasks
+from unsample.dataset import actors, running, tasks
 from unsample.dataset.engines import Engine
 from unsample.errors import ArgumentError, ImageError, ModelError, RunError
 
@@ -70,7 +70,7 @@ def by_ray(source, loading, tmp_path, monkeypatch):
     """`dataset.invert` by Ray, of which the job or what else the engine has is changed."""
 
     def call(change=lambda job: job, out=tmp_path / "out", own=source, engine=None, **settings):
-        monkeypatch.setattr(tasks, "Ray", lambda job, *more: actors.Ray(change(job), *more, **(engine or {})))
+        monkeypatch.setattr(running, "Ray", lambda job, *more: actors.Ray(change(job), *more, **(engine or {})))
         given = {"loading": loading, "steps": 2, "shard": 4, "batch_size": 2, "engine": "ray"}
         return tasks.invert("", own, out, **given, **settings)
 
