@@ -34,8 +34,8 @@ PerImage = Float[Tensor, " batch"]
 
 Array = npt.NDArray[np.float64]
 
-BLOCK = 2**22
-"""Values handled at once where a statistic needs float64 copies: 32 MiB a copy."""
+BLOCK = 2**18
+"""Values handled at once where a statistic needs float64 copies: 2 MiB a copy."""
 
 IN_CACHE = 2**14
 """Values of a float64 copy, 128 KiB: larger ones leave the processor's cache and go back to the system after every block."""
