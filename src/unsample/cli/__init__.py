@@ -33,6 +33,7 @@ from .interpolate import interpolate
 from .invert import demo, diagnose, invert
 from .sample import reconstruct, sample
 from .show import say
+from .web import web
 from .words import as_now, check_arguments, instead
 
 __all__ = ["app", "main"]
@@ -65,6 +66,7 @@ COMMANDS = (
     methods,
     cite,
     inspect,
+    web,
 )
 """In the order of --help."""
 

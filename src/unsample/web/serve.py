@@ -1,0 +1,77 @@
+"""Opens the page, on this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from ..core.model import Model
+from ..errors import ArgumentError
+
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def serve(
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = True,
+    block: bool = True,
+    ready: Callable[[str], object] = lambda address: None,
+) -> Any:
+    """The page for a model, until it is stopped.
+
+    Args:
+        model: What `unsample.load` returns.
+        host: Where to listen; another address than this machine's own lets others in, who may use the model, too.
+        port: Default is the first that is free from 7860 on.
+        browser: Open it in a browser.
+        block: Wait until it is stopped; otherwise the running app is returned.
+        ready: Called with the address when it is there.
+
+    Raises:
+        ArgumentError: Gradio is not installed, or the address cannot be listened on.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="unsample-web-"))
+    try:
+        import gradio as gr
+    except ImportError:
+        raise ArgumentError('the page needs Gradio: pip install "unsample[web]"') from None
+    from .page import CSS, LIMITS, page
+
+    app = page(model)
+    app.queue(default_concurrency_limit=2, max_size=32)
+    theme = gr.themes.Default(font="system-ui", font_mono="ui-monospace")
+    try:
+        _, address, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            theme=theme,
+            css=CSS,
+            footer_links=[],
+            **LIMITS,
+        )
+    except OSError as error:
+        raise ArgumentError(f"cannot listen on {host} port {port or 'from 7860 on'}: {error}; choose another --port") from None
+    ready(str(address))
+    if block:
+        app.block_thread()
+    return app
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

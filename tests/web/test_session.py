@@ -1,0 +1,118 @@
+"""What a visitor has: latents of the command line, kept inversions, limits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import unsample as us
+from unsample.cli import main
+from unsample.pictures.read import demo_photos
+from unsample.web import pictures
+from unsample.web import session as sessions
+from unsample.web.session import WAYS, Session, Stopped, commands, python
+
+PHOTO = demo_photos()[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return us.load(device="cpu", size=(16, 16))
+
+
+@pytest.fixture
+def session(model):
+    return Session.open(model, PHOTO, steps=4)
+
+
+def test_latents_are_those_of_the_command_line(session, tmp_path, monkeypatch):
+    """Reference: `unsample invert`, bit for bit; and the line that the page gives."""
+    monkeypatch.chdir(PHOTO.parent)
+    given = commands(session, "tiny-imagenet-32-v").split()[1:]
+    with pytest.raises(SystemExit) as left:
+        main([*given, "--size", "16x16", "--device", "cpu", "--out", str(tmp_path / "run")])
+    assert left.value.code == 0
+    there = load_file(tmp_path / "run" / "latents.safetensors")
+    made = session.inverted(WAYS[-1])
+    assert torch.equal(there[f"latent.{WAYS[-1].start}"], made.latent)
+    assert torch.equal(there[f"reconstruction.{WAYS[-1].start}"], made.back)
+
+
+def test_the_python_lines_make_it(session, model, monkeypatch):
+    monkeypatch.chdir(PHOTO.parent)
+    monkeypatch.setattr(us, "load", lambda name: model)
+    lines: dict[str, object] = {}
+    exec(python(session, model.name), lines)
+    made = session.inverted(WAYS[-1])
+    assert torch.equal(lines["there"].latent, made.latent)
+    assert torch.equal(lines["back"], made.back)
+
+
+def test_what_was_made_is_kept(session, monkeypatch):
+    made = [session.inverted(way) for way in WAYS]
+    monkeypatch.setattr(sessions, "invert", None)
+    assert [session.inverted(way) for way in WAYS] == made
+    assert made[0].diagnosis["std plain"].null is not None
+
+
+def test_the_walk_is_seen_and_can_be_stopped(session):
+    seen = []
+    session.inverted(WAYS[0], lambda state, done, whole: seen.append((tuple(state.shape), done, whole)))
+    assert [done for _, done, _ in seen] == list(range(1, 9))
+    assert {(shape, whole) for shape, _, whole in seen} == {((1, 3, 16, 16), 8)}
+    session.stop.set()
+    with pytest.raises(Stopped):
+        session.inverted(WAYS[1])
+    session.stop.clear()
+    assert session.inverted(WAYS[1]).nfe > 0
+
+
+def test_uses_are_those_of_the_library(session, model):
+    """Reference: `us.edit`, `us.variations` and `us.interpolate`."""
+    there = session.inverted(WAYS[-1]).there
+    assert torch.equal(session.edited("goldfish", 3.0, 1.0), us.edit(model, there, to="goldfish").images)
+    made, apart = session.varied(3, "20%")
+    given = {"seeds": 3, "start": "20%", "steps": 4, "items": [session.photo.id]}
+    expected = us.variations(model, session.pixels, **given)
+    assert torch.equal(made, expected.nearest_first[0])
+    assert apart == sorted(expected.distances[0].tolist())
+    other = Session.open(model, demo_photos()[0], steps=4)
+    keys = torch.cat([each.inverted(WAYS[-1]).latent for each in (session, other)])
+    assert torch.equal(session.between(other, 3), us.interpolate(model, keys, frames=3, steps=4).images)
+
+
+def test_what_is_too_large_is_refused_before_it_is_decoded(model, tmp_path, monkeypatch):
+    (tmp_path / "no.jpg").write_text("no")
+    with pytest.raises(us.ImageError, match="not a picture"):
+        Session.open(model, tmp_path / "no.jpg")
+    for steps in (0, 1000):
+        with pytest.raises(us.ArgumentError):
+            Session.open(model, PHOTO, steps=steps)
+    monkeypatch.setattr(sessions, "MOST_PIXELS", 100)
+    with pytest.raises(us.ImageError, match="pixels: expected at most"):
+        Session.open(model, PHOTO)
+    monkeypatch.setattr(sessions, "MOST_BYTES", 100)
+    with pytest.raises(us.ImageError, match="MB: expected at most"):
+        Session.open(model, PHOTO)
+
+
+def test_pictures_are_enlarged_cell_by_cell(session):
+    made = session.inverted(WAYS[0])
+    assert pictures.state(made.latent).shape == pictures.picture(session.pixels).shape == (320, 320, 3)
+    alone, all_map = (pictures.variance_map(made.latent, session.pixels, opacity) for opacity in (0.0, 1.0))
+    assert (alone == pictures.picture(session.pixels)).all()
+    assert not (alone == all_map).all()
+
+
+@pytest.mark.parametrize(("value", "says"), [(0.5, "50% of the noise is missing"), (1.0, "as much noise"), (1.2, "too much")])
+def test_numbers_in_words(session, value, says):
+    diagnosis = session.inverted(WAYS[0]).diagnosis
+    from dataclasses import replace
+
+    rows = tuple(replace(row, value=value) if row.name == "std plain" else row for row in diagnosis.rows)
+    assert says in pictures.words(replace(diagnosis, rows=rows))
+    nothing = tuple(replace(row, value=math.nan) if row.name == "std plain" else row for row in diagnosis.rows)
+    assert "no plain area" in pictures.words(replace(diagnosis, rows=nothing))
