@@ -148,7 +148,12 @@ def page(model: Model) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 photo = gr.Image(
-                    type="filepath", image_mode=None, label="A photograph", height=280, sources=["upload", "clipboard"]
+                    type="filepath",
+                    image_mode=None,
+                    elem_id="photo",
+                    label="A photograph",
+                    height=280,
+                    sources=["upload", "clipboard"],
                 )
                 gr.Examples([[str(place)] for place in demo_photos()], photo, label="Or one of these", examples_per_page=8)
             with gr.Column(scale=1, min_width=280):
@@ -160,17 +165,22 @@ def page(model: Model) -> gr.Blocks:
         with gr.Row():
             columns = [_column(way) for way in WAYS]
         with gr.Row():
-            opacity = gr.Slider(0, 1, 0.7, step=0.05, label="Map over the picture", info="Blue: too little noise. Red: too much.")
+            opacity = gr.Slider(
+                0, 1, 0.7, step=0.05, label="Map over the picture", info="Blue: too little noise. Red: too much."
+            )
             level = gr.Slider(0, 100, 100, step=1, label="Back along the walk", info="0: the picture. 100: the noise.")
         with gr.Tab("Sampled back"):
             which = gr.Radio([way.name for way in WAYS], value=WAYS[-1].name, label="Way")
-            before_after = gr.ImageSlider(format="png", label="Before and after: drag the line", interactive=False, type="numpy", max_height=340)
+            before_after = gr.ImageSlider(
+                format="png", label="Before and after: drag the line", interactive=False, type="numpy", max_height=340
+            )
         with gr.Tab("How much noise first"):
             gr.Markdown("The mending is to begin with k moves of true noise instead of the model's own first moves.")
             k = gr.Slider(0, MOST_K, 2, step=1, label="k")
             with gr.Row():
                 k_latent, k_map, k_back = (
-                    gr.Image(format="png", label=name, interactive=False, type="numpy", height=280) for name in ("Noise", "Map", "Sampled back")
+                    gr.Image(format="png", label=name, interactive=False, type="numpy", height=280)
+                    for name in ("Noise", "Map", "Sampled back")
                 )
             k_said = gr.Markdown()
         with gr.Tab("Edit"):

@@ -64,7 +64,9 @@ def words(diagnosis: Diagnosis) -> str:
         said = f"In plain areas there is **{-missing:.0%} too much noise**"
     else:
         said = "In plain areas there is **as much noise as there should be**"
-    alike = "neighbours are as independent as in true noise" if abs(lag) < 0.05 else f"neighbours resemble each other ({lag:+.2f})"
+    alike = (
+        "neighbours are as independent as in true noise" if abs(lag) < 0.05 else f"neighbours resemble each other ({lag:+.2f})"
+    )
     return f"{said} ({std:.2f}; true noise 1.00), and {alike}. Sampled back: {psnr:.1f} dB{_grade(psnr)}."
 
 

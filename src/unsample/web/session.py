@@ -241,5 +241,3 @@ def python(session: Session, name: str) -> str:
 def ways_up_to(k: int) -> Sequence[Way]:
     """Ours from forward starts of 0 to `k` moves."""
     return [Way(f"{i} moves of noise first", DEFAULT.method, str(i)) for i in range(k + 1)]
-
-
