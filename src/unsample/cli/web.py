@@ -26,4 +26,8 @@ def web(
     if not is_loopback(host):
         say(f"listening on {host}: whoever reaches this machine can use the page and its model; there is no password")
     model = chosen.load()
-    serve(model, host=host, port=port, browser=browser, ready=lambda address: print(f"{address}   (Ctrl-C stops it)", flush=True))
+
+    def ready(address: str) -> None:
+        print(f"{address}   (Ctrl-C stops it)", flush=True)
+
+    serve(model, host=host, port=port, browser=browser, ready=ready)

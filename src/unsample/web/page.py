@@ -1,279 +1,230 @@
-"""The page: what is on it, and what happens when something is pressed. It calls `session` and shows; there is no science in it."""
+"""The page: what is on it, and which action each part calls; `actions` has what they do."""
 
 from __future__ import annotations
 
-import queue
-import tempfile
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ..core.model import Model
-from ..errors import UnsampleError
+from ..methods.registry import METHODS
 from ..pictures.read import demo_photos
-from . import pictures
-from .session import MOST_BYTES, WAYS, Session, Stopped, Way, commands, python, ways_up_to
-
-KEPT = 30 * 60
-"""Seconds that a visitor's pictures are kept after the last use."""
-
-EVERY = 0.15
-"""Seconds between two looks at a walk."""
+from .actions import OPACITY, Actions, frame
+from .session import MOST_BYTES, WAYS
+from .visitors import KEPT
 
 MOST_K = 8
 
-TITLE = "There and back: a picture, its noise, and what is wrong with it"
+FIRST = "sunset"
+"""The photograph that is there at first: a sky, where the flaw is plain to see."""
 
-INTRODUCTION = (
-    "A diffusion model turns noise into pictures. Run backwards it should turn a picture into noise: grey static, the same "
-    "everywhere. It does not quite: where the picture is plain (sky, a wall), too little noise comes out, and its neighbours "
-    "are alike. Press the button and see it on a picture of your own, beside two ways that mend it."
-)
+COMPARED = ("ddim", "ab", "fixed-point", "look-ahead", "exact")
+"""Methods that are ticked at first."""
 
-CSS = ".gradio-container {max-width: 1180px !important; margin: auto} img {image-rendering: pixelated}"
+INTRODUCTION = """# There and back: a picture, its noise, and what is wrong with it
+
+A diffusion model makes pictures out of noise. Run backwards, it should turn a picture into noise: static, the same everywhere.
+It does not quite. **Where a picture is plain (sky, a wall), too little noise comes out.** Press the button to see it, beside
+two ways that mend it. Nothing leaves the computer that this page runs on."""
+
+EXPLAINED = """**Above: the noise each way finds.** It should look like true noise, with no trace of the picture.
+**Below: where it is wrong.** Blue: too little noise. Red: too much. White: as it should be."""
+
+CSS, JS = ((Path(__file__).parent / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+
+LAUNCH = {"max_file_size": MOST_BYTES, "show_error": True, "footer_links": [], "css": CSS, "js": JS}
+"""What the page is launched with besides its address."""
+
+ONE_BY_ONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+"""Of everything that asks the network: one at a time, the others in the queue."""
 
 
-def page(model: Model) -> gr.Blocks:
-    """The page for one model."""
-    sessions: dict[str, Session] = {}
-    at_work = threading.Lock()
+class Upload(gr.Image):
+    """A picture whose file is given as it is: Gradio would open it, whatever its size."""
 
-    def opened(place: str | None, steps: int, label: str | None, visitor: str) -> Session:
-        if not place:
-            raise gr.Error("First choose a photograph, drop one in, or paste one.", print_exception=False)
-        before = sessions.get(visitor)
-        if before and (str(before.place), before.steps, before.label) == (place, int(steps), label or None):
-            before.stop.clear()
-            return before
-        try:
-            sessions[visitor] = Session.open(model, place, steps=int(steps), label=label or None)
-        except UnsampleError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        return sessions[visitor]
+    def preprocess(self, payload: Any) -> str | None:
+        """The path of the file, which Gradio has seen to be in its own folder."""
+        return None if payload is None else str(payload.path)
 
-    def invert(place: str | None, steps: int, label: str | None, visitor: str) -> Iterator[tuple[Any, ...]]:
-        """Each way in turn; what is seen while it walks, then what came out."""
-        session = opened(place, steps, label, visitor)
-        shown: list[Any] = [None, None, ""] * len(WAYS)
-        yield (*shown, "Waiting for those before you ..." if at_work.locked() else "Starting ...")
-        began = time.monotonic()
-        with at_work:
-            for i, way in enumerate(WAYS):
-                for seen in _watched(session, way):
-                    if isinstance(seen, tuple):
-                        state, done, whole = seen
-                        shown[3 * i] = pictures.state(state)
-                        share = (i + done / whole) / len(WAYS)
-                        left = (time.monotonic() - began) * (1 - share) / max(share, 1e-3)
-                        yield (*shown, f"{way.name}: {done} of {whole} moves; about {left:.0f} s left")
-                made = session.inverted(way)
-                shown[3 * i : 3 * i + 3] = _results(session, way, 0.7)
-                yield (*shown, f"{way.name}: {made.nfe} network evaluations")
-        yield (*shown, f"Done in {time.monotonic() - began:.0f} s. Move the sliders below.")
 
-    def _results(session: Session, way: Way, opacity: float) -> tuple[Any, Any, str]:
-        made = session.inverted(way)
-        over = pictures.variance_map(made.latent, session.pixels, opacity)
-        return pictures.state(made.latent), over, pictures.words(made.diagnosis)
-
-    def stop(visitor: str) -> str:
-        if visitor in sessions:
-            sessions[visitor].stop.set()
-        return "Stopped. What was finished is kept."
-
-    def maps(opacity: float, visitor: str) -> list[Any]:
-        session = sessions.get(visitor)
-        done = session and [session.inverted(way) for way in WAYS]
-        if not session or not done:
-            return [None] * len(WAYS)
-        return [pictures.variance_map(made.latent, session.pixels, opacity) for made in done]
-
-    def back(name: str, visitor: str) -> Any:
-        session = sessions.get(visitor)
-        if session is None:
-            return None
-        way = next(way for way in WAYS if way.name == name)
-        return pictures.picture(session.pixels), pictures.picture(session.inverted(way).back)
-
-    def at(share: float, visitor: str) -> list[Any]:
-        session = sessions.get(visitor)
-        if session is None:
-            return [None] * len(WAYS)
-        states = [session.inverted(way).there.states for way in WAYS]
-        return [pictures.state(each[sorted(each)[round(share / 100 * (len(each) - 1))]]) for each in states]
-
-    def of_k(k: int, visitor: str) -> tuple[Any, Any, Any, str]:
-        session = sessions.get(visitor)
-        if session is None:
-            raise gr.Error("First invert a photograph.", print_exception=False)
-        way = ways_up_to(int(k))[-1]
-        with at_work:
-            latent, over, said = _results(session, way, 0.7)
-        return latent, over, pictures.picture(session.inverted(way).back), said
-
-    def edit(to: str, guidance: float, strength: float, visitor: str) -> Any:
-        session = sessions.get(visitor)
-        if session is None or not to:
-            raise gr.Error("First invert a photograph, then choose what it shall become.", print_exception=False)
-        try:
-            with at_work:
-                return pictures.picture(session.pixels), pictures.picture(session.edited(to, guidance, strength))
-        except UnsampleError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-    def vary(share: float, visitor: str) -> list[tuple[Any, str]]:
-        session = sessions.get(visitor)
-        if session is None:
-            raise gr.Error("First invert a photograph.", print_exception=False)
-        with at_work:
-            made, apart = session.varied(8, f"{share:g}%")
-        return [(pictures.picture(one[None]), f"{far:.2f} away") for one, far in zip(made, apart, strict=True)]
-
-    def take(visitor: str) -> tuple[Any, str, str]:
-        session = sessions.get(visitor)
-        if session is None:
-            raise gr.Error("First invert a photograph.", print_exception=False)
-        with at_work:
-            file = _zipped(session)
-        return file, commands(session, model.name), python(session, model.name)
-
-    names = getattr(model.conditioner, "names", ())
+def page(model: Model, folder: Path) -> gr.Blocks:
+    """The page for one model; files of visitors are in `folder`."""
+    do = Actions(model, folder)
     with gr.Blocks(title="unsample", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as made:
-        visitor = gr.State(_new_visitor, time_to_live=KEPT, delete_callback=lambda key: sessions.pop(key, None))
-        gr.Markdown(f"# {TITLE}\n\n{INTRODUCTION}")
+        gr.Markdown(INTRODUCTION)
         with gr.Row():
-            with gr.Column(scale=1, min_width=280):
-                photo = gr.Image(
-                    type="filepath",
-                    image_mode=None,
-                    elem_id="photo",
-                    label="A photograph",
-                    height=280,
-                    sources=["upload", "clipboard"],
-                )
-                gr.Examples([[str(place)] for place in demo_photos()], photo, label="Or one of these", examples_per_page=8)
-            with gr.Column(scale=1, min_width=280):
-                steps = gr.Slider(5, 100, 20, step=1, label="Steps", info="More are slower and a little better.")
-                label = gr.Dropdown([("nothing in particular", ""), *((n, n) for n in names)], value="", label="It shows")
-                go = gr.Button("There and back", variant="primary")
-                halt = gr.Button("Stop")
-                said = gr.Markdown("Nothing inverted yet.", elem_id="said")
-        with gr.Row():
-            columns = [_column(way) for way in WAYS]
-        with gr.Row():
-            opacity = gr.Slider(
-                0, 1, 0.7, step=0.05, label="Map over the picture", info="Blue: too little noise. Red: too much."
-            )
-            level = gr.Slider(0, 100, 100, step=1, label="Back along the walk", info="0: the picture. 100: the noise.")
-        with gr.Tab("Sampled back"):
-            which = gr.Radio([way.name for way in WAYS], value=WAYS[-1].name, label="Way")
-            before_after = gr.ImageSlider(
-                format="png", label="Before and after: drag the line", interactive=False, type="numpy", max_height=340
-            )
-        with gr.Tab("How much noise first"):
-            gr.Markdown("The mending is to begin with k moves of true noise instead of the model's own first moves.")
-            k = gr.Slider(0, MOST_K, 2, step=1, label="k")
+            with gr.Column(min_width=280):
+                photo = _upload("Your picture", "photo", next(str(place) for place in demo_photos() if place.stem == FIRST))
+            with gr.Column(min_width=280):
+                steps = gr.Slider(5, 100, 20, step=1, label="Steps", info="More take longer and lead back more closely.")
+                label = _condition(model, "The picture shows", "nothing in particular")
+                with gr.Row():
+                    go = gr.Button("There and back", variant="primary", elem_id="go", scale=2)
+                    halt = gr.Button("Stop", elem_id="stop", min_width=80)
+                said = gr.Markdown(f"Model: {model.name}. Nothing inverted yet.", elem_id="said")
+        with gr.Column(visible=False, elem_id="results") as results:
+            gr.Markdown(EXPLAINED)
             with gr.Row():
-                k_latent, k_map, k_back = (
-                    gr.Image(format="png", label=name, interactive=False, type="numpy", height=280)
-                    for name in ("Noise", "Map", "Sampled back")
-                )
-            k_said = gr.Markdown()
-        with gr.Tab("Edit"):
-            to = gr.Dropdown(list(names), label="Make it a") if names else gr.Textbox(label="Make it show")
-            guidance = gr.Slider(1, 10, 3, step=0.5, label="Guidance")
-            strength = gr.Slider(0.1, 1, 1, step=0.05, label="Strength")
-            do_edit = gr.Button("Edit", variant="primary")
-            edited = gr.ImageSlider(format="png", label="Before and after", interactive=False, type="numpy", max_height=340)
-        with gr.Tab("Variations"):
-            far = gr.Slider(4, 60, 20, step=2, label="How different, %")
-            do_vary = gr.Button("Eight others like it", variant="primary")
-            varied = gr.Gallery(label="Nearest first", columns=4, height=360)
-        with gr.Tab("Take it along"):
-            do_take = gr.Button("Prepare", variant="primary")
-            file = gr.File(label="The run directory, as `unsample invert` leaves it")
-            line, code = gr.Code(label="Command line", language="shell"), gr.Code(label="Python", language="python")
-        outputs = [each for column in columns for each in column]
-        given = [photo, steps, label, visitor]
-        walk = go.click(invert, given, [*outputs, said], concurrency_limit=4, show_progress="hidden")
-        walk.success(back, [which, visitor], before_after)
-        halt.click(stop, visitor, said, queue=False)
-        latents, overs = [column[0] for column in columns], [column[1] for column in columns]
-        opacity.release(maps, [opacity, visitor], overs, show_progress="hidden")
-        level.release(at, [level, visitor], latents, show_progress="hidden")
-        which.change(back, [which, visitor], before_after)
-        k.release(of_k, [k, visitor], [k_latent, k_map, k_back, k_said])
-        do_edit.click(edit, [to, guidance, strength, visitor], edited)
-        do_vary.click(vary, [far, visitor], varied)
-        do_take.click(take, visitor, [file, line, code])
+                with gr.Column(min_width=150, elem_classes="way"):
+                    gr.Markdown("### What should come out")
+                    noise, plain = _picture("True noise"), _picture("Plain areas, in blue")
+                columns = [_column(way.name) for way in WAYS]
+            level = gr.Slider(0, 100, 100, step=1, label="Back along the walk, %", info="0: the picture. 100: the noise.")
+            opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Maps over the picture", info="0: the picture. 1: the map.")
+            with gr.Tabs():
+                compared = _way_back(do), _noise_first(do), _edit(do, model), _variations(do), _between(do)
+                _compare(do)
+                _take(do)
+        photo.change(do.choose, photo, [photo, said], show_progress="hidden")
+        outputs = [said, results, plain, noise, *(each for column in columns for each in column)]
+        walk = go.click(do.wait, None, said, queue=False, show_progress="hidden").then(
+            do.invert, [photo, steps, label], outputs, show_progress="minimal", show_progress_on=said, **ONE_BY_ONE
+        )
+        which, before_after = compared[0]
+        walk.then(do.back, which, before_after, show_progress="hidden").then(
+            do.canvas, None, compared[2], show_progress="hidden"
+        )
+        halt.click(do.stop, None, said, queue=False, show_progress="hidden")
+        seen: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        opacity.input(do.maps, opacity, [column[1] for column in columns], **seen)
+        level.input(do.at, level, [column[0] for column in columns], **seen)
+        made.unload(do.leave)
     return made
 
 
-def _column(way: Way) -> tuple[Any, Any, Any]:
-    with gr.Column(min_width=240):
-        gr.Markdown(f"### {way.name}")
-        latent = gr.Image(format="png", label=f"{way.name}: noise", interactive=False, type="numpy", height=280)
-        over = gr.Image(format="png", label=f"{way.name}: where it is wrong", interactive=False, type="numpy", height=280)
-        return latent, over, gr.Markdown()
+def _upload(label: str, name: str, value: str | None = None) -> Upload:
+    """Where a picture is dropped, pasted or chosen, and those that ship."""
+    kinds: Any = ["upload", "clipboard"]
+    upload = Upload(value, type="filepath", image_mode=None, elem_id=name, label=label, height=260, sources=kinds, buttons=[])
+    shipped = [[str(place)] for place in demo_photos()]
+    gr.Examples(shipped, upload, label="Or one of these", examples_per_page=8, elem_id=f"{name}-examples")
+    return upload
 
 
-def _new_visitor() -> str:
-    import secrets
-
-    return secrets.token_hex(16)
-
-
-def _watched(session: Session, way: Way) -> Iterator[tuple[Any, int, int] | None]:
-    """What a walk in another thread is at, every now and then, until it has ended."""
-    seen: queue.Queue[tuple[Any, int, int]] = queue.Queue(1)
-    failed: list[BaseException] = []
-
-    def on_state(state: Any, done: int, whole: int) -> None:
-        if seen.empty():
-            seen.put((state, done, whole))
-
-    def walk() -> None:
-        try:
-            session.inverted(way, on_state)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=walk, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(EVERY)
-            if not seen.empty():
-                yield seen.get()
-    finally:
-        if thread.is_alive():  # the visitor has gone
-            session.stop.set()
-            thread.join()
-    for error in failed:
-        if isinstance(error, Stopped):
-            raise gr.Error("Stopped. What was finished is kept.", print_exception=False, duration=3)
-        if isinstance(error, UnsampleError):
-            raise gr.Error(str(error), print_exception=False)
-        raise error
+def _condition(model: Model, label: str, none: str | None = None) -> Any:
+    """A class by name, or a prompt."""
+    names = getattr(model.conditioner, "names", ())
+    if not names:
+        return gr.Textbox(label=label, placeholder=none)
+    choices = [*([(none, "")] if none else []), *((each, each) for each in names)]
+    return gr.Dropdown(choices, value="" if none else None, label=label)
 
 
-def _zipped(session: Session) -> str:
-    """A run directory of the picture, as the command line makes it, in one file."""
-    import shutil
+def _picture(label: str, **more: Any) -> gr.Image:
+    return gr.Image(format="png", label=label, interactive=False, type="numpy", buttons=["download"], **more)
 
-    from ..runs.invert import invert_photos
-    from ..runs.settings import InvertSettings
 
-    settings = InvertSettings.of(
-        session.model, steps=session.steps, label=session.label, seed=session.seed, forward=("0", WAYS[-1].start), batch_size=1
+def _before_after() -> gr.ImageSlider:
+    return gr.ImageSlider(
+        format="png", label="Before and after: drag the line", interactive=False, type="numpy", max_height=360
     )
-    folder = Path(tempfile.mkdtemp(prefix="unsample-", dir=tempfile.gettempdir()))
-    invert_photos(session.model, [session.photo], settings, folder / "run")
-    return shutil.make_archive(str(folder / "unsample-run"), "zip", folder / "run")
 
 
-LIMITS = {"max_file_size": MOST_BYTES, "show_error": True}
+def _column(name: str) -> tuple[Any, Any, Any]:
+    with gr.Column(min_width=150, elem_classes="way"):
+        gr.Markdown(f"### {name}")
+        return _picture(f"{name}: noise"), _picture(f"{name}: map"), gr.Markdown()
+
+
+def _way_back(do: Actions) -> tuple[Any, Any]:
+    with gr.Tab("Way back"):
+        gr.Markdown(
+            "Sampled from the noise again. Left of the line: your picture as the model sees it. Right: what came back."
+        )
+        which = gr.Radio([way.name for way in WAYS], value=WAYS[-1].name, label="From the noise of")
+        shown = _before_after()
+        which.change(do.back, which, shown, show_progress="hidden")
+    return which, shown
+
+
+def _noise_first(do: Actions) -> None:
+    with gr.Tab("True noise first"):
+        gr.Markdown("The mending is to begin with true noise in place of the model's own first moves: so many of them.")
+        with gr.Row():
+            k = gr.Slider(0, MOST_K, 2, step=1, label="k, moves of true noise", elem_id="k")
+            method = gr.Dropdown(["auto", *METHODS], value="auto", label="Method", info="auto is ours, ddim the usual one.")
+        with gr.Row():
+            shown = [_picture(name, min_width=150) for name in ("Noise", "Map", "Sampled back")]
+        said = gr.Markdown()
+        for each in (k.release, k.input, method.change):
+            each(do.of_k, [k, method], [*shown, said], trigger_mode="always_last", show_progress="minimal", **ONE_BY_ONE)
+
+
+def _edit(do: Actions, model: Model) -> Any:
+    with gr.Tab("Edit"):
+        gr.Markdown("The same noise, sampled as something else. To change a part alone, draw over it; else draw nothing.")
+        with gr.Row():
+            with gr.Column(min_width=280):
+                to = _condition(model, "Make it a")
+                guidance = gr.Slider(1, 10, 3, step=0.5, label="Guidance", info="More: more of what it shall be.")
+                strength = gr.Slider(0.1, 1, 1, step=0.05, label="Strength", info="Less: more of the picture stays.")
+                press = gr.Button("Edit", variant="primary")
+            with gr.Column(min_width=280):
+                drawn = gr.ImageEditor(
+                    type="numpy",
+                    label="Only here: draw over what may change",
+                    sources=[],
+                    transforms=[],
+                    layers=False,
+                    brush=gr.Brush(default_size=40, colors=["#ff0000"], color_mode="fixed"),
+                    canvas_size=(320, 320),
+                    height=420,
+                    buttons=[],
+                )
+            with gr.Column(min_width=280):
+                shown = _before_after()
+        press.click(do.edit, [to, guidance, strength, drawn], shown, show_progress="minimal", **ONE_BY_ONE)
+    return drawn
+
+
+def _variations(do: Actions) -> None:
+    with gr.Tab("Variations"):
+        gr.Markdown("Other draws of the noise that comes first: pictures like yours, the nearest first.")
+        share = gr.Slider(4, 60, 20, step=2, label="How much noise first, %", info="More: more different.")
+        press = gr.Button("Make eight", variant="primary")
+        shown = gr.Gallery(label="Variations, nearest first", columns=4, object_fit="contain", format="png")
+        press.click(do.vary, share, shown, show_progress="minimal", **ONE_BY_ONE)
+
+
+def _between(do: Actions) -> None:
+    with gr.Tab("Between two"):
+        with gr.Row():
+            with gr.Column(min_width=280):
+                other = _upload("Another picture", "other")
+            with gr.Column(min_width=280):
+                count = gr.Slider(3, 17, 9, step=2, label="Pictures on the way")
+                press = gr.Button("Make them", variant="primary")
+                share = gr.Slider(0, 100, 50, step=1, label="Along the way, %", info="0: your picture. 100: the other.")
+                shown, frames = _picture("Between"), gr.State([], time_to_live=KEPT)
+        press.click(do.between, [other, count], [shown, frames], show_progress="minimal", **ONE_BY_ONE).success(
+            lambda: 50, None, share, show_progress="hidden"
+        )
+        share.input(frame, [share, frames], shown, show_progress="hidden", trigger_mode="always_last")
+
+
+def _compare(do: Actions) -> None:
+    with gr.Tab("Compare methods"):
+        gr.Markdown("Each from the picture itself and from true noise first, with the same number of network evaluations.")
+        methods = gr.CheckboxGroup(list(METHODS), value=list(COMPARED), label="Methods")
+        nfe = gr.Slider(4, 100, 20, step=1, label="Network evaluations for each, up")
+        press = gr.Button("Compare", variant="primary")
+        plane = _picture("Across: how near to true noise; up: how well it leads back", elem_classes="plane")
+        one = gr.Dropdown([], label="Show the pictures of", visible=False)
+        ways = gr.State([], time_to_live=KEPT)
+        with gr.Row():
+            shown = [_picture(name, min_width=150) for name in ("Noise", "Map", "Sampled back")]
+        said = gr.Markdown()
+        press.click(do.compare, [methods, nfe], [plane, one, ways], show_progress="minimal", **ONE_BY_ONE)
+        one.change(do.compared, [one, ways], [*shown, said], show_progress="minimal", **ONE_BY_ONE)
+
+
+def _take(do: Actions) -> None:
+    with gr.Tab("Take it along"):
+        gr.Markdown(
+            "The run directory with pictures, numbers and report, as `unsample` reads it, and what makes exactly this."
+        )
+        press = gr.Button("Prepare", variant="primary")
+        file = gr.File(label="The run directory, zipped")
+        command, python = gr.Code(label="Command line", language="shell"), gr.Code(label="Python", language="python")
+        press.click(do.take, None, [file, command, python], show_progress="minimal", **ONE_BY_ONE)

@@ -1,4 +1,4 @@
-"""What is looked at on the page, as arrays of bytes: pictures, latents, and the map of a latent's variance over its picture."""
+"""What is looked at on the page, as arrays of bytes: pictures, latents, maps of variance; and what the numbers say."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..diagnostics import Diagnosis, excess_variance
+from ..diagnostics import Diagnosis, excess_variance, plain_mask, true_noise
 from ..pictures.overview import EXCESS_RANGE, WINDOW, latent_picture
 from ..pictures.read import to_bytes
+from .session import Session
 
 Pixels = npt.NDArray[Any]
 
@@ -21,6 +22,8 @@ SIDE = 320
 
 BLUE, RED = np.array([33, 102, 172]), np.array([178, 24, 43])
 """Too little noise, and too much."""
+
+PLAIN = np.array([40, 90, 200])
 
 
 def enlarged(pixels: Pixels) -> Pixels:
@@ -32,6 +35,24 @@ def enlarged(pixels: Pixels) -> Pixels:
 def picture(image: Tensor) -> Pixels:
     """A picture of shape (1, channels, height, width) in [-1, 1]."""
     return enlarged(to_bytes(image[0].cpu()))
+
+
+def pair(before: Tensor, after: Tensor) -> tuple[Pixels, Pixels]:
+    """Two pictures to be looked at through one another."""
+    return picture(before), picture(after)
+
+
+def plain(image: Tensor) -> Pixels:
+    """The picture in grey, its plain areas in blue."""
+    pixels = to_bytes(image[0].cpu()).astype(float)
+    inside = plain_mask(image.cpu())[0].numpy()[..., None]
+    grey = 255 - (255 - pixels.mean(-1, keepdims=True)) * 0.35
+    return enlarged(np.where(inside, 0.35 * pixels + 0.65 * PLAIN, grey).astype(np.uint8))
+
+
+def true(session: Session) -> Pixels:
+    """True noise of the shape of a latent."""
+    return state(true_noise((1, *session.model.shape), seed=session.seed))
 
 
 def state(latent: Tensor) -> Pixels:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..core.model import Model
@@ -36,17 +39,10 @@ def serve(
     Raises:
         ArgumentError: Gradio is not installed, or the address cannot be listened on.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="unsample-web-"))
-    try:
-        import gradio as gr
-    except ImportError:
-        raise ArgumentError('the page needs Gradio: pip install "unsample[web]"') from None
-    from .page import CSS, LIMITS, page
+    gr, folder = _gradio(), Path(os.environ["GRADIO_TEMP_DIR"])
+    from .page import LAUNCH, page
 
-    app = page(model)
-    app.queue(default_concurrency_limit=2, max_size=32)
+    app = page(model, folder).queue(max_size=32)
     theme = gr.themes.Default(font="system-ui", font_mono="ui-monospace")
     try:
         _, address, _ = app.launch(
@@ -56,10 +52,9 @@ def serve(
             prevent_thread_lock=True,
             quiet=True,
             share=False,
+            ssr_mode=False,
             theme=theme,
-            css=CSS,
-            footer_links=[],
-            **LIMITS,
+            **LAUNCH,
         )
     except OSError as error:
         raise ArgumentError(f"cannot listen on {host} port {port or 'from 7860 on'}: {error}; choose another --port") from None
@@ -67,6 +62,20 @@ def serve(
     if block:
         app.block_thread()
     return app
+
+
+def _gradio() -> Any:
+    """Gradio, which is told first to be quiet, and to keep its files in a folder of its own that goes when Python ends."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="unsample-web-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        import gradio
+    except ImportError:
+        raise ArgumentError('the page needs Gradio: pip install "unsample[web]"') from None
+    return gradio
 
 
 def is_loopback(host: str) -> bool:

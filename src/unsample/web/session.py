@@ -6,27 +6,28 @@ command line would have: the latents are those of `unsample invert`, bit for bit
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.model import Model
-
 from ..core.trajectory import Keep, Trajectory
 from ..diagnostics import Diagnosis, diagnose
 from ..errors import ArgumentError, ImageError
-from ..methods.registry import DEFAULT, PAPER
+from ..methods.registry import DEFAULT, PAPER, parse_method
 from ..methods.starts import parse_start
 from ..pictures.decode import file_bytes, open_picture, readable
 from ..pictures.read import Photo, decode_photo
+from ..studies.compare import Comparison, compare
 from ..uses.edit import edit
 from ..uses.interpolate import interpolate
 from ..uses.invert import invert
+from ..uses.masks import mask_tensor
 from ..uses.sample import sample
 from ..uses.variations import variations
 
@@ -37,17 +38,22 @@ MOST_STEPS = 200
 """Of a walk, so that a visitor does not wait for minutes."""
 
 
-class Stopped(Exception):
+OnState = Callable[[Tensor, int, int], object]
+"""Called with (state that the network is asked about, moves done, moves in all)."""
+
+
+class StoppedError(Exception):
     """A visitor wants no more of it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way of inverting, as it is called on the page."""
+    """A way of inverting, as it is called on the page; in as many steps as the session's unless it has its own."""
 
     name: str
     method: str
     start: str
+    steps: int | None = None
 
 
 WAYS = (
@@ -129,75 +135,91 @@ class Session:
         """Shape (1, 3, height, width) in [-1, 1]."""
         return self.photo.pixels[None]
 
-    def inverted(self, way: Way, on_state: Callable[[Tensor, int, int], object] | None = None) -> Inverted:
+    def inverted(self, way: Way, on_state: OnState | None = None) -> Inverted:
         """There and back; what was made before is kept.
 
-        Args:
-            way: How.
-            on_state: Called with (state at which the network is asked, moves done, moves in all), as the walk goes on.
-
         Raises:
-            Stopped: `stop` was set.
+            StoppedError: `stop` was set.
+            ArgumentError: A start beyond the grid.
         """
         if way in self._made:
             return self._made[way]
-        model, seen = self._watched()
-        given = {"condition": self.label, "steps": self.steps}
+        seen: list[Tensor] = []
+        model, start, steps = self._stoppable(seen), parse_start(way.start), way.steps or self.steps
+        grid = model.grid(steps)
+        up = parse_method(way.method).moves(grid, start.level(grid).index, steps)
 
-        def report(before: int, whole: int) -> Callable[[int, int], None]:
+        def report(before: int) -> Callable[[int, int], None]:
             def on_step(done: int, _total: int) -> None:
-                if self.stop.is_set():
-                    raise Stopped
                 if on_state is not None and seen:
-                    on_state(seen[-1], before + done, whole)
+                    on_state(seen[-1], before + done, up + steps)
 
             return on_step
 
-        up = self.steps
-        start = parse_start(way.start)
         there = invert(
             model,
             self.pixels,
+            condition=self.label,
+            steps=steps,
             method=way.method,
             start=start,
             seed=self.seed,
             items=[self.photo.id],
             keep=Keep("states"),
-            on_step=report(0, 2 * up),
-            **given,
+            on_step=report(0),
         )
-        back = sample(model, there, condition=self.label, on_step=report(up, 2 * up))
+        back = sample(model, there, condition=self.label, on_step=report(up))
         images = back.images.cpu()
         diagnosis = diagnose(there.latent.cpu(), images=self.pixels, reconstruction=images.clamp(-1, 1))
         self._made[way] = Inverted(way, there, images, diagnosis, there.nfe + back.nfe)
         return self._made[way]
 
-    def _watched(self) -> tuple[Model, list[Tensor]]:
-        """The model, and the state that its network was last asked about."""
-        seen: list[Tensor] = []
+    def made(self, way: Way) -> Inverted | None:
+        """What was made before, if it was."""
+        return self._made.get(way)
+
+    def _stoppable(self, seen: list[Tensor] | None = None) -> Model:
+        """The model, whose network answers until `stop` is set; `seen` is the state that it was last asked about."""
         network: Any = self.model.network
 
-        def watching(x: Tensor, *rest: Any, **named: Any) -> Tensor:
-            seen[:] = [x[:1].detach()]
-            made: Tensor = network(x, *rest, **named)
-            return made
+        def asked(x: Tensor, *rest: Any, **named: Any) -> Any:
+            if self.stop.is_set():
+                raise StoppedError
+            if seen is not None:
+                seen[:] = [x[:1].detach()]
+            return network(x, *rest, **named)
 
-        return replace(self.model, network=watching), seen
+        return replace(self.model, network=asked)
 
-    def edited(self, to: str, guidance: float, strength: float, mask: Tensor | None = None) -> Tensor:
+    def edited(self, to: str, guidance: float, strength: float, mask: Any = None) -> Tensor:
         """The picture as `to`, (1, channels, height, width), from the inversion that is there.
+
+        Args:
+            to: A class or prompt.
+            guidance: As in `unsample.edit`.
+            strength: Likewise.
+            mask: White where it may change; None for everywhere.
 
         Raises:
             ArgumentError: Another class or prompt than the model knows, or what `unsample.edit` refuses.
+            StoppedError: `stop` was set.
         """
         there = self.inverted(WAYS[-1]).there
-        more = {"guidance": guidance, "strength": strength, "mask": mask}
-        return edit(self.model, there, to=to, source=self.label, **more).images.cpu()
+        where = None if mask is None else mask_tensor(mask, self.model.image_size)
+        if where is not None:  # the background is set back down to the clean state
+            clean = self.model.codec.encode(self.pixels.to(self.model.device)).to(there.latent)
+            there = replace(there, states={0: clean, **there.states})
+        more = {"guidance": guidance, "strength": strength, "mask": where}
+        return edit(self._stoppable(), there, to=to, source=self.label, **more).images.cpu()
 
     def varied(self, count: int, start: str) -> tuple[Tensor, list[float]]:
-        """Other pictures like it, nearest first, and how far they are."""
+        """Other pictures like it, nearest first, and how far they are.
+
+        Raises:
+            StoppedError: `stop` was set.
+        """
         made = variations(
-            self.model,
+            self._stoppable(),
             self.pixels,
             seeds=count,
             start=parse_start(start),
@@ -208,36 +230,33 @@ class Session:
         return made.nearest_first[0].cpu(), made.distances[0].sort().values.tolist()
 
     def between(self, other: Session, frames: int) -> Tensor:
-        """Pictures on the way to another visitor's, or one's own, picture: (frames, channels, height, width)."""
-        keys = [each.inverted(WAYS[-1]).latent for each in (self, other)]
-        from torch import cat
+        """Pictures on the way to another one: (frames, channels, height, width).
 
-        return interpolate(self.model, cat(keys), frames=frames, steps=self.steps, condition=self.label).images.cpu()
+        Raises:
+            StoppedError: `stop` was set.
+        """
+        keys = torch.cat([each.inverted(WAYS[-1]).latent for each in (self, other)])
+        return interpolate(self._stoppable(), keys, frames=frames, steps=self.steps, condition=self.label).images.cpu()
 
+    def compared(self, methods: Sequence[str], nfe: int) -> Comparison:
+        """Methods on the picture at equal cost, as `unsample.compare` has them.
 
-def commands(session: Session, name: str) -> str:
-    """The command line that makes exactly this."""
-    given = ["unsample", "invert", session.place.name, "--model", name, "--steps", str(session.steps)]
-    given += ["--seed", str(session.seed), "--start", WAYS[-1].start]
-    return shlex.join([*given, *(["--label", session.label] if session.label else [])])
-
-
-def python(session: Session, name: str) -> str:
-    """The Python lines that make exactly this."""
-    label = f", condition={session.label!r}" if session.label else ""
-    return "\n".join(
-        [
-            "import unsample as us",
-            "",
-            f"model = us.load({name!r})",
-            f"images = us.load_images([{session.place.name!r}], size=model.image_size)",
-            f"there = us.invert(model, images, steps={session.steps}, start={WAYS[-1].start!r}, seed={session.seed},",
-            f"                  items=[{session.photo.id!r}]{label})",
-            f"back = us.sample(model, there{label}).images",
-        ]
-    )
+        Raises:
+            ArgumentError: No method, or too few evaluations.
+            StoppedError: `stop` was set.
+        """
+        if not methods:
+            raise ArgumentError("expected at least one method: tick one")
+        given = {"methods": list(methods), "nfe": nfe, "condition": self.label, "seed": self.seed}
+        return compare(self._stoppable(), [self.photo], **given)
 
 
-def ways_up_to(k: int) -> Sequence[Way]:
-    """Ours from forward starts of 0 to `k` moves."""
-    return [Way(f"{i} moves of noise first", DEFAULT.method, str(i)) for i in range(k + 1)]
+def ways_of(compared: Comparison) -> list[Way]:
+    """What was compared, as ways; without those that failed."""
+    measured = [one for one, result in compared.candidates.items() if not result.failure]
+    return [Way(one.title, one.method, one.forward, one.steps) for one in measured]
+
+
+def of_k(k: int, method: str = DEFAULT.method) -> Way:
+    """From a forward start of `k` moves."""
+    return Way(f"{k} moves of noise first", method, str(k))
