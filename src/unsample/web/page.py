@@ -28,8 +28,8 @@ A diffusion model makes pictures out of noise. Run backwards, it should turn a p
 It does not quite. **Where a picture is plain (sky, a wall), too little noise comes out.** Press the button to see it, beside
 two ways that mend it. Nothing leaves the computer that this page runs on."""
 
-EXPLAINED = """**Above: the noise each way finds.** It should look like true noise, with no trace of the picture.
-**Below: where it is wrong.** Blue: too little noise. Red: too much. White: as it should be."""
+EXPLAINED = """**First the noise that each way finds.** It should look like true noise, with no trace of the picture.
+**Below it, where it is wrong.** Blue: too little noise. Red: too much. White: as it should be."""
 
 CSS, JS = ((Path(__file__).parent / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
 
@@ -38,14 +38,6 @@ LAUNCH = {"max_file_size": MOST_BYTES, "show_error": True, "footer_links": [], "
 
 ONE_BY_ONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Of everything that asks the network: one at a time, the others in the queue."""
-
-
-class Upload(gr.Image):
-    """A picture whose file is given as it is: Gradio would open it, whatever its size."""
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path of the file, which Gradio has seen to be in its own folder."""
-        return None if payload is None else str(payload.path)
 
 
 def page(model: Model, folder: Path) -> gr.Blocks:
@@ -93,10 +85,12 @@ def page(model: Model, folder: Path) -> gr.Blocks:
     return made
 
 
-def _upload(label: str, name: str, value: str | None = None) -> Upload:
+def _upload(label: str, name: str, value: str | None = None) -> gr.Image:
     """Where a picture is dropped, pasted or chosen, and those that ship."""
     kinds: Any = ["upload", "clipboard"]
-    upload = Upload(value, type="filepath", image_mode=None, elem_id=name, label=label, height=260, sources=kinds, buttons=[])
+    upload = gr.Image(value, type="filepath", image_mode=None, elem_id=name, label=label, height=260, sources=kinds, buttons=[])
+    # Gradio would open the file, whatever its size; that it is in a folder of Gradio's own is seen before
+    upload.preprocess = lambda payload: payload and str(payload.path)
     shipped = [[str(place)] for place in demo_photos()]
     gr.Examples(shipped, upload, label="Or one of these", examples_per_page=8, elem_id=f"{name}-examples")
     return upload
@@ -130,7 +124,7 @@ def _column(name: str) -> tuple[Any, Any, Any]:
 def _way_back(do: Actions) -> tuple[Any, Any]:
     with gr.Tab("Way back"):
         gr.Markdown(
-            "Sampled from the noise again. Left of the line: your picture as the model sees it. Right: what came back."
+            "Sampled from the noise again. Left of the line: your picture as the model sees it; right: what came back."
         )
         which = gr.Radio([way.name for way in WAYS], value=WAYS[-1].name, label="From the noise of")
         shown = _before_after()
@@ -222,7 +216,7 @@ def _compare(do: Actions) -> None:
 def _take(do: Actions) -> None:
     with gr.Tab("Take it along"):
         gr.Markdown(
-            "The run directory with pictures, numbers and report, as `unsample` reads it, and what makes exactly this."
+            "The run directory with pictures and report, as `unsample` reads it, and what makes exactly this."
         )
         press = gr.Button("Prepare", variant="primary")
         file = gr.File(label="The run directory, zipped")

@@ -77,7 +77,7 @@ def words(diagnosis: Diagnosis) -> str:
     rows: Mapping[str, Any] = {row.name: row for row in diagnosis.rows}
     std, lag, psnr = rows["std plain"].value, rows["lag-1 plain"].value, rows["PSNR"].value
     if math.isnan(std):
-        return f"This picture has no plain area to look at. Sampled back: {psnr:.1f} dB."
+        return f"This picture has no plain area to look at. {_back(psnr)}"
     missing = 1 - std
     if missing > 0.03:
         said = f"In plain areas **{missing:.0%} of the noise is missing**"
@@ -88,8 +88,9 @@ def words(diagnosis: Diagnosis) -> str:
     alike = (
         "neighbours are as independent as in true noise" if abs(lag) < 0.05 else f"neighbours resemble each other ({lag:+.2f})"
     )
-    return f"{said} ({std:.2f}; true noise 1.00), and {alike}. Sampled back: {psnr:.1f} dB{_grade(psnr)}."
+    return f"{said} ({std:.2f}; true noise 1.00), and {alike}. {_back(psnr)}"
 
 
-def _grade(psnr: float) -> str:
-    return ", as good as the same" if psnr > 35 else ", close" if psnr > 25 else ", visibly different"
+def _back(psnr: float) -> str:
+    how = "as good as the same" if psnr > 35 else "close to yours" if psnr > 25 else "visibly different"
+    return f"Sampled back, the picture is {how} (PSNR {psnr:.1f} dB)."
