@@ -2,6 +2,8 @@
 () => {
   const name = (image) => {
     const block = image.closest(".block, .form, .gallery, figure") || image.parentElement;
+    const example = image.closest("[id$='-examples']");
+    if (example) return "photograph " + decodeURIComponent(image.src.split("/").pop().split(".")[0]);
     const label = block && block.querySelector("label[data-testid='block-label'], [data-testid='block-info'], .label");
     return label ? label.textContent.trim() : "picture";
   };

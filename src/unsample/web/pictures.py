@@ -85,9 +85,9 @@ def words(diagnosis: Diagnosis) -> str:
         said = f"In plain areas there is **{-missing:.0%} too much noise**"
     else:
         said = "In plain areas there is **as much noise as there should be**"
-    alike = (
-        "neighbours are as independent as in true noise" if abs(lag) < 0.05 else f"neighbours resemble each other ({lag:+.2f})"
-    )
+    alike = "neighbours are as independent as in true noise"
+    if abs(lag) >= 0.05:
+        alike = f"neighbours {'resemble each other' if lag > 0 else 'differ too much'} (correlation {lag:+.2f})"
     return f"{said} ({std:.2f}; true noise 1.00), and {alike}. {_back(psnr)}"
 
 

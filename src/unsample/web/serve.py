@@ -16,6 +16,9 @@ from ..errors import ArgumentError
 
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
+SHADES = {"": "*primary_700", "_hover": "*primary_800"}
+"""Of buttons, dark enough for white letters."""
+
 
 def serve(
     model: Model,
@@ -43,7 +46,9 @@ def serve(
     from .page import LAUNCH, page
 
     app = page(model, folder).queue(max_size=32)
-    theme = gr.themes.Default(font="system-ui", font_mono="ui-monospace")
+    theme = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")).set(
+        **{f"button_primary_background_fill{when}{where}": shade for when, shade in SHADES.items() for where in ("", "_dark")}
+    )
     try:
         _, address, _ = app.launch(
             server_name=host,

@@ -15,7 +15,7 @@ from .session import WAYS, Session
 def command(session: Session) -> str:
     """The command line that makes it."""
     given = ["unsample", "invert", session.place.name, "--model", session.model.name, "--steps", str(session.steps)]
-    given += ["--seed", str(session.seed), "--start", WAYS[-1].start]
+    given += ["--size", "{}x{}".format(*session.model.image_size), "--seed", str(session.seed), "--start", WAYS[-1].start]
     return shlex.join([*given, *(["--label", session.label] if session.label else [])])
 
 
@@ -26,7 +26,7 @@ def python(session: Session) -> str:
         [
             "import unsample as us",
             "",
-            f"model = us.load({session.model.name!r})",
+            f"model = us.load({session.model.name!r}, size={tuple(session.model.image_size)})",
             f"images = us.load_images([{session.place.name!r}], size=model.image_size)",
             f"there = us.invert(model, images, steps={session.steps}, start={WAYS[-1].start!r}, seed={session.seed},",
             f"                  items=[{session.photo.id!r}]{label})",
