@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
+import zipfile
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import unsample as us
 from unsample.cli import main
 from unsample.pictures.read import demo_photos
-from unsample.web import pictures
+from unsample.web import pictures, visitors
 from unsample.web import session as sessions
-from unsample.web.session import WAYS, Session, Stopped, commands, python
+from unsample.web.session import WAYS, Session, StoppedError, of_k, ways_of
+from unsample.web.take import command, python, run_directory
 
 PHOTO = demo_photos()[1]
 
@@ -31,9 +37,9 @@ def session(model):
 def test_latents_are_those_of_the_command_line(session, tmp_path, monkeypatch):
     """Reference: `unsample invert`, bit for bit; and the line that the page gives."""
     monkeypatch.chdir(PHOTO.parent)
-    given = commands(session, "tiny-imagenet-32-v").split()[1:]
+    given = command(session).split()[1:]
     with pytest.raises(SystemExit) as left:
-        main([*given, "--size", "16x16", "--device", "cpu", "--out", str(tmp_path / "run")])
+        main([*given, "--device", "cpu", "--out", str(tmp_path / "run")])
     assert left.value.code == 0
     there = load_file(tmp_path / "run" / "latents.safetensors")
     made = session.inverted(WAYS[-1])
@@ -43,9 +49,9 @@ def test_latents_are_those_of_the_command_line(session, tmp_path, monkeypatch):
 
 def test_the_python_lines_make_it(session, model, monkeypatch):
     monkeypatch.chdir(PHOTO.parent)
-    monkeypatch.setattr(us, "load", lambda name: model)
+    monkeypatch.setattr(us, "load", lambda name, size: model)
     lines: dict[str, object] = {}
-    exec(python(session, model.name), lines)
+    exec(python(session), lines)
     made = session.inverted(WAYS[-1])
     assert torch.equal(lines["there"].latent, made.latent)
     assert torch.equal(lines["back"], made.back)
@@ -64,8 +70,15 @@ def test_the_walk_is_seen_and_can_be_stopped(session):
     assert [done for _, done, _ in seen] == list(range(1, 9))
     assert {(shape, whole) for shape, _, whole in seen} == {((1, 3, 16, 16), 8)}
     session.stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         session.inverted(WAYS[1])
+    for use in (
+        lambda: session.varied(2, "20%"),
+        lambda: session.compared(["ddim"], 4),
+        lambda: session.edited("goldfish", 3, 1),
+    ):
+        with pytest.raises(StoppedError):
+            use()
     session.stop.clear()
     assert session.inverted(WAYS[1]).nfe > 0
 
@@ -82,6 +95,70 @@ def test_uses_are_those_of_the_library(session, model):
     other = Session.open(model, demo_photos()[0], steps=4)
     keys = torch.cat([each.inverted(WAYS[-1]).latent for each in (session, other)])
     assert torch.equal(session.between(other, 3), us.interpolate(model, keys, frames=3, steps=4).images)
+
+
+def test_a_mask_keeps_the_rest(session, model):
+    """Reference: `us.edit` of the picture itself; what may not change is the picture."""
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:, 8:] = True
+    white = Image.fromarray(np.asarray(mask.repeat_interleave(20, 0).repeat_interleave(20, 1), np.uint8) * 255)
+    made = session.edited("goldfish", 3.0, 1.0, white)
+    assert torch.allclose(made[..., :8], session.pixels[..., :8], atol=1e-5)
+    assert not torch.allclose(made[..., 8:], session.pixels[..., 8:], atol=0.1)
+
+
+def test_methods_compared_are_shown_with_their_own_steps(session):
+    """Reference: what `us.compare` says of each."""
+    compared = session.compared(["ddim", "heun"], 4)
+    ways = ways_of(compared)
+    assert len(ways) == 4
+    for way, measured in zip(ways, compared.candidates.values(), strict=True):
+        assert session.inverted(way).diagnosis["std plain"].value == pytest.approx(measured.place[0].value, abs=1e-6)
+    with pytest.raises(us.ArgumentError, match="tick one"):
+        session.compared([], 4)
+
+
+def test_moves_of_noise_beyond_the_grid_are_one_sentence(session):
+    with pytest.raises(us.ArgumentError, match="use a smaller start"):
+        session.inverted(of_k(8))
+
+
+def test_what_is_taken_along_is_a_run(session, tmp_path):
+    with zipfile.ZipFile(run_directory(session, tmp_path)) as file:
+        file.extractall(tmp_path / "run")
+    run = us.read_run(tmp_path / "run")
+    assert torch.equal(run.trajectory.latent, session.inverted(WAYS[-1]).latent)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+
+
+def test_visitors_are_forgotten_and_their_work_ends(model):
+    now = [0.0]
+    there = visitors.Visitors(model, clock=lambda: now[0])
+    first = there.opened("a", str(PHOTO), 4, None)
+    assert there.opened("a", str(PHOTO), 4, None) is first is there.session("a")
+    assert there.opened("a", str(PHOTO), 5, None) is not first
+    for key, known in (("b", ""), ("a", None)):
+        with pytest.raises(us.ArgumentError, match="there is no"):
+            there.opened(key, known, 4, None)
+    stop = there["a"].stop
+    now[0] = visitors.KEPT + 1
+    there["c"]
+    assert stop.is_set()
+    assert len(there) == 1
+    stop = there["c"].stop
+    there.left("c")
+    assert stop.is_set()
+    for i in range(visitors.MOST + 5):
+        there[str(i)]
+    assert len(there) == visitors.MOST
+
+
+def test_the_oldest_files_go_first(tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{i}", (i, i))
+    visitors.sweep(tmp_path, 250, tmp_path / "0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "4"]
 
 
 def test_what_is_too_large_is_refused_before_it_is_decoded(model, tmp_path, monkeypatch):
@@ -110,8 +187,6 @@ def test_pictures_are_enlarged_cell_by_cell(session):
 @pytest.mark.parametrize(("value", "says"), [(0.5, "50% of the noise is missing"), (1.0, "as much noise"), (1.2, "too much")])
 def test_numbers_in_words(session, value, says):
     diagnosis = session.inverted(WAYS[0]).diagnosis
-    from dataclasses import replace
-
     rows = tuple(replace(row, value=value) if row.name == "std plain" else row for row in diagnosis.rows)
     assert says in pictures.words(replace(diagnosis, rows=rows))
     nothing = tuple(replace(row, value=math.nan) if row.name == "std plain" else row for row in diagnosis.rows)

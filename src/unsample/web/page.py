@@ -54,13 +54,16 @@ def page(model: Model, folder: Path) -> gr.Blocks:
                 with gr.Row():
                     go = gr.Button("There and back", variant="primary", elem_id="go", scale=2)
                     halt = gr.Button("Stop", elem_id="stop", min_width=80)
-                said = gr.Markdown(f"Model: {model.name}. On two idle processor cores the first picture takes about 15 seconds.", elem_id="said")
+                said = gr.Markdown(
+                    f"Model: {model.name}. On two idle processor cores the first picture takes about 15 seconds.",
+                    elem_id="said",
+                )
         with gr.Column(visible=False, elem_id="results") as results:
             gr.Markdown(EXPLAINED)
             with gr.Row():
                 with gr.Column(min_width=150, elem_classes="way"):
                     gr.Markdown("## What should come out")
-                    noise, plain = _picture("True noise"), _picture("Plain areas, in blue")
+                    noise, plain = _picture("True noise"), _picture("Plain areas")
                 columns = [_column(way.name) for way in WAYS]
             level = gr.Slider(0, 100, 100, step=1, label="Back along the walk, %", info="0: the picture. 100: the noise.")
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Maps over the picture", info="0: the picture. 1: the map.")
@@ -88,7 +91,9 @@ def page(model: Model, folder: Path) -> gr.Blocks:
 def _upload(label: str, name: str, value: str | None = None) -> gr.Image:
     """Where a picture is dropped, pasted or chosen, and those that ship."""
     kinds: Any = ["upload", "clipboard"]
-    upload = gr.Image(value, type="filepath", image_mode=None, elem_id=name, label=label, height=260, sources=kinds, buttons=[])
+    upload = gr.Image(
+        value, type="filepath", image_mode=None, elem_id=name, label=label, height=260, sources=kinds, buttons=[]
+    )
     # Gradio would open the file, whatever its size; that it is in a folder of Gradio's own is seen before
     upload.preprocess = lambda payload: payload and str(payload.path)
     shipped = [[str(place)] for place in demo_photos()]
@@ -215,9 +220,7 @@ def _compare(do: Actions) -> None:
 
 def _take(do: Actions) -> None:
     with gr.Tab("Take it along"):
-        gr.Markdown(
-            "The run directory with pictures and report, as `unsample` reads it, and what makes exactly this."
-        )
+        gr.Markdown("The run directory with pictures and report, as `unsample` reads it, and what makes exactly this.")
         press = gr.Button("Prepare", variant="primary")
         file = gr.File(label="The run directory, zipped")
         command, python = gr.Code(label="Command line", language="shell"), gr.Code(label="Python", language="python")

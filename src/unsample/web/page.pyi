@@ -49,10 +49,10 @@ class Upload(gr.Image):
         return None if payload is None else str(payload.path)
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def page(model: Model, folder: Path) -> gr.Blocks:
     """The page for one model; files of visitors are in `folder`."""
@@ -98,7 +98,6 @@ def page(model: Model, folder: Path) -> gr.Blocks:
         made.unload(do.leave)
     return made
 
-
 def _upload(label: str, name: str, value: str | None = None) -> Upload:
     """Where a picture is dropped, pasted or chosen, and those that ship."""
     kinds: Any = ["upload", "clipboard"]
@@ -106,7 +105,6 @@ def _upload(label: str, name: str, value: str | None = None) -> Upload:
     shipped = [[str(place)] for place in demo_photos()]
     gr.Examples(shipped, upload, label="Or one of these", examples_per_page=8, elem_id=f"{name}-examples")
     return upload
-
 
 def _condition(model: Model, label: str, none: str | None = None) -> Any:
     """A class by name, or a prompt."""
@@ -116,22 +114,18 @@ def _condition(model: Model, label: str, none: str | None = None) -> Any:
     choices = [*([(none, "")] if none else []), *((each, each) for each in names)]
     return gr.Dropdown(choices, value="" if none else None, label=label)
 
-
 def _picture(label: str, **more: Any) -> gr.Image:
     return gr.Image(format="png", label=label, interactive=False, type="numpy", buttons=["download"], **more)
-
 
 def _before_after() -> gr.ImageSlider:
     return gr.ImageSlider(
         format="png", label="Before and after: drag the line", interactive=False, type="numpy", max_height=360
     )
 
-
 def _column(name: str) -> tuple[Any, Any, Any]:
     with gr.Column(min_width=150, elem_classes="way"):
         gr.Markdown(f"### {name}")
         return _picture(f"{name}: noise"), _picture(f"{name}: map"), gr.Markdown()
-
 
 def _way_back(do: Actions) -> tuple[Any, Any]:
     with gr.Tab("Way back"):
@@ -142,7 +136,6 @@ def _way_back(do: Actions) -> tuple[Any, Any]:
         shown = _before_after()
         which.change(do.back, which, shown, show_progress="hidden")
     return which, shown
-
 
 def _noise_first(do: Actions) -> None:
     with gr.Tab("True noise first"):
@@ -155,7 +148,6 @@ def _noise_first(do: Actions) -> None:
         said = gr.Markdown()
         for each in (k.release, k.input, method.change):
             each(do.of_k, [k, method], [*shown, said], trigger_mode="always_last", show_progress="minimal", **ONE_BY_ONE)
-
 
 def _edit(do: Actions, model: Model) -> Any:
     with gr.Tab("Edit"):
@@ -183,7 +175,6 @@ def _edit(do: Actions, model: Model) -> Any:
         press.click(do.edit, [to, guidance, strength, drawn], shown, show_progress="minimal", **ONE_BY_ONE)
     return drawn
 
-
 def _variations(do: Actions) -> None:
     with gr.Tab("Variations"):
         gr.Markdown("Other draws of the noise that comes first: pictures like yours, the nearest first.")
@@ -191,7 +182,6 @@ def _variations(do: Actions) -> None:
         press = gr.Button("Make eight", variant="primary")
         shown = gr.Gallery(label="Variations, nearest first", columns=4, object_fit="contain", format="png")
         press.click(do.vary, share, shown, show_progress="minimal", **ONE_BY_ONE)
-
 
 def _between(do: Actions) -> None:
     with gr.Tab("Between two"):
@@ -208,7 +198,6 @@ def _between(do: Actions) -> None:
         )
         share.input(frame, [share, frames], shown, show_progress="hidden", trigger_mode="always_last")
 
-
 def _compare(do: Actions) -> None:
     with gr.Tab("Compare methods"):
         gr.Markdown("Each from the picture itself and from true noise first, with the same number of network evaluations.")
@@ -224,12 +213,9 @@ def _compare(do: Actions) -> None:
         press.click(do.compare, [methods, nfe], [plane, one, ways], show_progress="minimal", **ONE_BY_ONE)
         one.change(do.compared, [one, ways], [*shown, said], show_progress="minimal", **ONE_BY_ONE)
 
-
 def _take(do: Actions) -> None:
     with gr.Tab("Take it along"):
-        gr.Markdown(
-            "The run directory with pictures and report, as `unsample` reads it, and what makes exactly this."
-        )
+        gr.Markdown("The run directory with pictures and report, as `unsample` reads it, and what makes exactly this.")
         press = gr.Button("Prepare", variant="primary")
         file = gr.File(label="The run directory, zipped")
         command, python = gr.Code(label="Command line", language="shell"), gr.Code(label="Python", language="python")
