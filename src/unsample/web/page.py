@@ -55,7 +55,7 @@ def page(model: Model, folder: Path) -> gr.Blocks:
                     go = gr.Button("There and back", variant="primary", elem_id="go", scale=2)
                     halt = gr.Button("Stop", elem_id="stop", min_width=80)
                 said = gr.Markdown(
-                    f"Model: {model.name}. On two idle processor cores the first picture takes about 15 seconds.",
+                    f"Model: {model.name}. With the bundled model, on two idle cores, the first picture takes about 15 seconds.",
                     elem_id="said",
                 )
         with gr.Column(visible=False, elem_id="results") as results:
