@@ -28,6 +28,8 @@ A diffusion model makes pictures out of noise. Run backwards, it should turn a p
 It does not quite. **Where a picture is plain (sky, a wall), too little noise comes out.** Press the button to see it, beside
 two ways that mend it. Nothing leaves the computer that this page runs on."""
 
+PATIENCE = "With the bundled model the first picture takes a few seconds on two idle cores."
+
 EXPLAINED = """**First the noise that each way finds.** It should look like true noise, with no trace of the picture.
 **Below it, where it is wrong.** Blue: too little noise. Red: too much. White: as it should be."""
 
@@ -55,7 +57,7 @@ def page(model: Model, folder: Path) -> gr.Blocks:
                     go = gr.Button("There and back", variant="primary", elem_id="go", scale=2)
                     halt = gr.Button("Stop", elem_id="stop", min_width=80)
                 said = gr.Markdown(
-                    f"Model: {model.name}. With the bundled model, on two idle cores, the first picture takes about 15 seconds.",
+                    f"Model: {model.name}. {PATIENCE}",
                     elem_id="said",
                 )
         with gr.Column(visible=False, elem_id="results") as results:
