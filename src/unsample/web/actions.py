@@ -19,7 +19,7 @@ from ..core.model import Model
 from ..errors import UnsampleError
 from . import pictures, take
 from .session import WAYS, Session, StoppedError, Way, of_k, ways_of
-from .visitors import Visitor, Visitors
+from .visitors import Visitors
 
 EVERY = 0.15
 """Seconds between two looks at a walk."""
@@ -252,6 +252,3 @@ def watched(session: Session, way: Way) -> Iterator[tuple[Any, int, int]]:
 def frame(share: float, frames: Sequence[Any]) -> Any:
     """One of the pictures between two."""
     return frames[round(share / 100 * (len(frames) - 1))] if frames else gr.skip()
-
-
-__all__ = ["Actions", "Visitor", "frame", "mask_of", "watched"]

@@ -70,7 +70,11 @@ def page(model: Model, folder: Path) -> gr.Blocks:
             level = gr.Slider(0, 100, 100, step=1, label="Back along the walk, %", info="0: the picture. 100: the noise.")
             opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Maps over the picture", info="0: the picture. 1: the map.")
             with gr.Tabs():
-                compared = _way_back(do), _noise_first(do), _edit(do, model), _variations(do), _between(do)
+                which, before_after = _way_back(do)
+                _noise_first(do)
+                drawn = _edit(do, model)
+                _variations(do)
+                _between(do)
                 _compare(do)
                 _take(do)
         photo.change(do.choose, photo, [photo, said], show_progress="hidden")
@@ -78,10 +82,7 @@ def page(model: Model, folder: Path) -> gr.Blocks:
         walk = go.click(do.wait, None, said, queue=False, show_progress="hidden").then(
             do.invert, [photo, steps, label], outputs, show_progress="minimal", show_progress_on=said, **ONE_BY_ONE
         )
-        which, before_after = compared[0]
-        walk.then(do.back, which, before_after, show_progress="hidden").then(
-            do.canvas, None, compared[2], show_progress="hidden"
-        )
+        walk.then(do.back, which, before_after, show_progress="hidden").then(do.canvas, None, drawn, show_progress="hidden")
         halt.click(do.stop, None, said, queue=False, show_progress="hidden")
         seen: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
         opacity.input(do.maps, opacity, [column[1] for column in columns], **seen)

@@ -209,7 +209,7 @@ class Session:
         if where is not None:  # the background is set back down to the clean state
             clean = self.model.codec.encode(self.pixels.to(self.model.device)).to(there.latent)
             there = replace(there, states={0: clean, **there.states})
-        more = {"guidance": guidance, "strength": strength, "mask": where}
+        more: dict[str, Any] = {"guidance": guidance, "strength": strength, "mask": where}
         return edit(self._stoppable(), there, to=to, source=self.label, **more).images.cpu()
 
     def varied(self, count: int, start: str) -> tuple[Tensor, list[float]]:
@@ -247,7 +247,7 @@ class Session:
         """
         if not methods:
             raise ArgumentError("expected at least one method: tick one")
-        given = {"methods": list(methods), "nfe": nfe, "condition": self.label, "seed": self.seed}
+        given: dict[str, Any] = {"methods": list(methods), "nfe": nfe, "condition": self.label, "seed": self.seed}
         return compare(self._stoppable(), [self.photo], **given)
 
 
