@@ -123,3 +123,46 @@ def test_processes_of_many_machines_write_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", other)
     write_atomically(tmp_path / "plan.json", b"ours")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"ours"]
+
+
+def test_a_line_a_shard_and_progress_over_all_processes(source, invert, tmp_path, monkeypatch):
+    """Where there is no terminal; of two processes, the second counts what the first has done meanwhile."""
+    from unsample.runs.progress import show_progress
+
+    lines, seen = [], []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with show_progress(lines.append):
+        invert(source, tmp_path / "out", engine="torchrun", on_images=lambda done, total: seen.append((done, total)))
+    assert [line.split(",")[0] for line in lines] == ["shard 1 is done"]
+    assert lines[0].endswith("1 of 1 of process 2")
+    assert (seen[0], seen[-1]) == ((0, COUNT), (4, COUNT))
+    monkeypatch.setenv("RANK", "0")
+    with show_progress(lines.append):
+        invert(source, tmp_path / "out", engine="torchrun", on_images=lambda done, total: seen.append((done, total)))
+    assert [line.split(",")[0] for line in lines] == [f"shard {number} is done" for number in (1, 0, 2)]
+    assert seen[-1] == (COUNT - 4, COUNT - 4)
+
+
+def test_a_source_behind_a_local_server(source, invert, tmp_path):
+    """The same rows by http as from disk."""
+    import http.server
+    import threading
+
+    pytest.importorskip("aiohttp", reason="aiohttp, by which fsspec opens http://, is not installed")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given):
+            super().__init__(*given, directory=source.parent)
+
+        def log_message(self, *given):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        invert(f"http://127.0.0.1:{server.server_port}/{source.name}", tmp_path / "http", condition_column="label")
+        server.shutdown()
+    invert(source, tmp_path / "disk", condition_column="label")
+    import pyarrow.parquet as parquet
+
+    assert parquet.read_table(tmp_path / "http" / "data").equals(parquet.read_table(tmp_path / "disk" / "data"))

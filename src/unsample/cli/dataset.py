@@ -259,14 +259,14 @@ def _loading(chosen: Chosen, origin: Any = None, dtype: str = "float32") -> Load
 
 @contextlib.contextmanager
 def _progress(what: str, engine: str) -> Iterator[OnStep | None]:
-    """Of several processes, the first shows its own share."""
+    """Of several processes, the first shows how far all of them are."""
     from ..dataset.engines import Rank
 
     rank = Rank.here() if engine == "torchrun" else Rank()
     if rank.number:
         yield None
         return
-    with pictures_bar(what if rank.count == 1 else f"{what}, process 1 of {rank.count}") as on_images:
+    with pictures_bar(what if rank.count == 1 else f"{what}, {rank.count} processes") as on_images:
         yield on_images
 
 

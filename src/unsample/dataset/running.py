@@ -9,13 +9,14 @@ from typing import Any
 
 from ..core.batching import OnStep
 from ..core.model import Condition, Model
-from ..errors import ArgumentError, RunError, printable
+from ..errors import ArgumentError, RunError, counted, printable
 from ..runs.manifest import Origin
+from ..runs.progress import progress_line
 from .actors import Ray
 from .card import card
 from .engines import Engine, Local, Rank
 from .loading import Loading
-from .plan import CARD, MOST, Plan
+from .plan import CARD, DONE, MOST, Plan, shard_name
 from .status import Status
 from .store import Store
 from .work import Job
@@ -85,17 +86,23 @@ def run(store: Store, plan: Plan, engine: Engine, rank: Rank, on_images: OnStep 
     """
     there = Status.of(store, plan)
     missing = list(rank.share(there.missing))
-    done, total = 0, sum(plan.rows(number)[1] for number in missing)
+    others = {shard_name(number): plan.rows(number)[1] for number in set(there.missing) - set(missing)}
+    own, elsewhere, total = 0, 0, sum(plan.rows(number)[1] for number in there.missing)
 
     def on_batch(count: int) -> None:
-        nonlocal done
-        done += count
+        nonlocal own
+        own += count
         if on_images is not None:
-            on_images(done, total)
+            on_images(own + elsewhere, total)
 
     on_batch(0)
-    for _ in engine.run(missing, on_batch) if missing else ():
-        pass
+    for made, line in enumerate(engine.run(missing, on_batch) if missing else (), 1):
+        if others:  # what the other processes have done meanwhile
+            names = store.sizes(DONE)
+            elsewhere = sum(count for name, count in others.items() if f"{name}.json" in names)
+        left_out = f", {line.rejected} left out" if line.rejected else ""
+        whole = f"{made} of {len(missing)}{f' of process {rank.number + 1}' if rank.count > 1 else ''}"
+        progress_line(f"shard {line.shard} is done, {counted(line.rows, 'picture')}{left_out}, {line.seconds:.0f} s; {whole}")
     there = Status.of(store, plan)
     if set(missing) - set(there.lines):
         raise RunError(f"what the workers wrote is not in {store.place}: expected a place that all of them share")

@@ -60,6 +60,13 @@ def bytes_bar(what: str) -> AbstractContextManager[OnStep]:
     return _bar(what, "MB", 1_000_000)
 
 
+def progress_line(text: str) -> None:
+    """A line about what is done, where there is no terminal for a bar, and progress is shown."""
+    shown = _shown.get()
+    if shown is not None and not Console(stderr=True).is_terminal:
+        shown.say(printable(text))
+
+
 @contextmanager
 def _bar(what: str, unit: str, size: int) -> Iterator[OnStep]:
     what, pace, shown = printable(what), Pace(unit, size), _shown.get()
