@@ -138,6 +138,20 @@ def test_what_is_made_of_the_noise(visit):
     page.get_by_role("img", name="Sampled back").last.wait_for()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit, scheme):
+    """Contrast, names and roles, on every tab."""
+    axe = Path(pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed").__file__)
+    page = inverted(visit(viewport=WIDE, color_scheme=scheme))
+    page.evaluate((axe.parent / "axe.min.js").read_text())
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        page.locator("[role=tabpanel]:visible").first.wait_for()
+        page.wait_for_timeout(500)  # colours fade
+        found = page.evaluate("axe.run()")["violations"]
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+
+
 def test_the_keyboard_alone(visit):
     """From the top of the page to the button, and on to the sliders."""
     page = visit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -191,3 +192,14 @@ def test_numbers_in_words(session, value, says):
     assert says in pictures.words(replace(diagnosis, rows=rows))
     nothing = tuple(replace(row, value=math.nan) if row.name == "std plain" else row for row in diagnosis.rows)
     assert "no plain area" in pictures.words(replace(diagnosis, rows=nothing))
+
+
+def test_without_gradio_the_page_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit) as left:
+        main(["web", "--no-browser", "--size", "16x16", "--device", "cpu", "--host", "0.0.0.0"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "there is no password" in said
+    assert 'pip install "unsample[web]"' in said
+    assert "Traceback" not in said

@@ -9,6 +9,7 @@
   };
   const describe = () => {
     for (const image of document.querySelectorAll("img:not([alt]), img[alt='']")) image.alt = name(image);
+    for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     const said = document.querySelector("#said");
     if (said) said.setAttribute("aria-live", "polite");
   };

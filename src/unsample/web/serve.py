@@ -61,8 +61,11 @@ def serve(
             theme=theme,
             **LAUNCH,
         )
-    except OSError as error:
-        raise ArgumentError(f"cannot listen on {host} port {port or 'from 7860 on'}: {error}; choose another --port") from None
+    except OSError:
+        taken = f"port {port}" if port else "any port from 7860 on"
+        raise ArgumentError(
+            f"cannot listen on {taken} of {host}: taken, or not this machine's; choose another --port"
+        ) from None
     ready(str(address))
     if block:
         app.block_thread()
