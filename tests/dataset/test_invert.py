@@ -145,6 +145,16 @@ def test_latents_that_are_not_finite_are_listed(invert, source, model, tmp_path)
         invert(source, tmp_path / "c", model=broken, strict=True, **plain)
 
 
+def test_latents_too_large_for_half_precision_are_listed(invert, source, model, tmp_path):
+    def huge(x, t, condition):
+        return 1e6 * torch.ones_like(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of divergence
+        status = invert(source, tmp_path, model=replace(model, network=huge), latents="float16", method="ddim")
+    assert (status.rows, status.rejected) == (0, COUNT)
+
+
 def test_half_precision_is_what_is_diagnosed(invert, source, tmp_path):
     invert(source, tmp_path, latents="float16")
     rows = table(tmp_path)

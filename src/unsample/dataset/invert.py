@@ -146,11 +146,11 @@ class InvertShard:
         self.rejected += batch.rejected
         if not done:
             return
-        while not bool((finite := _finite(done)).all()):  # what is sampled back is known when all latents are finite
+        dtype = getattr(torch, self.job.plan.dtype)
+        while not bool((finite := _finite(done, dtype)).all()):  # what is sampled back is known when all latents are finite
             batch, done = self._rest(batch, finite)
             if not done:
                 return
-        dtype = getattr(torch, self.job.plan.dtype)
         latent = done["latent"].to(dtype)
         seed, shape = self.job.settings.seed, latent.shape
         noise = ItemNoise(seed, batch.ids).draw(tuple(shape), stream=NULL_STREAM)
@@ -201,9 +201,10 @@ class InvertShard:
         return write_shard(self.job.store, self.number, files, seconds=seconds, **known)
 
 
-def _finite(done: dict[str, Tensor]) -> Tensor:
-    """Which rows are finite, as far as is known."""
-    each = [torch.isfinite(done[name]).flatten(1).all(1) for name in ("latent", "reconstruction") if name in done]
+def _finite(done: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """Which rows are finite, as far as is known, their latents as they are kept."""
+    kept = {**done, "latent": done["latent"].to(dtype)}
+    each = [torch.isfinite(kept[name]).flatten(1).all(1) for name in ("latent", "reconstruction") if name in kept]
     return torch.stack(each).all(0)
 
 
