@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import shutil
@@ -148,6 +149,12 @@ def values() -> dict[tuple[str, str], list[str]]:
 
 
 VALUES = values()
+
+
+@pytest.fixture(autouse=True)
+def served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page would be there until it is stopped."""
+    monkeypatch.setattr(importlib.import_module("unsample.web.serve"), "serve", lambda *given, **named: None)
 
 
 def refused_or_done(unsample, arguments: Sequence[str]) -> str:
