@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ..core.model import Model
 from ..errors import UnsampleError
+from ..pictures.decode import open_picture
 from . import pictures, take
 from .session import WAYS, Session, StoppedError, Way, of_k, ways_of
 from .visitors import Visitors
@@ -183,7 +183,7 @@ class Actions:
         """The plane of whiteness and reconstruction, and what can be looked at."""
         session = self._session(request)
         compared = session.compared(methods, int(nfe))
-        plane = np.asarray(Image.open(BytesIO(compared.picture().png)).convert("RGB"))
+        plane = np.asarray(open_picture(compared.picture().png).convert("RGB"))
         ways = ways_of(compared)
         if not ways:
             raise gr.Error(compared.failures[0], title="That did not work", print_exception=False)
