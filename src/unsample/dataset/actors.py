@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArgumentError, RunError, UnsampleError, counted, one_line
-from .shards import Line
+from .shards import Line, line_of
 from .work import Job, work
 
 TASK = 4
@@ -179,7 +179,8 @@ class _Actor:
     def work(self, numbers: Sequence[int]) -> list[str] | UnsampleError:
         """The lines of shards, as text."""
         try:
-            there = [line for number in numbers if (line := self.job.done(number))]  # of an actor that died
+            store, plan = self.job.store, self.job.plan
+            there = [line for number in numbers if (line := line_of(store, number, plan))]  # of an actor that died
             missing = [number for number in numbers if number not in {line.shard for line in there}]
             return [line.model_dump_json() for line in (*there, *work(self.job, missing))]
         except UnsampleError as error:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from ..errors import counted
-from .plan import DATA
+from .plan import DATA, INVERT
 from .shards import read_file, read_table
 from .status import Status
 from .store import Store
@@ -35,7 +35,7 @@ def card(store: Store, status: Status) -> str:
     schema = read_table(read_file(store, line, DATA)).schema
     columns = [f"| `{each.name}` | `{each.type}` | {_note(each.name)} |" for each in schema]
     settings = {name: value for name, value in plan.settings.items() if value is not None}
-    what = "Noise of images, by inversion of a diffusion model" if "invert" in plan.command else "Images sampled from noise"
+    what = "Noise of images, by inversion of a diffusion model" if plan.command == INVERT else "Images sampled from noise"
     return "\n".join(
         [
             "---",

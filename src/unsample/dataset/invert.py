@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.rng import ItemNoise
 from ..core.stored import Stored
@@ -19,12 +18,12 @@ from ..errors import ImageError, printable
 from ..pictures.read import decode_photo
 from ..runs.inversions import levels_of
 from ..runs.invert import invert_batch
-from ..runs.parts import stored_of
+from ..runs.parts import STORED, stored_of
 from ..runs.settings import InvertSettings
 from ..runs.tensor_file import tensor_bytes
 from .plan import DATA, REJECTED, SUMS, Plan
 from .rows import LARGEST, Condition, Row
-from .shards import Line, condition_column, line_of, table_bytes, write_shard
+from .shards import Line, condition_column, table_bytes, write_shard
 from .source import Source
 from .store import Store
 
@@ -74,10 +73,6 @@ class InvertJob:
     store: Store
     strict: bool = False
 
-    def done(self, number: int) -> Line | None:
-        """The line of a shard that is there already."""
-        return line_of(self.store, number, self.plan)
-
     def read(self, number: int) -> Iterator[Pictures]:
         """The pictures of a shard, in batches.
 
@@ -116,14 +111,14 @@ class InvertJob:
                 raise
             return str(error)
 
-    def run(self, batch: Pictures, on_step: OnStep) -> dict[str, Tensor]:
+    def run(self, batch: Pictures) -> dict[str, Tensor]:
         """The tensors of the batch's rows, in order; those that are not finite have a latent alone."""
         if not batch.ids:
             return {}
         conditions = batch.conditions if self.plan.columns.condition else None
         [start] = self.settings.starts.values()
         back = self.plan.psnr
-        return invert_batch(self.model, self.settings, start, batch.pixels, batch.ids, conditions, back=back, on_step=on_step)
+        return invert_batch(self.model, self.settings, start, batch.pixels, batch.ids, conditions, back=back)
 
     def shard(self, number: int) -> InvertShard:
         """A shard without rows."""
@@ -178,7 +173,7 @@ class InvertShard:
         kept = [i for i, fine in enumerate(finite.tolist()) if fine]
         ids, conditions = [batch.ids[i] for i in kept], [batch.conditions[i] for i in kept]
         rest = replace(batch, ids=ids, pixels=batch.pixels[kept] if kept else batch.pixels, conditions=conditions)
-        return rest, self.job.run(rest, lambda _done, _total: None)
+        return rest, self.job.run(rest)
 
     def close(self, seconds: float) -> Line:
         """Write the shard's files and its line."""
@@ -190,7 +185,7 @@ class InvertShard:
             if "condition" in columns:
                 columns["condition"] = condition_column(columns["condition"], self.job.source.condition_kind)
             stored = Stored.cat(self.stored, counts).tensors()
-            columns |= {f"stored.{name}": tensor for name, tensor in stored.items()}
+            columns |= {f"{STORED}{name}": tensor for name, tensor in stored.items()}
             files[DATA] = table_bytes(columns, {"unsample": self.job.plan.text})
             files[SUMS] = tensor_bytes(self.sums.tensors(), {})
         if self.rejected:
@@ -220,10 +215,12 @@ def _joined(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """Rows, so many at a time, or fewer where pictures are large."""
     group: list[Row] = []
+    held = 0
     for row in rows:
         group.append(row)
-        if len(group) == size or sum(len(each.data) for each in group) > LARGEST:
+        held += len(row.data)
+        if len(group) == size or held > LARGEST:
             yield group
-            group = []
+            group, held = [], 0
     if group:
         yield group

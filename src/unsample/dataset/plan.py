@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from ..core.reading import json_of
-from ..errors import RunError, counted, one_line, printable
+from ..errors import RunError, one_line, printable
 from ..runs.manifest import Origin, first_fault, identity, own_digest
 from .rows import Columns, Piece
 from .source import Source, opened_place
@@ -231,8 +231,3 @@ def pieces_bytes(source: Source) -> bytes:
 def shard_name(number: int) -> str:
     """What files of a shard are called, without an ending."""
     return f"shard-{number:0{DIGITS}d}"
-
-
-def described(plan: Plan) -> str:
-    """`100000 pictures in 98 shards`."""
-    return f"{counted(plan.images, 'picture')} in {counted(plan.shards, 'shard')}"

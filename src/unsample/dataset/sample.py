@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.batching import OnStep
 from ..core.model import Model
 from ..core.stored import Stored
 from ..errors import DivergenceError, one_line
 from ..pictures.read import png_bytes
+from ..runs.parts import STORED, stored_of
 from ..runs.sample import sample_batch
 from ..runs.settings import SampleSettings
 from .plan import DATA, REJECTED, Plan
@@ -24,15 +24,12 @@ from .shards import (
     column_tensor,
     condition_column,
     damaged,
-    line_of,
     picture_column,
     read_rows,
     table_bytes,
     write_shard,
 )
 from .store import Store
-
-STORED = "stored."
 
 DIVERGED = "the sample is not finite: take a smaller guidance, more steps, or float32"
 
@@ -74,10 +71,6 @@ class SampleJob:
     lines: dict[int, Line]
     reuses: bool = True
 
-    def done(self, number: int) -> Line | None:
-        """The line of a shard that is there already."""
-        return line_of(self.store, number, self.plan)
-
     def read(self, number: int) -> Iterator[Noises]:
         """The latents of a shard, in batches.
 
@@ -97,7 +90,7 @@ class SampleJob:
             ids = rows["id"].to_pylist()
             try:
                 tensors = {name: torch.from_numpy(column_tensor(rows[name]).copy()) for name in ("latent", *names)}
-                stored = Stored.of({name.removeprefix(STORED): tensors[name] for name in names})
+                stored = stored_of(tensors)
                 conditions = rows["condition"].to_pylist() if self.own else [None] * len(ids)
             except (KeyError, TypeError, ValueError, ArrowException) as error:
                 raise damaged(self.source, line, one_line(error, 200)) from None
@@ -108,12 +101,12 @@ class SampleJob:
                 raise damaged(self.source, line, "expected classes or captions as conditions")
             yield Noises(ids, latent.float(), conditions, stored)
 
-    def run(self, batch: Noises, on_step: OnStep) -> dict[str, Tensor] | None:
+    def run(self, batch: Noises) -> dict[str, Tensor] | None:
         """The pictures; None if one is not finite."""
         condition = batch.conditions if self.own else self.settings.label
         negative, stored = self.settings.negative, batch.stored
         try:
-            return sample_batch(self.model, self.settings, batch.latents, condition, negative, stored, on_step)
+            return sample_batch(self.model, self.settings, batch.latents, condition, negative, stored)
         except DivergenceError:
             return None
 
@@ -139,7 +132,7 @@ class SampleShard:
         if done is None and len(batch) > 1:  # one by one, to leave out the fewest
             for i, name in enumerate(batch.ids):
                 one = Noises([name], batch.latents[i : i + 1], [batch.conditions[i]], batch.stored.take(slice(i, i + 1)))
-                self.add(one, self.job.run(one, lambda _done, _total: None))
+                self.add(one, self.job.run(one))
             return
         if done is None:
             self.rejected += batch.ids

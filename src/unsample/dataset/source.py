@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from fsspec.core import url_to_fs
 
-from ..errors import ArgumentError, ImageError, RunError, counted, one_line, printable
+from ..errors import ArgumentError, ImageError, RunError, one_line, printable
 from .rows import PARQUET, TAR, Columns, Piece, Row, contents, ids_in, is_hidden, kind_of, read_rows, tar_kind
 from .tar import check_name
 
@@ -249,8 +249,3 @@ def _stamp(fs: Any, path: str) -> tuple[int, str]:
         raise ImageError(f"cannot read {printable(path)}: not a regular file")
     names = ("ETag", "etag", "checksum", "mtime", "LastModified", "last_modified", "created")
     return int(info.get("size") or 0), str(next((info[name] for name in names if info.get(name)), ""))
-
-
-def described(source: Source) -> str:
-    """`100000 pictures in 8 files`."""
-    return f"{counted(len(source), 'picture')} in {counted(len(source.pieces), 'file')}"

@@ -12,12 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any, Protocol, runtime_checkable
 
-from ..core.batching import OnStep
+from .plan import Plan
 from .shards import Line
+from .store import Store
 
 AHEAD, BEHIND = 2, 2
 """Batches that are read before the network wants them, and that wait to be added up."""
@@ -38,13 +39,18 @@ class Shard(Protocol):
 class Job(Protocol):
     """What is done with shards; the same for every engine."""
 
-    def done(self, number: int) -> Line | None:
-        """The line of a shard that is there already."""
+    @property
+    def plan(self) -> Plan:
+        """Of what."""
+
+    @property
+    def store(self) -> Store:
+        """Where to."""
 
     def read(self, number: int) -> Iterator[Any]:
         """The batches of a shard, each decoded when it is taken. Called in a thread of its own."""
 
-    def run(self, batch: Any, on_step: OnStep) -> Any:
+    def run(self, batch: Any) -> Any:
         """The network's part."""
 
     def shard(self, number: int) -> Shard:
@@ -78,12 +84,12 @@ def work(job: Job, numbers: Iterable[int], on_batch: Callable[[int], object] = l
     behind: deque[Future[Line | None]] = deque()
     with ThreadPoolExecutor(1) as writer:
         try:
-            shard, began = _Open(), time.perf_counter()
+            results, began = _Results(job), time.perf_counter()
             while (read := _next(ahead, reader)) is not None:
                 if read.error is not None:
                     raise read.error
-                done = None if read.batch is None else job.run(read.batch, lambda _done, _total: None)
-                behind.append(writer.submit(shard.take, job, read, done, time.perf_counter() - began))
+                done = None if read.batch is None else job.run(read.batch)
+                behind.append(writer.submit(results.take, read, done, time.perf_counter() - began))
                 began = time.perf_counter() if read.batch is None else began
                 on_batch(0 if read.batch is None else len(read.batch))
                 while behind and (len(behind) > BEHIND or behind[0].done()):
@@ -100,21 +106,19 @@ def work(job: Job, numbers: Iterable[int], on_batch: Callable[[int], object] = l
 
 
 @dataclass
-class _Open:
+class _Results:
     """The shard whose results come in; used by the writing thread alone."""
 
-    shards: dict[int, Any] = field(default_factory=dict)
+    job: Job
+    shard: Shard | None = None
 
-    def take(self, job: Job, read: _Read, done: Any, seconds: float) -> Line | None:
-        if read.number not in self.shards:
-            self.shards = {read.number: job.shard(read.number)}
-        shard = self.shards[read.number]
-        if read.batch is not None:
-            shard.add(read.batch, done)
-            return None
-        line: Line = shard.close(seconds)
-        self.shards = {}
-        return line
+    def take(self, read: _Read, done: Any, seconds: float) -> Line | None:
+        shard = self.shard or self.job.shard(read.number)
+        self.shard = None if read.batch is None else shard
+        if read.batch is None:
+            return shard.close(seconds)
+        shard.add(read.batch, done)
+        return None
 
 
 def _read(job: Job, numbers: Iterable[int], ahead: Queue[_Read], stop: threading.Event) -> None:
