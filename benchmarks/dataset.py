@@ -29,7 +29,7 @@ from PIL import Image
 import unsample as us
 from unsample.cli.model_options import size_of
 from unsample.dataset import tasks
-from unsample.dataset.loading import Loading
+from unsample.runs.loading import Loading
 from unsample.runs.manifest import Origin
 
 MODEL = "tiny-imagenet-32-v"

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 import unsample as us
 from unsample.dataset import tasks
-from unsample.dataset.loading import Loading
+from unsample.runs.loading import Loading
 from unsample.runs.manifest import Origin
 
 COUNT = 11

@@ -18,7 +18,7 @@ import unsample as us
 from unsample import models
 from unsample.models.analytic import mixture
 from unsample.pictures.read import demo_photos
-from unsample.runs import inversions, read_back
+from unsample.runs import inversions
 from unsample.runs import invert as jobs
 from unsample.runs.directory import Run
 
@@ -32,8 +32,7 @@ def made(tmp_path, unsample, monkeypatch):
     """A run, and a function that gives the messages of those that fail of the commands that read it."""
     means = torch.randn((3, 48), generator=torch.Generator().manual_seed(3), dtype=torch.float64) / 2
     model = mixture(us.Schedule.from_betas(us.Schedule.linear_betas()), means, [0.02, 0.2, 0.5], shape=(3, 4, 4))
-    for module in (models, read_back):
-        monkeypatch.setattr(module, "load", lambda *given, **named: model)
+    monkeypatch.setattr(models, "load", lambda *given, **named: model)
     monkeypatch.setattr(jobs, "write_report", lambda *given: None)  # pictures take longer than all the rest
     monkeypatch.setattr("unsample.pictures.sheet", lambda *given, **named: b"")
     monkeypatch.setattr("unsample.runs.edit.edit_sheet", lambda *given, **named: b"")

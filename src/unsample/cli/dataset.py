@@ -39,7 +39,6 @@ from .show import print_json, print_table, say, spans
 
 if TYPE_CHECKING:
     from ..dataset import Status
-    from ..dataset.loading import Loading
 
 dataset = typer.Typer(no_args_is_help=True, help="Datasets of any size to their noise, on one machine or on many.")
 
@@ -155,7 +154,7 @@ def invert_dataset(
     settings |= {"shard": shard, "limit": limit, "latents": latents, "psnr": psnr, "strict": strict}
     settings |= {"engine": engine, "address": address, "workers": workers}
     with _progress("inverting", engine) as on_images:
-        status = tasks.invert("", source, out, loading=_loading(chosen), on_images=on_images, **settings)
+        status = tasks.invert("", source, out, loading=chosen.loading(chosen.origin), on_images=on_images, **settings)
     _show(status, as_json, engine)
 
 
@@ -185,7 +184,7 @@ def sample_dataset(
 
     there = Plan.read(Store(source))
     made = there.origin or Origin(source=str(there.settings.get("model")))
-    loading = _loading(chosen, chosen.moved(made), str(there.settings.get("dtype")))
+    loading = chosen.loading(chosen.moved(made), str(there.settings.get("dtype")))
     with _progress("sampling", engine) as on_images:
         status = tasks.sample(
             source,
@@ -248,13 +247,6 @@ def status_dataset(place: Place, as_json: AsJson = False) -> None:
 
 def _rows(rows: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
     return tuple((row.name, str(row), row.noise or "-", row.note) for row in rows)
-
-
-def _loading(chosen: Chosen, origin: Any = None, dtype: str = "float32") -> Loading:
-    from ..dataset.loading import Loading
-
-    origin = chosen.origin if origin is None else origin
-    return Loading(origin, chosen.device, chosen.dtype or dtype, chosen.offload, chosen.tiling)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from .options import Device, Dtype, ImageSize, ModelName, Offload, Revision, Til
 
 if TYPE_CHECKING:
     from ..core.model import Model
+    from ..runs.loading import Loading
     from ..runs.manifest import Origin
 
 MODEL = "tiny-imagenet-32-v"
@@ -42,18 +43,13 @@ class Chosen:
 
     def loaded(self, origin: Origin, dtype: str = "float32") -> Model:
         """The model of `origin`, with the device, precision and memory chosen here; `dtype` if no precision is."""
-        from .. import models
+        return self.loading(origin, dtype).load()
 
-        return models.load(
-            origin.source,
-            size=origin.size,
-            revision=origin.revision,
-            variant=origin.variant,
-            device=self.device,
-            dtype=self.dtype or dtype,
-            offload=self.offload,
-            tiling=self.tiling,
-        )
+    def loading(self, origin: Origin, dtype: str = "float32") -> Loading:
+        """How `loaded` does it, for who does it elsewhere."""
+        from ..runs.loading import Loading
+
+        return Loading(origin, self.device, self.dtype or dtype, self.offload, self.tiling)
 
     @property
     def of_a_model(self) -> list[str]:

@@ -12,8 +12,8 @@ from ..core.model import Model
 from ..errors import ArgumentError
 from ..methods.registry import method_text
 from ..methods.starts import start_text
+from ..runs.loading import Loading
 from ..uses.door import read_method, read_start
-from .loading import Loading
 from .plan import MOST
 
 BITS = 2**63 - 1

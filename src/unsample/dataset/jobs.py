@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..core.model import Model
 from ..errors import RunError
+from ..runs.loading import Loading
 from ..runs.manifest import first_fault
 from ..runs.settings import InvertSettings, SampleSettings
 from .invert import InvertJob
-from .loading import Loading
 from .plan import Plan
 from .sample import SampleJob
 from .shards import lines_of
@@ -37,7 +38,7 @@ def invert_job(out: str, loading: Loading, batch_size: int, strict: bool) -> Inv
     store = Store(out)
     plan = Plan.read(store)
     settings = settings_of(InvertSettings, plan).model_copy(update={"batch_size": batch_size})
-    return InvertJob(loading.load(settings.model_digest), settings, plan, plan.read_source(store), store, strict)
+    return InvertJob(_model(loading, settings), settings, plan, plan.read_source(store), store, strict)
 
 
 def sample_job(out: str, loading: Loading, batch_size: int) -> SampleJob:
@@ -47,6 +48,18 @@ def sample_job(out: str, loading: Loading, batch_size: int) -> SampleJob:
     settings = settings_of(SampleSettings, plan).model_copy(update={"batch_size": batch_size})
     noise = Store(plan.places[0])
     there = Plan.read(noise)
-    model, own = loading.load(settings.model_digest), plan.columns.condition is not None
+    model, own = _model(loading, settings), plan.columns.condition is not None
     reuses = settings.steps == there.settings.get("steps")
     return SampleJob(model, settings, plan, noise, store, own, lines_of(noise, there), reuses)
+
+
+def _model(loading: Loading, settings: InvertSettings | SampleSettings) -> Model:
+    """The model of the settings, loaded where the job is.
+
+    Raises:
+        RunError: It has other weights.
+    """
+    model = loading.load()
+    if model.digest != settings.model_digest:
+        raise RunError(f"the dataset was made with other weights of {model.name!r}; give that model, or another --out")
+    return model

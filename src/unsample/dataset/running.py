@@ -10,12 +10,12 @@ from typing import Any
 from ..core.batching import OnStep
 from ..core.model import Condition, Model
 from ..errors import ArgumentError, RunError, counted, printable
+from ..runs.loading import Loading
 from ..runs.manifest import Origin
 from ..runs.progress import progress_line
 from .actors import Ray
 from .card import card
 from .engines import Engine, Local, Rank
-from .loading import Loading
 from .plan import CARD, DONE, MOST, Plan, shard_name
 from .status import Status
 from .store import Store

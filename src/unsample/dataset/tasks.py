@@ -16,13 +16,13 @@ from ..core.starts import Start
 from ..core.stepper import Stepper
 from ..errors import ArgumentError, RunError, counted
 from ..methods.registry import DEFAULT
+from ..runs.loading import Loading
 from ..runs.manifest import Origin, versions
 from ..runs.settings import InvertSettings, SampleSettings
 from .arguments import READERS, SAMPLE_READERS, place
 from .engines import Rank, check_engine
 from .invert import InvertJob
 from .jobs import invert_job, sample_job, settings_of
-from .loading import Loading
 from .plan import INVERT, SAMPLE, Plan, digest_of, pieces_bytes
 from .rows import Columns
 from .running import check_shards, checked_settings, engine_of, loaded_model, run, shared_store

@@ -23,13 +23,13 @@ from ..core.stored import Stored
 from ..core.trajectory import Trajectory
 from ..errors import ArgumentError, RunError
 from ..methods.starts import parse_start
-from ..models import load
 from ..uses.edit import SOURCE, Edit, FromSource, edit
 from ..uses.masks import Mask
 from ..uses.sample import Samples, sample
 from ..uses.sources import Conditions
 from .directory import Run
 from .inversions import inverted_tensors, settings_of, starts_of, trajectory_of
+from .loading import Loading
 from .manifest import MANIFEST, Origin, no_run
 from .names import slug
 from .parts import stored_of
@@ -173,7 +173,7 @@ def _from_start(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
 
 
 def _loaded(origin: Origin, dtype: str) -> Model:
-    return load(origin.source, size=origin.size, revision=origin.revision, variant=origin.variant, dtype=dtype)
+    return Loading(origin, dtype=dtype).load()
 
 
 def read_inverted(

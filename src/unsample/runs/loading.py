@@ -1,13 +1,12 @@
-"""The model that every worker loads for itself, where it is."""
+"""How a model is loaded again from what is written down of it: by a command, by who reads a run, by a worker elsewhere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import models
 from ..core.model import Model
-from ..errors import RunError
-from ..models import load
-from ..runs.manifest import Origin
+from .manifest import Origin
 
 
 @dataclass(frozen=True)
@@ -20,15 +19,14 @@ class Loading:
     offload: bool = False
     tiling: bool = False
 
-    def load(self, digest: str | None = None) -> Model:
+    def load(self) -> Model:
         """The model.
 
         Raises:
             ModelError: It cannot be loaded.
-            RunError: It is not the one with this digest.
         """
         origin = self.origin
-        model = load(
+        return models.load(
             origin.source,
             size=origin.size,
             revision=origin.revision,
@@ -38,6 +36,3 @@ class Loading:
             offload=self.offload,
             tiling=self.tiling,
         )
-        if digest is not None and model.digest != digest:
-            raise RunError(f"the dataset was made with other weights of {model.name!r}; give that model, or another --out")
-        return model
