@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from unsample.dataset import loading as loadings
+from unsample import models
 
 from ..dataset.conftest import COUNT, picture, write_parquet
 from .conftest import one_line
@@ -45,7 +45,7 @@ def out(whole, tmp_path_factory):
 @pytest.fixture
 def without_a_model(monkeypatch):
     """A model that would be loaded ends the test."""
-    monkeypatch.setattr(loadings, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 def test_invert_says_what_is_done_where_it_is_and_what_comes_next(unsample, whole, tmp_path):
