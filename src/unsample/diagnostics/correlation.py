@@ -221,6 +221,17 @@ def chunks(tiles: Tiles, matrices: int) -> Iterator[Chunk]:
             yield row[part].reshape(-1, n, variables)
 
 
+def window_values(shape: Sequence[int]) -> int:
+    """How many values a window of images of shape (C, H, W) has."""
+    return shape[0] * min(PATCH, shape[1]) * min(PATCH, shape[2])
+
+
+def has_pairs(shape: Sequence[int]) -> bool:
+    """Whether a window of such images has as many pairs of values as are averaged."""
+    values = window_values(shape)
+    return values * (values - 1) // 2 >= TOP
+
+
 def check_top_k(n: int, variables: int, k: int) -> None:
     """Raise an `ArgumentError` unless the `k` highest correlations of `n` images and so many variables exist."""
     if n < MIN_IMAGES:

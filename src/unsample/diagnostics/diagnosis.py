@@ -14,7 +14,7 @@ from .._tensors import Images
 from ..errors import ArgumentError
 from . import fidelity
 from ._checks import Batch, Latent, Mask, PerImage, check_batch, check_image_pair, check_images, check_same_shape
-from .correlation import MIN_IMAGES, PATCH, TOP, correlation_floor, top_k_jackknife
+from .correlation import MIN_IMAGES, TOP, correlation_floor, has_pairs, top_k_jackknife, window_values
 from .gaussianity import kl_per_coordinate, pooled_moments
 from .geometry import triangle
 from .intervals import FEWEST_IMAGES, Pooled
@@ -192,11 +192,12 @@ def patch_row(latent: Latent, seed: int = 0) -> Row:
     >>> patch_row(true_noise((40, 1, 8, 8))).is_noise
     True
     """
-    n, variables = len(latent), latent.shape[1] * min(PATCH, latent.shape[2]) * min(PATCH, latent.shape[3])
+    n = len(latent)
     if n < MIN_IMAGES:
         return Row(PATCH_ROW, math.nan, note=f"needs at least {MIN_IMAGES} images, given {n}")
-    if variables * (variables - 1) // 2 < TOP:
-        return Row(PATCH_ROW, math.nan, note=f"needs windows of at least {TOP} pairs, given {variables} values")
+    if not has_pairs(latent.shape[1:]):
+        values = window_values(latent.shape[1:])
+        return Row(PATCH_ROW, math.nan, note=f"needs windows of at least {TOP} pairs, given {values} values")
     top = top_k_jackknife(latent, groups=JACKKNIFE_GROUPS)
     reach = student_reach(JACKKNIFE_GROUPS - 1) * top.error
     floor = correlation_floor(n, latent.shape[1:], seed=seed, device=latent.device)

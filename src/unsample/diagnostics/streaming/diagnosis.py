@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..._tensors import Images
 from ...errors import ArgumentError
 from .. import fidelity
 from .._checks import Array, Latent, PerImage, check_batch, check_same_shape
-from ..correlation import MIN_IMAGES, PATCH, TOP, correlation_floor
+from ..correlation import MIN_IMAGES, PATCH, TOP, correlation_floor, has_pairs, window_values
 from ..diagnosis import (
     COORDINATE_ROW,
     FLOOR_NOTE,
@@ -29,19 +29,15 @@ from ..diagnosis import (
     latent_areas,
     latent_statistics,
 )
-from ..intervals import FEWEST_IMAGES, Pooled, jackknife_error, proportion, ratio
-from ..normality import FEWEST, rejection_null, shapiro_wilk
+from ..intervals import FEWEST_IMAGES, jackknife_error, proportion
+from ..normality import FEWEST, rejection_null
 from ..null import Null, student_reach
-from ..regions import area_sums, plain_mask
 from ..row import PATCH_ROW, Diagnosis, Row
-from ..spectrum import low_frequency_null, low_frequency_power
+from ..spectrum import low_frequency_null
+from ._tables import LEVEL, NULL, of_totals, other_statistics
+from ._totals import Statistic, drawn, ends
 from .gaussianity import CoordinateKL
 from .spectrum import TopKCorrelation
-
-Statistic = Callable[[Array], Array]
-
-DRAWS = 2000
-"""Of totals, for an interval."""
 
 NULL_DRAWS = 8
 """Of the variances of coordinates on true noise."""
@@ -51,12 +47,6 @@ FLOOR_IMAGES = 4096
 
 MOST_BYTES = 2**26
 """Of the sums for the correlation across images: those of 4 channels of 64 x 64 take half of it, of 16 channels 8 times it."""
-
-LEVEL = 0.05
-"""Of the test of normality."""
-
-NULL = "noise: "
-"""What the names of the sums over true noise begin with."""
 
 ORDER = (
     *("mean", "std", "std plain", "std other", "lag-1", "lag-1 plain", "lag-1 other", "excess kurtosis"),
@@ -123,12 +113,12 @@ class DiagnosisSums:
             raise ArgumentError(f"expected latents {self.shape} as before, given {tuple(latent.shape[1:])}; use new sums")
         areas = latent_areas(latent, images)
         statistics = latent_statistics(latent, areas, pivot=0.0)
-        tables = statistics | _others(latent, images, reconstruction)
+        tables = statistics | other_statistics(latent, images, reconstruction)
         tables |= {NULL + name: each for name, each in latent_statistics(noise, areas, pivot=0.0).items()}
         if self.images and set(tables) != set(self.sums):
             raise ArgumentError("expected images and reconstructions with all batches or with none")
         self.coordinates.update(latent)
-        if _pairs(tuple(latent.shape[1:])) >= TOP and _window_bytes(tuple(latent.shape[1:])) <= MOST_BYTES:
+        if has_pairs(latent.shape[1:]) and _window_bytes(tuple(latent.shape[1:])) <= MOST_BYTES:
             self.windows.update(latent)
         self.images, self.shape = self.images + len(latent), tuple(latent.shape[1:])
         for name, each in tables.items():
@@ -204,7 +194,7 @@ class DiagnosisSums:
         """
         if not self.images:
             raise ArgumentError("expected at least one batch of latents, given none")
-        statistics = _statistics(self.shape, self.sums)
+        statistics = of_totals(self.shape, self.sums)
         rows = {name: self._row(name, each, seed) for name, each in statistics.items()}
         rows |= {COORDINATE_ROW: self._coordinate_row(seed), PATCH_ROW: self._patch_row(groups, seed)}
         if NORMAL_ROW not in rows:
@@ -228,7 +218,7 @@ class DiagnosisSums:
             return replace(row, note="no such pixels in these images, or all alike")
         if self.images < FEWEST_IMAGES:
             return row
-        low, high = _ends(_drawn(totals, totals, products, self.images, statistic, seed))
+        low, high = ends(drawn(totals, totals, products, self.images, statistic, seed))
         return replace(row, low=low, high=high)
 
     def _null(self, name: str, statistic: Statistic, seed: int) -> Null | None:
@@ -239,8 +229,8 @@ class DiagnosisSums:
         expected = np.array([1, 0, 1, 0, 3]) * totals[0] if len(totals) == 5 else np.array([1, 0, 1, 0, 0, 0]) * totals[0]
         if len(totals) == 6:  # of an area: values, their sum and squares; pairs, their sums and products
             expected[3] = totals[3]
-        values = _drawn(expected, totals, products, self.images, statistic, seed)
-        low, high = _ends(values)
+        values = drawn(expected, totals, products, self.images, statistic, seed)
+        low, high = ends(values)
         return None if low is None or high is None else Null(float(values.mean()), float(values.std()), low, high)
 
     def _coordinate_row(self, seed: int) -> Row:
@@ -255,7 +245,7 @@ class DiagnosisSums:
     def _patch_row(self, groups: Sequence[DiagnosisSums], seed: int) -> Row:
         if self.images < MIN_IMAGES:
             return Row(PATCH_ROW, math.nan, note=f"needs at least {MIN_IMAGES} images, given {self.images}")
-        if _pairs(self.shape) < TOP:
+        if not has_pairs(self.shape):
             return Row(PATCH_ROW, math.nan, note=f"needs windows of at least {TOP} pairs of values")
         if _window_bytes(self.shape) > MOST_BYTES:
             return Row(PATCH_ROW, math.nan, note=f"its sums, {_window_bytes(self.shape) / 1e6:.0f} MB, are not kept")
@@ -271,60 +261,6 @@ class DiagnosisSums:
         return float(rest.compute())
 
 
-def _others(latent: Latent, images: Images | None, reconstruction: Images | None) -> dict[str, Pooled]:
-    """The statistics that true noise needs no sums for: its law is known, or it has none."""
-    each: dict[str, Pooled] = {LOW_ROW: low_frequency_power(latent)}
-    if latent[0].numel() >= FEWEST:
-        each[NORMAL_ROW] = _mean((shapiro_wilk(latent).p < LEVEL).double())
-    if images is None:
-        return each
-    plain = plain_mask(images)
-    each["plain fraction"] = _mean(plain.double().mean((1, 2)))
-    if reconstruction is not None:
-        error = (images.detach() - reconstruction.detach()).abs()
-        each["MAE"] = _mean(fidelity.mae(images, reconstruction))
-        each["MAE plain"] = area_sums(error, plain).pooled("mean")
-        each["PSNR"] = _mean(fidelity.psnr(images, reconstruction))
-        if min(images.shape[2:]) >= fidelity.SSIM_SIDE:
-            each["SSIM"] = _mean(fidelity.ssim(images, reconstruction))
-    return each
-
-
-def _mean(values: PerImage) -> Pooled:
-    """The mean of one value per image."""
-    column = values.cpu().double().numpy()
-    return Pooled(np.stack([column, np.ones_like(column)], axis=-1), ratio)
-
-
-def _statistics(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, Statistic]:
-    """From totals to a value, by the name of the row; as `latent_statistics` and `_others` have them."""
-    area = torch.ones(1, *shape[1:], dtype=torch.bool, device="cpu")
-    of_latents = latent_statistics(torch.zeros(1, *shape, device="cpu"), {"": area, " plain": area, " other": area}, 0.0)
-    known = {name: each.statistic for name, each in of_latents.items()}
-    known["MAE plain"] = area_sums(torch.zeros(1, 1, 2, 2, device="cpu")).pooled("mean").statistic
-    return {name: known.get(name, ratio) for name in names if not name.startswith(NULL)}
-
-
-def _drawn(centre: Array, totals: Array, products: Array, images: int, statistic: Statistic, seed: int) -> Array:
-    """The statistic of totals drawn about `centre`, with the covariance that those of so many images have."""
-    covariance = products - np.outer(totals, totals) / images
-    if not np.isfinite(covariance).all():
-        return np.full(1, math.nan)
-    sizes, axes = np.linalg.eigh(covariance)
-    noise = np.random.default_rng(seed).standard_normal((DRAWS, len(totals))) * np.sqrt(np.maximum(sizes, 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(statistic(centre + noise @ axes.T))
-
-
-def _ends(values: Array) -> tuple[float, float] | tuple[None, None]:
-    """Where 95 of 100 values lie; nowhere if there are none."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return None, None
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _floor(images: int, shape: tuple[int, ...], seed: int) -> Null:
     """`correlation_floor`; of many images that of fewer, scaled: it falls with the root of their number."""
     few = min(images, FLOOR_IMAGES)
@@ -332,14 +268,6 @@ def _floor(images: int, shape: tuple[int, ...], seed: int) -> Null:
     return Null(null.mean * scale, null.std * scale, null.low * scale, null.high * scale)
 
 
-def _pairs(shape: tuple[int, ...]) -> int:
-    """Pairs of values of a window."""
-    values = shape[0] * min(PATCH, shape[1]) * min(PATCH, shape[2])
-    return values * (values - 1) // 2
-
-
 def _window_bytes(shape: tuple[int, ...]) -> int:
     """Of the sums of products of values in windows."""
-    channels, *sides = shape
-    values = channels * math.prod(min(PATCH, side) for side in sides)
-    return 8 * values**2 * math.prod(-(-side // PATCH) for side in sides)
+    return 8 * window_values(shape) ** 2 * math.prod(-(-side // PATCH) for side in shape[1:])
