@@ -61,7 +61,7 @@ def overview(photos: Tensor, names: Sequence[str], inversions: Sequence[LatentCo
     figure.set_figheight(count * CELL * photos.shape[-2] / photos.shape[-1] + AROUND + said)
     masks = plain_mask(photos[:count])
     for row in range(count):
-        cells: list[Cell] = [(to_bytes(photos[row]), {}), (_masked(photos[row], masks[row]), {})]
+        cells: list[Cell] = [(to_bytes(photos[row]), {}), (plain_picture(photos[row], masks[row]), {})]
         cells += [cell for one in (*inversions, noise) for cell in _cells(one, row)]
         for axis, (pixels, how) in zip(axes[row], cells, strict=True):
             drawn = axis.imshow(pixels, interpolation="nearest", **how)
@@ -114,9 +114,9 @@ def latent_picture(latent: Tensor) -> Pixels:
     return to_bytes(values / 3)
 
 
-def _masked(photo: Tensor, mask: Tensor) -> Pixels:
-    """The photo in grey, its plain area in colour."""
-    pixels = to_bytes(photo).astype(np.float64)
+def plain_picture(photo: Tensor, mask: Tensor) -> Pixels:
+    """A photo of shape (channels, height, width) in grey, the area where `mask` is True in blue."""
+    pixels = to_bytes(photo.cpu()).astype(np.float64)
     inside = mask.cpu().numpy()[..., None]
     grey = 255 - (255 - pixels.mean(-1, keepdims=True)) * 0.35
     return np.where(inside, 0.35 * pixels + 0.65 * np.array([40, 90, 200]), grey).astype(np.uint8)

@@ -18,7 +18,7 @@ from ..core.model import Model
 from ..errors import UnsampleError
 from ..pictures.decode import open_picture
 from . import pictures, take
-from .session import WAYS, Session, StoppedError, Way, of_k, ways_of
+from .session import WAYS, Inverted, Session, StoppedError, Way, of_k, ways_of
 from .visitors import Visitors
 
 EVERY = 0.15
@@ -112,20 +112,23 @@ class Actions:
 
     def maps(self, opacity: float, request: gr.Request) -> list[Any]:
         """The maps of what is there, more or less strong."""
-        session = self.visitors[_key(request)].session
-        made = [session.made(way) if session else None for way in WAYS]
+        session, made = self._there(request)
         return [
             pictures.variance_map(each.latent, session.pixels, opacity) if each and session else gr.skip() for each in made
         ]
 
     def at(self, share: float, request: gr.Request) -> list[Any]:
         """The states at a share of the walk up."""
-        session = self.visitors[_key(request)].session
-        made = [session.made(way) if session else None for way in WAYS]
+        _, made = self._there(request)
         states = [each.there.states if each else {} for each in made]
         return [
             pictures.state(each[sorted(each)[round(share / 100 * (len(each) - 1))]]) if each else gr.skip() for each in states
         ]
+
+    def _there(self, request: gr.Request) -> tuple[Session | None, list[Inverted | None]]:
+        """The visitor's session, and what was made of each way."""
+        session = self.visitors[_key(request)].session
+        return session, [session.made(way) if session else None for way in WAYS]
 
     def back(self, name: str, request: gr.Request) -> Any:
         """The picture, and what was sampled back."""

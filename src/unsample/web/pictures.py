@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..diagnostics import Diagnosis, excess_variance, plain_mask, true_noise
-from ..pictures.overview import EXCESS_RANGE, WINDOW, latent_picture
+from ..pictures.overview import EXCESS_RANGE, WINDOW, latent_picture, plain_picture
 from ..pictures.read import to_bytes
 from .session import Session
 
@@ -22,8 +22,6 @@ SIDE = 320
 
 BLUE, RED = np.array([33, 102, 172]), np.array([178, 24, 43])
 """Too little noise, and too much."""
-
-PLAIN = np.array([40, 90, 200])
 
 
 def enlarged(pixels: Pixels) -> Pixels:
@@ -44,10 +42,7 @@ def pair(before: Tensor, after: Tensor) -> tuple[Pixels, Pixels]:
 
 def plain(image: Tensor) -> Pixels:
     """The picture in grey, its plain areas in blue."""
-    pixels = to_bytes(image[0].cpu()).astype(float)
-    inside = plain_mask(image.cpu())[0].numpy()[..., None]
-    grey = 255 - (255 - pixels.mean(-1, keepdims=True)) * 0.35
-    return enlarged(np.where(inside, 0.35 * pixels + 0.65 * PLAIN, grey).astype(np.uint8))
+    return enlarged(plain_picture(image[0], plain_mask(image.cpu())[0]))
 
 
 def true(session: Session) -> Pixels:
