@@ -160,8 +160,8 @@ class Plan(BaseModel):
             )
         return None
 
-    def open(self, store: Store, source: Source | None = None) -> None:
-        """Write the plan, or see that it is the one that is there.
+    def open(self, store: Store, pieces: bytes | None = None) -> None:
+        """Write the plan, with the list of its source's files if it has one, or see that it is the one that is there.
 
         Raises:
             RunError: The place holds something else, or was made with other settings or of another source.
@@ -169,8 +169,8 @@ class Plan(BaseModel):
         if (there := Plan.find(store)) is not None:
             self._refuse_other(there, store)
             return
-        if source is not None:
-            store.write(PIECES, pieces_bytes(source))
+        if pieces is not None:
+            store.write(PIECES, pieces)
         store.write(PLAN, self.text.encode())
 
     def _refuse_other(self, there: Plan, store: Store) -> None:

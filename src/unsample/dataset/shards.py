@@ -98,18 +98,27 @@ def write_shard(store: Store, number: int, files: Mapping[str, bytes], *, second
 
 
 def lines_of(store: Store, plan: Plan) -> dict[int, Line]:
-    """The shards that are done, by number; each folder is listed once.
+    """The shards that are done, by number.
+
+    Raises:
+        RunError: The place cannot be read.
+    """
+    return {number: line for number, line in every_line(store, plan).items() if line}
+
+
+def every_line(store: Store, plan: Plan) -> dict[int, Line | None]:
+    """The shards that have a line, by number; None for one that is not done, or not any more. Each folder is listed once.
 
     Raises:
         RunError: The place cannot be read.
     """
     there = {folder: store.sizes(folder) for folder in (DONE, *ENDINGS)}
-    names = {f"{DONE}/{shard_name(number)}.json": number for number in shards_in(there[DONE], plan)}
+    names = {f"{DONE}/{shard_name(number)}.json": number for number in _shards_in(there[DONE], plan)}
     texts = store.read_all(list(names))
-    return {number: line for name, number in names.items() if (line := _line(texts.get(name, b""), number, there, plan))}
+    return {number: _line(texts.get(name, b""), number, there, plan) for name, number in names.items()}
 
 
-def shards_in(names: Iterable[str], plan: Plan) -> list[int]:
+def _shards_in(names: Iterable[str], plan: Plan) -> list[int]:
     """The numbers of a plan's shards, in order, of which the files of `done` are called as lines."""
     numbers = (name.removeprefix("shard-").removesuffix(".json") for name in names)
     every = sorted(int(number) for number in numbers if is_index(number) and len(number) == DIGITS)

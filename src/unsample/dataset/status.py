@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import counted
-from .plan import DATA, DONE, REJECTED, Plan
-from .shards import Line, lines_of, read_rows, shards_in
+from .plan import DATA, REJECTED, Plan
+from .shards import Line, every_line, read_rows
 from .store import Store
 
 
@@ -36,8 +36,9 @@ class Status:
         Raises:
             RunError: It cannot be read.
         """
-        lines, names = lines_of(store, plan), store.sizes(DONE)
-        return cls(store.place, plan, lines, tuple(number for number in shards_in(names, plan) if number not in lines))
+        every = every_line(store, plan)
+        lines = {number: line for number, line in every.items() if line}
+        return cls(store.place, plan, lines, tuple(number for number in every if number not in lines))
 
     @property
     def missing(self) -> list[int]:

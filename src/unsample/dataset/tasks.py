@@ -157,6 +157,7 @@ def invert(
         dtype=loading.dtype,
         origin=loading.origin,
     )
+    listed = pieces_bytes(pieces)
     plan = Plan(
         command=INVERT,
         settings=checked.model_dump(mode="json"),
@@ -164,7 +165,7 @@ def invert(
         places=places,
         columns=columns,
         source=digest_of(pieces),
-        pieces=hashlib.sha256(pieces_bytes(pieces)).hexdigest(),
+        pieces=hashlib.sha256(listed).hexdigest(),
         images=images,
         shard=shard,
         dtype=latents,
@@ -175,7 +176,7 @@ def invert(
     made = partial(invert_job, store.address, loading, batch_size, strict)
     chosen = engine_of(engine, job, made, address, workers)
     with store.held(shared=rank.count > 1):
-        plan.open(store, pieces)
+        plan.open(store, listed)
         return run(store, plan, chosen, rank, on_images)
 
 
