@@ -25,6 +25,18 @@ FAMILIES = {
 """How a pipeline is made, two conditions, and the size that a picture of 40x24 gets."""
 
 
+@pytest.fixture(scope="module")
+def model(toy):
+    """A mixture of Gaussians, in closed form."""
+    return toy()
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Three, in the size of its model."""
+    return torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     make, conditions, size = FAMILIES[request.param]

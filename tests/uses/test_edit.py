@@ -26,16 +26,6 @@ PROMPTED = {"steps": 4, "start": us.ForwardNoise(steps=1)}
 
 
 @pytest.fixture(scope="module")
-def model(toy):
-    return toy()
-
-
-@pytest.fixture(scope="module")
-def images():
-    return torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
-
-
-@pytest.fixture(scope="module")
 def left():
     return torch.arange(4).expand(4, 4) < 2
 

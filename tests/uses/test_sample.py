@@ -13,16 +13,6 @@ from unsample.uses.masks import difference_mask
 STEPS = 4
 
 
-@pytest.fixture(scope="module")
-def model(toy):
-    return toy()
-
-
-@pytest.fixture(scope="module")
-def images():
-    return torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
-
-
 def off(one, other):
     return float((one - other).abs().mean())
 

@@ -13,16 +13,6 @@ from .conftest import FAMILIES, photograph
 STEPS = 10
 
 
-@pytest.fixture(scope="module")
-def model(toy):
-    return toy()
-
-
-@pytest.fixture(scope="module")
-def images():
-    return torch.randn((3, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
-
-
 def test_variations_reproduce_differ_and_count(model, images):
     """Reference: forward diffusion with each seed's draw, sampled down from there."""
     start, grid = us.ForwardNoise(steps=4), model.grid(STEPS)
